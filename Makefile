@@ -1,0 +1,50 @@
+# Every target makes what it needs in .venv; a second run installs nothing again.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO_DIR := runs/digits
+
+.PHONY: help demo test test-all lint fmt bench clean
+
+help:
+	@echo "make demo   train a small ViT on handwritten digits; results in $(DEMO_DIR)"
+	@echo "make test   run the tests (make test-all: the slow ones too)"
+	@echo "make lint   check style;  make fmt  repair it"
+	@echo "make bench  time inference and training on this machine"
+	@echo "make clean  remove $(VENV) and $(DEMO_DIR)"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("vit_jax needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp per extra: .venv/.installed-demo, .venv/.installed-dev.
+$(VENV)/.installed-%: $(BIN)/python setup.py constraints.txt
+	@echo "Installing vit_jax with the extra '$*' into $(VENV) (a minute or two) ..."
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	@touch $@
+
+demo: $(VENV)/.installed-demo
+	@echo "Training a ViT on scikit-learn's handwritten digits (about a minute) ..."
+	$(BIN)/python -m vit_jax.main --config=configs/digits.py --workdir=$(DEMO_DIR)
+	@echo "The results are in $(DEMO_DIR): report/*.png, metrics.jsonl, weights.npz."
+
+test: $(VENV)/.installed-dev
+	@echo "Running the tests ..."
+	$(BIN)/python -m pytest
+
+test-all: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m 'not gpu and not parity'
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+fmt: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed-demo
+	$(BIN)/python -m vit_jax.benchmark
+
+clean:
+	rm -rf $(VENV) $(DEMO_DIR)

@@ -1,0 +1,51 @@
+"""Packaging of vit_jax. The versions that were tested are in constraints.txt."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+DEMO = ["scikit-learn"]
+
+setup(
+    name="vit_jax",
+    version="0.1.0",
+    description="Vision transformers in JAX/Flax: pretrain, fine-tune, evaluate and use them.",
+    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=[
+        "vit_jax",
+        "vit_jax.models",
+        "configs",
+        "input_pipeline",
+        "input_pipeline.sources",
+        "checkpoints",
+    ],
+    install_requires=[
+        "absl-py",
+        "clu>=0.0.12",
+        "etils[epath]",
+        "flax>=0.12",
+        "jax>=0.10",
+        "matplotlib",
+        "ml-collections>=1.1",
+        "numpy>=2.0",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.11.20",
+        "pillow>=11",
+        "tensorboard",  # clu.metric_writers imports it without declaring it
+        'tensorflow-cpu>=2.20; sys_platform == "linux"',
+        'tensorflow>=2.20; sys_platform != "linux"',
+        "tensorflow-datasets>=4.9.7",
+        "tqdm",
+    ],
+    extras_require={
+        "demo": DEMO,
+        "gpu": ["jax[cuda12]"],
+        "tpu": ["jax[tpu]"],
+        "torch": ["torch"],
+        "dev": [*DEMO, "pytest", "ruff"],
+    },
+)

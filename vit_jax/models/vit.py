@@ -1,0 +1,454 @@
+"""Vision Transformer.
+
+Source: Dosovitskiy et al., "An Image is Worth 16x16 Words" (ICLR 2021), and the published code
+and weights of google-research/vision_transformer. Extensions: sincos2d positions, global average
+pooling and attention pooling (Zhai et al., "Scaling Vision Transformers", CVPR 2022; Beyer et al.,
+"Better plain ViT baselines for ImageNet-1k", 2022), stochastic depth (Huang et al., ECCV 2016).
+
+Submodules carry the names of the published .npz files, so that the flattened parameters of an
+unrolled model *are* the entries of such a file: the numbers in `LayerNorm_0`,
+`MultiHeadDotProductAttention_1`, `LayerNorm_2`, `MlpBlock_3` are part of that format.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+
+from vit_jax import ops
+
+SIZES = {
+    "Ti": dict(hidden_size=192, mlp_dim=768, num_heads=3, num_layers=12),
+    "S": dict(hidden_size=384, mlp_dim=1536, num_heads=6, num_layers=12),
+    "B": dict(hidden_size=768, mlp_dim=3072, num_heads=12, num_layers=12),
+    "L": dict(hidden_size=1024, mlp_dim=4096, num_heads=16, num_layers=24),
+    "H": dict(hidden_size=1280, mlp_dim=5120, num_heads=16, num_layers=32),
+}
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "ViT-Ti_16": dict(SIZES["Ti"], patch_size=16),
+    "ViT-S_16": dict(SIZES["S"], patch_size=16),
+    "ViT-S_32": dict(SIZES["S"], patch_size=32),
+    "ViT-B_8": dict(SIZES["B"], patch_size=8),
+    "ViT-B_16": dict(SIZES["B"], patch_size=16),
+    "ViT-B_32": dict(SIZES["B"], patch_size=32),
+    "ViT-L_16": dict(SIZES["L"], patch_size=16, dropout_rate=0.1),
+    "ViT-L_32": dict(SIZES["L"], patch_size=32),
+    "ViT-H_14": dict(SIZES["H"], patch_size=14, dropout_rate=0.1),
+    "ViT-S_16-gap-norep": dict(SIZES["S"], patch_size=16, classifier="gap"),
+    "ViT-S_32-gap-norep": dict(SIZES["S"], patch_size=32, classifier="gap"),
+    "ViT-B_16-gap-norep": dict(SIZES["B"], patch_size=16, classifier="gap"),
+    "ViT-B_32-gap-norep": dict(SIZES["B"], patch_size=32, classifier="gap"),
+}
+
+CLASSIFIERS = ("token", "gap", "map", "unpooled", "token_unpooled")
+POSITION_EMBEDDINGS = ("learned", "sincos2d", "none")
+ATTENTION_IMPLEMENTATIONS = ("xla", "cudnn")
+
+_XAVIER = nn.initializers.xavier_uniform()
+_TINY_NORMAL = nn.initializers.normal(stddev=1e-6)
+
+
+class MultiHeadAttention(nn.Module):
+    """Multi-head scaled dot-product attention (Vaswani et al., 2017).
+
+    `implementation` is handed to `jax.nn.dot_product_attention`: None or "xla" anywhere, "cudnn"
+    for fp16 or bf16 on an NVIDIA GPU. The softmax is computed in float32. Attention dropout, which
+    that function lacks, takes flax's XLA implementation while training.
+    """
+
+    num_heads: int
+    attention_dropout_rate: float = 0.0
+    deterministic: bool = True
+    implementation: str | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, queries: jax.Array, keys_values: jax.Array) -> jax.Array:
+        """(b, n, d) attends over (b, m, d); the result is (b, n, d)."""
+        hidden_size = queries.shape[-1]
+
+        def project(name: str, x: jax.Array) -> jax.Array:
+            shape = (self.num_heads, hidden_size // self.num_heads)
+            return nn.DenseGeneral(shape, kernel_init=_XAVIER, dtype=self.dtype, name=name)(x)
+
+        q, k, v = (
+            project("query", queries),
+            project("key", keys_values),
+            project("value", keys_values),
+        )
+        if self.attention_dropout_rate and not self.deterministic:
+            x = nn.dot_product_attention(
+                q,
+                k,
+                v,
+                broadcast_dropout=False,
+                dropout_rng=self.make_rng("dropout"),
+                dropout_rate=self.attention_dropout_rate,
+                deterministic=False,
+                dtype=self.dtype,
+                force_fp32_for_softmax=True,
+            )
+        else:
+            x = jax.nn.dot_product_attention(q, k, v, implementation=self.implementation)
+        return nn.DenseGeneral(
+            hidden_size, axis=(-2, -1), kernel_init=_XAVIER, dtype=self.dtype, name="out"
+        )(x)
+
+
+class MlpBlock(nn.Module):
+    """Two dense layers with a tanh-approximated GELU between them."""
+
+    mlp_dim: int
+    dropout_rate: float = 0.0
+    deterministic: bool = True
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(b, n, d) -> (b, n, d)."""
+
+        def dense(features: int, name: str) -> nn.Dense:
+            return nn.Dense(
+                features,
+                kernel_init=_XAVIER,
+                bias_init=_TINY_NORMAL,
+                dtype=self.dtype,
+                name=name,
+            )
+
+        dropout = nn.Dropout(self.dropout_rate, deterministic=self.deterministic)
+        hidden_size = x.shape[-1]
+        x = dropout(nn.gelu(dense(self.mlp_dim, "Dense_0")(x)))
+        return dropout(dense(hidden_size, "Dense_1")(x))
+
+
+class EncoderBlock(nn.Module):
+    """Pre-norm Transformer block: x + MSA(LN(x)), then x + MLP(LN(x))."""
+
+    num_heads: int
+    mlp_dim: int
+    dropout_rate: float = 0.0
+    attention_dropout_rate: float = 0.0
+    stochastic_depth: bool = False
+    deterministic: bool = True
+    attention_implementation: str | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, drop_rate: float | jax.Array) -> tuple[jax.Array, None]:
+        """(b, n, d) and this block's stochastic-depth rate -> (b, n, d); None is for nn.scan."""
+
+        def maybe_drop(branch: jax.Array) -> jax.Array:
+            if self.deterministic or not self.stochastic_depth:
+                return branch
+            return ops.stochastic_depth(branch, drop_rate, self.make_rng("dropout"))
+
+        y = nn.LayerNorm(dtype=self.dtype, name="LayerNorm_0")(x)
+        y = MultiHeadAttention(
+            num_heads=self.num_heads,
+            attention_dropout_rate=self.attention_dropout_rate,
+            deterministic=self.deterministic,
+            implementation=self.attention_implementation,
+            dtype=self.dtype,
+            name="MultiHeadDotProductAttention_1",
+        )(y, y)
+        y = nn.Dropout(self.dropout_rate, deterministic=self.deterministic)(y)
+        x = x + maybe_drop(y)
+
+        y = nn.LayerNorm(dtype=self.dtype, name="LayerNorm_2")(x)
+        y = MlpBlock(
+            mlp_dim=self.mlp_dim,
+            dropout_rate=self.dropout_rate,
+            deterministic=self.deterministic,
+            dtype=self.dtype,
+            name="MlpBlock_3",
+        )(y)
+        return x + maybe_drop(y), None
+
+
+class AddPositionEmbedding(nn.Module):
+    """Adds position embeddings to tokens that lie on an (h, w) grid, after any class token."""
+
+    kind: str
+    grid: tuple[int, int]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(b, n, d) -> (b, n, d); n is h * w, or one more with a class token in front."""
+        n, d = x.shape[1:]
+        if self.kind == "none":
+            return x
+        if self.kind == "sincos2d":
+            table = ops.sincos2d_position_embedding(*self.grid, d)
+            class_tokens = n - table.shape[1]
+            table = jnp.pad(table, ((0, 0), (class_tokens, 0), (0, 0)))
+            return x + table.astype(x.dtype)
+        if self.has_variable("params", "pos_embedding"):
+            stored = self.get_variable("params", "pos_embedding").shape
+            if stored != (1, n, d):
+                raise ValueError(
+                    f"the position embeddings have shape {stored}, but this image size makes "
+                    f"{(1, n, d)}: feed images of the size the weights were made for"
+                )
+        init = nn.initializers.normal(stddev=0.02)
+        table = self.param("pos_embedding", init, (1, n, d), jnp.float32)
+        return x + table.astype(x.dtype)
+
+
+class Encoder(nn.Module):
+    """Position embeddings, a stack of encoder blocks, and the final norm."""
+
+    num_layers: int
+    num_heads: int
+    mlp_dim: int
+    grid: tuple[int, int]
+    position_embedding: str = "learned"
+    dropout_rate: float = 0.0
+    attention_dropout_rate: float = 0.0
+    stochastic_depth_rate: float = 0.0
+    deterministic: bool = True
+    attention_implementation: str | None = None
+    remat: bool = False
+    scan: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(b, n, d) -> (b, n, d)."""
+        x = AddPositionEmbedding(self.position_embedding, self.grid, name="posembed_input")(x)
+        x = nn.Dropout(self.dropout_rate, deterministic=self.deterministic)(x)
+
+        block_class = (
+            nn.remat(EncoderBlock, prevent_cse=not self.scan) if self.remat else EncoderBlock
+        )
+        block = dict(
+            num_heads=self.num_heads,
+            mlp_dim=self.mlp_dim,
+            dropout_rate=self.dropout_rate,
+            attention_dropout_rate=self.attention_dropout_rate,
+            stochastic_depth=self.stochastic_depth_rate > 0,
+            deterministic=self.deterministic,
+            attention_implementation=self.attention_implementation,
+            dtype=self.dtype,
+        )
+        drop_rates = [
+            self.stochastic_depth_rate * i / max(self.num_layers - 1, 1)
+            for i in range(self.num_layers)
+        ]
+        if self.scan:
+            scanned = nn.scan(
+                block_class,
+                variable_axes={"params": 0},
+                split_rngs={"params": True, "dropout": True},
+                length=self.num_layers,
+            )
+            x, _ = scanned(**block, name="encoderblock")(x, jnp.array(drop_rates))
+        else:
+            for i, drop_rate in enumerate(drop_rates):
+                x, _ = block_class(**block, name=f"encoderblock_{i}")(x, drop_rate)
+        return nn.LayerNorm(dtype=self.dtype, name="encoder_norm")(x)
+
+
+class MAPHead(nn.Module):
+    """Multi-head attention pooling (Zhai et al., CVPR 2022): one learned query and an MLP."""
+
+    num_heads: int
+    mlp_dim: int
+    attention_implementation: str | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(b, n, d) -> (b, d)."""
+        b, _, d = x.shape
+        probe = self.param("probe", _XAVIER, (1, 1, d), jnp.float32).astype(x.dtype)
+        x = MultiHeadAttention(
+            num_heads=self.num_heads,
+            implementation=self.attention_implementation,
+            dtype=self.dtype,
+            name="MultiHeadDotProductAttention_0",
+        )(jnp.tile(probe, (b, 1, 1)), x)
+        y = nn.LayerNorm(dtype=self.dtype, name="LayerNorm_0")(x)
+        x = x + MlpBlock(mlp_dim=self.mlp_dim, dtype=self.dtype, name="MlpBlock_0")(y)
+        return x[:, 0]
+
+
+class VisionTransformer(nn.Module):
+    """Vision Transformer.
+
+    Attributes:
+        num_classes: width of the head; 0 returns the features before it.
+        patch_size: side of the square patches in pixels.
+        hidden_size: width d of the tokens.
+        num_layers: number of encoder blocks.
+        num_heads: attention heads; must divide hidden_size.
+        mlp_dim: hidden width of the MLP blocks.
+        dropout_rate: dropout after positions, attention and both MLP layers.
+        attention_dropout_rate: dropout of the attention weights.
+        stochastic_depth_rate: rate of the last block; rises linearly from 0 at the first.
+        classifier: what the head sees: "token" the class token, "gap" the mean of the patches,
+            "map" attention pooling, "unpooled" every patch, "token_unpooled" class token and
+            every patch.
+        representation_size: width of a tanh layer before the head, or None.
+        position_embedding: "learned", "sincos2d" or "none".
+        head_bias_init: constant initial bias of the head (-6.9 suits a sigmoid loss on ImageNet).
+        attention_implementation: None, "xla" or "cudnn", see `MultiHeadAttention`.
+        remat: recompute each block in the backward pass instead of storing its activations.
+        scan: one compiled block, run num_layers times; parameters are stacked, see
+            `stack_encoder_blocks`.
+        dtype: compute type; parameters, softmax, norm statistics and the head stay float32.
+    """
+
+    num_classes: int = 1000
+    patch_size: int = 16
+    hidden_size: int = 768
+    num_layers: int = 12
+    num_heads: int = 12
+    mlp_dim: int = 3072
+    dropout_rate: float = 0.0
+    attention_dropout_rate: float = 0.0
+    stochastic_depth_rate: float = 0.0
+    classifier: str = "token"
+    representation_size: int | None = None
+    position_embedding: str = "learned"
+    head_bias_init: float = 0.0
+    attention_implementation: str | None = None
+    remat: bool = False
+    scan: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        """Classifies images.
+
+        Args:
+            images: (b, h, w, 3) float32 in [-1, 1]; h and w divisible by the patch size.
+            train: whether dropout and stochastic depth are active; then `rngs` needs "dropout".
+
+        Returns:
+            (b, num_classes) float32 logits; (b, n, num_classes) for the unpooled classifiers;
+            features in place of logits if num_classes is 0.
+
+        Raises:
+            ValueError: if a field's value or the image size does not fit.
+        """
+        self._validate(images)
+        b, h, w, _ = images.shape
+        p = self.patch_size
+
+        x = nn.Conv(
+            self.hidden_size, (p, p), strides=(p, p), padding="VALID", dtype=self.dtype,
+            name="embedding",
+        )(images)  # fmt: skip
+        x = x.reshape(b, -1, self.hidden_size)
+
+        if self.classifier in ("token", "token_unpooled"):
+            cls = self.param("cls", nn.initializers.zeros, (1, 1, self.hidden_size), jnp.float32)
+            x = jnp.concatenate([jnp.tile(cls.astype(x.dtype), (b, 1, 1)), x], axis=1)
+
+        x = Encoder(
+            num_layers=self.num_layers,
+            num_heads=self.num_heads,
+            mlp_dim=self.mlp_dim,
+            grid=(h // p, w // p),
+            position_embedding=self.position_embedding,
+            dropout_rate=self.dropout_rate,
+            attention_dropout_rate=self.attention_dropout_rate,
+            stochastic_depth_rate=self.stochastic_depth_rate,
+            deterministic=not train,
+            attention_implementation=self.attention_implementation,
+            remat=self.remat,
+            scan=self.scan,
+            dtype=self.dtype,
+            name="Transformer",
+        )(x)
+
+        if self.classifier == "token":
+            x = x[:, 0]
+        elif self.classifier == "gap":
+            x = jnp.mean(x, axis=1)
+        elif self.classifier == "map":
+            x = MAPHead(
+                num_heads=self.num_heads,
+                mlp_dim=self.mlp_dim,
+                attention_implementation=self.attention_implementation,
+                dtype=self.dtype,
+                name="MAPHead_0",
+            )(x)
+
+        if self.representation_size is not None:
+            x = nn.Dense(self.representation_size, dtype=self.dtype, name="pre_logits")(x)
+            x = nn.tanh(x)
+        x = x.astype(jnp.float32)
+        if self.num_classes:
+            x = nn.Dense(
+                self.num_classes,
+                kernel_init=nn.initializers.zeros,
+                bias_init=nn.initializers.constant(self.head_bias_init),
+                name="head",
+            )(x)
+        return x
+
+    def _validate(self, images: jax.Array) -> None:
+        choices = {
+            "classifier": CLASSIFIERS,
+            "position_embedding": POSITION_EMBEDDINGS,
+            "attention_implementation": (None, *ATTENTION_IMPLEMENTATIONS),
+        }
+        for field, allowed in choices.items():
+            if getattr(self, field) not in allowed:
+                raise ValueError(f"{field}={getattr(self, field)!r} is not one of {allowed}")
+        if self.hidden_size % self.num_heads:
+            raise ValueError(
+                f"hidden_size={self.hidden_size} is not divisible by num_heads={self.num_heads}"
+            )
+        if images.ndim != 4:
+            raise ValueError(f"images must have shape (b, h, w, c), not {images.shape}")
+        h, w = images.shape[1:3]
+        if h % self.patch_size or w % self.patch_size or not h or not w:
+            raise ValueError(
+                f"images of {h} x {w} pixels cannot be cut into patches of {self.patch_size} x "
+                f"{self.patch_size}: choose a height and width divisible by the patch size"
+            )
+
+
+def stack_encoder_blocks(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Turns the parameters of an unrolled model into those of the same model with scan=True.
+
+    Args:
+        params: tree with `Transformer/encoderblock_{i}/...`.
+
+    Returns:
+        The tree with `Transformer/encoderblock/...`, whose leaves have a leading layer axis.
+
+    Raises:
+        ValueError: if there are no numbered blocks.
+    """
+    encoder = dict(params["Transformer"])
+    names = sorted((n for n in encoder if n.startswith("encoderblock_")), key=_block_number)
+    if not names:
+        raise ValueError(f"no Transformer/encoderblock_0 among {sorted(encoder)}")
+    blocks = [encoder.pop(name) for name in names]
+    encoder["encoderblock"] = jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks)
+    return {**params, "Transformer": encoder}
+
+
+def unstack_encoder_blocks(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Inverse of `stack_encoder_blocks`; a tree that is not stacked comes back as it is."""
+    encoder = dict(params["Transformer"])
+    if "encoderblock" not in encoder:
+        return dict(params)
+    stacked = traverse_util.flatten_dict(encoder.pop("encoderblock"))
+    num_layers = next(iter(stacked.values())).shape[0]
+    for i in range(num_layers):
+        block = {path: leaf[i] for path, leaf in stacked.items()}
+        encoder[f"encoderblock_{i}"] = traverse_util.unflatten_dict(block)
+    return {**params, "Transformer": encoder}
+
+
+def _block_number(name: str) -> int:
+    return int(name.rsplit("_", 1)[1])

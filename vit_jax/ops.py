@@ -1,0 +1,54 @@
+"""Pure array functions that several models share."""
+
+import jax
+import jax.numpy as jnp
+
+
+def sincos2d_position_embedding(height: int, width: int, hidden_size: int) -> jax.Array:
+    """Fixed sine-cosine position embedding of a 2-D grid.
+
+    The frequencies are 1 / 10000^(k / (d/4 - 1)) for k in 0 .. d/4 - 1; the channels are
+    [sin x, cos x, sin y, cos y] with x the column and y the row.
+
+    Source: MoCo v3 (Chen et al., ICCV 2021), as big_vision uses it for its ViT-S/16 baseline.
+
+    Args:
+        height: rows of the grid.
+        width: columns of the grid.
+        hidden_size: channels d; a multiple of 4, at least 8.
+
+    Returns:
+        (1, height * width, hidden_size) float32, values in [-1, 1], row-major order.
+
+    Raises:
+        ValueError: if hidden_size does not fit.
+    """
+    if hidden_size % 4 or hidden_size < 8:
+        raise ValueError(
+            f"sincos2d position embeddings need a hidden_size that is a multiple of 4 and at "
+            f"least 8, not {hidden_size}"
+        )
+    y, x = jnp.mgrid[:height, :width]
+    frequencies = 10_000.0 ** -jnp.linspace(0, 1, hidden_size // 4)
+    x = x.reshape(-1, 1) * frequencies
+    y = y.reshape(-1, 1) * frequencies
+    return jnp.concatenate([jnp.sin(x), jnp.cos(x), jnp.sin(y), jnp.cos(y)], axis=1)[None]
+
+
+def stochastic_depth(x: jax.Array, rate: float | jax.Array, key: jax.Array) -> jax.Array:
+    """Drops a residual branch for whole examples and rescales the others.
+
+    Source: Huang et al., "Deep Networks with Stochastic Depth" (ECCV 2016), in the form that
+    keeps the expected value: survivors are divided by 1 - rate.
+
+    Args:
+        x: (b, ...) the branch's output.
+        rate: probability in [0, 1) that an example's branch is dropped; may be traced.
+        key: random key.
+
+    Returns:
+        An array like x; each example is either 0 or x / (1 - rate).
+    """
+    keep = 1.0 - rate
+    mask = jax.random.bernoulli(key, keep, (x.shape[0],) + (1,) * (x.ndim - 1))
+    return jnp.where(mask, x / jnp.asarray(keep, x.dtype), jnp.zeros_like(x))

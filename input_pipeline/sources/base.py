@@ -1,0 +1,129 @@
+"""What a data source is, and the kind that knows its examples by number."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import numpy as np
+import tensorflow as tf
+
+Example = dict[str, tf.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """This process's part of the data.
+
+    Attributes:
+        index: number of this process.
+        count: number of processes.
+    """
+
+    index: int = 0
+    count: int = 1
+
+
+class Source(Protocol):
+    """One split of a data set.
+
+    Attributes:
+        num_examples: size of the split, over all processes.
+        class_names: names of the classes in the order of the labels.
+    """
+
+    num_examples: int
+    class_names: tuple[str, ...]
+
+    def stream(self, seed: int, start: int, shard: Shard, local_batch: int) -> tf.data.Dataset:
+        """Returns this process's endless training examples, as raw as they are stored.
+
+        Every epoch shows each example once, in an order that depends on the seed and the epoch.
+
+        Args:
+            seed: of the order and of the examples' own seeds.
+            start: how many examples this process has consumed before, in this run's past.
+            shard: which part of the data is this process's.
+            local_batch: how many examples of each batch are this process's.
+
+        Returns:
+            Examples with `image`, `label` and `seed`, the (2,) int32 seed of this example's
+            augmentation in this epoch.
+        """
+
+    def once(self, shard: Shard) -> tf.data.Dataset:
+        """Returns this process's part of the split, every example once and in order."""
+
+    def load(self, example: Example) -> Example:
+        """Does what reading one example still takes; called in parallel."""
+
+    def explain(self, error: tf.errors.OpError) -> str:
+        """Says what made reading fail, with the names of the files."""
+
+
+def example_seed(seed: int, epoch: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    """Returns the (2,) int32 seed of one example in one epoch."""
+    fold_in = tf.random.experimental.stateless_fold_in
+    epoch_seed = fold_in(tf.constant([seed, 0], tf.int32), tf.cast(epoch, tf.int32))
+    return fold_in(epoch_seed, tf.cast(index, tf.int32))
+
+
+def _identity(example: Example) -> Example:
+    return example
+
+
+@dataclasses.dataclass(frozen=True)
+class IndexedSource:
+    """A source whose examples are rows of arrays in memory: images, or the paths of files.
+
+    Its order is a permutation that can be entered anywhere, so resuming costs nothing, and the
+    batches do not depend on the number of processes.
+
+    Attributes:
+        columns: arrays of equal length, among them `label`.
+        class_names: names of the classes in the order of the labels.
+        loader: turns one row into an example; called in parallel.
+        explainer: says what made reading fail, given the message.
+    """
+
+    columns: Mapping[str, np.ndarray]
+    class_names: tuple[str, ...]
+    loader: Callable[[Example], Example] = _identity
+    explainer: Callable[[str], str] = str
+
+    @property
+    def num_examples(self) -> int:
+        """Number of rows."""
+        return len(self.columns["label"])
+
+    def stream(self, seed: int, start: int, shard: Shard, local_batch: int) -> tf.data.Dataset:
+        """See `Source`."""
+        rows = self._rows()
+        size = self.num_examples
+        global_batch = local_batch * shard.count
+
+        def nth(position: tf.Tensor) -> Example:
+            batch, row = position // local_batch, position % local_batch
+            position = batch * global_batch + shard.index * local_batch + row
+            epoch, i = position // size, position % size
+            index = tf.random.experimental.index_shuffle(
+                i, seed=tf.stack([tf.constant(seed, tf.int64), epoch]), max_index=size - 1
+            )
+            return {**rows(index), "seed": example_seed(seed, epoch, index)}
+
+        return tf.data.Dataset.range(start, tf.int64.max).map(nth)
+
+    def once(self, shard: Shard) -> tf.data.Dataset:
+        """See `Source`."""
+        return tf.data.Dataset.range(shard.index, self.num_examples, shard.count).map(self._rows())
+
+    def load(self, example: Example) -> Example:
+        """See `Source`."""
+        return self.loader(example)
+
+    def explain(self, error: tf.errors.OpError) -> str:
+        """See `Source`."""
+        return self.explainer(error.message)
+
+    def _rows(self) -> Callable[[tf.Tensor], Example]:
+        tensors = {name: tf.constant(column) for name, column in self.columns.items()}
+        return lambda i: {name: tensor[i] for name, tensor in tensors.items()}

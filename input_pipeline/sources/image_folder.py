@@ -1,0 +1,175 @@
+"""A folder of images, one subfolder per class.
+
+Either `FOLDER/{train,val,test}/class/image.jpg`, or `FOLDER/class/image.jpg` alone.
+"""
+
+import hashlib
+import logging
+import math
+from collections.abc import Sequence
+from concurrent import futures
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from etils import epath
+
+from input_pipeline import images
+from input_pipeline.sources.base import Example, IndexedSource, Source
+
+_LOG = logging.getLogger(__name__)
+_READERS = 16  # threads that look through files; they mostly wait for the disk
+
+# Class name -> paths of its images, sorted.
+Tree = dict[str, list[str]]
+
+
+def splits(config: Any) -> dict[str, Source]:
+    """Finds the splits of a folder.
+
+    What is missing is split off train, class by class: `val_fraction` of each class is "val" if
+    there is no val folder, and the same again "test" if there are only class folders. Which image
+    goes where depends on its class, its name and `split_seed` alone.
+
+    Args:
+        config: `config.data`, of which `source`, `val_fraction`, `split_seed` and `skip_corrupt`
+            are read.
+
+    Returns:
+        Sources by split name; "train" is always among them.
+
+    Raises:
+        ValueError: for a folder that is missing, empty or at odds with itself.
+    """
+    folder = epath.Path(config.source).expanduser()
+    if not folder.is_dir():
+        raise ValueError(
+            f"data.source={config.source!r}: there is no such folder; give a folder of class "
+            "subfolders, 'digits', or a TFDS data set as 'tfds:NAME'"
+        )
+    if not 0 <= config.val_fraction < 0.5:
+        raise ValueError(f"data.val_fraction must lie in [0, 0.5), not {config.val_fraction}")
+
+    if (folder / "train").is_dir():
+        names = [name for name in ("train", "val", "test") if (folder / name).is_dir()]
+        trees = {name: _list_classes(folder / name) for name in names}
+        missing = ["val"] if "val" not in trees else []
+    else:
+        trees = {"train": _list_classes(folder)}
+        missing = ["val", "test"]
+    class_names = tuple(trees["train"])
+    for name, tree in trees.items():
+        unknown = sorted(set(tree) - set(class_names))
+        if unknown:
+            raise ValueError(
+                f"{folder / name} has classes that {folder / 'train'} lacks: {', '.join(unknown)}"
+            )
+    if config.skip_corrupt:
+        trees = {name: _without_corrupt(tree, name) for name, tree in trees.items()}
+    for name in missing if config.val_fraction else []:
+        trees["train"], trees[name] = _split_off(
+            trees["train"], config.val_fraction, f"{config.split_seed}/{name}"
+        )
+        _LOG.info("%s has no %s folder: %.0f %% of each training class is split off as %s",
+                  folder, name, 100 * config.val_fraction, name)  # fmt: skip
+    return {name: _source(tree, class_names) for name, tree in trees.items() if any(tree.values())}
+
+
+def _list_classes(folder: epath.Path) -> Tree:
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not names:
+        raise ValueError(f"{folder} has no class subfolders: put images into {folder}/CLASS/")
+    with futures.ThreadPoolExecutor(_READERS) as pool:
+        paths = pool.map(_list_images, [folder / name for name in names])
+    return dict(zip(names, paths))
+
+
+def _list_images(folder: epath.Path) -> list[str]:
+    entries = sorted(p.name for p in folder.iterdir())
+    found = [name for name in entries if name.lower().endswith(images.SUFFIXES)]
+    if not found:
+        raise ValueError(
+            f"class folder {folder} holds no images ({', '.join(images.SUFFIXES)}): add some or "
+            "remove the folder"
+        )
+    others = [n for n in entries if n not in set(found) and not n.startswith(".")]
+    if others:
+        _LOG.warning("%s: %d entries are not images and are left out, such as %s",
+                     folder, len(others), others[0])  # fmt: skip
+    return [str(folder / name) for name in found]
+
+
+def _split_off(tree: Tree, fraction: float, salt: str) -> tuple[Tree, Tree]:
+    """Moves a share of each class, at least one image of two, to a tree of its own."""
+
+    def rank(name: str, path: str) -> bytes:
+        key = f"{salt}/{name}/{epath.Path(path).name}"
+        return hashlib.sha256(key.encode()).digest()
+
+    kept, taken = {}, {}
+    for name, paths in tree.items():
+        ranked = sorted(paths, key=lambda path, name=name: rank(name, path))
+        count = min(math.ceil(fraction * len(paths)), len(paths) - 1)
+        taken[name], kept[name] = sorted(ranked[:count]), sorted(ranked[count:])
+    return kept, taken
+
+
+def _source(tree: Tree, class_names: Sequence[str]) -> IndexedSource:
+    paths = [path for name in tree for path in tree[name]]
+    labels = [class_names.index(name) for name in tree for _ in tree[name]]
+    return IndexedSource(
+        {"path": np.array(paths), "label": np.array(labels, np.int32)},
+        tuple(class_names),
+        loader=_read_file,
+        explainer=lambda message: _explain(paths, message),
+    )
+
+
+def _read_file(example: Example) -> Example:
+    return {**example, "image": tf.io.read_file(example["path"])}
+
+
+def _find_corrupt(paths: Sequence[str]) -> dict[str, str]:
+    """Decodes every file; returns path -> reason for those that fail."""
+
+    def reason(path: str) -> str | None:
+        try:
+            images.check(epath.Path(path).read_bytes())
+        except (ValueError, OSError) as error:
+            return str(error)
+        return None
+
+    with futures.ThreadPoolExecutor(_READERS) as pool:
+        reasons = list(pool.map(reason, paths))
+    return {path: why for path, why in zip(paths, reasons) if why is not None}
+
+
+def _list_corrupt(corrupt: dict[str, str], most: int = 5) -> str:
+    lines = [f"{path} ({why})" for path, why in list(corrupt.items())[:most]]
+    if len(corrupt) > most:
+        lines.append(f"and {len(corrupt) - most} more")
+    return "; ".join(lines)
+
+
+def _without_corrupt(tree: Tree, split: str) -> Tree:
+    corrupt = _find_corrupt([path for paths in tree.values() for path in paths])
+    if not corrupt:
+        return tree
+    _LOG.warning("%s: %d unreadable images are left out: %s",
+                 split, len(corrupt), _list_corrupt(corrupt, most=len(corrupt)))  # fmt: skip
+    tree = {name: [p for p in paths if p not in corrupt] for name, paths in tree.items()}
+    empty = [name for name, paths in tree.items() if not paths]
+    if empty:
+        raise ValueError(f"{split}: no image of class {', '.join(empty)} can be read")
+    return tree
+
+
+def _explain(paths: Sequence[str], message: str) -> str:
+    _LOG.warning("an image could not be read; looking for it among %d files ...", len(paths))
+    corrupt = _find_corrupt(paths)
+    if not corrupt:
+        return message
+    return (
+        f"{len(corrupt)} unreadable image(s): {_list_corrupt(corrupt)}. Remove them, or leave them "
+        "out with --config.data.skip_corrupt=True"
+    )

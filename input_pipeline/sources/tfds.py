@@ -1,0 +1,170 @@
+"""Any data set of TensorFlow Datasets, by name."""
+
+import dataclasses
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from input_pipeline.sources.base import Example, Shard, Source, example_seed
+
+PREFIX = "tfds:"
+
+
+@dataclasses.dataclass(frozen=True)
+class TfdsSource:
+    """A split of a TFDS data set, read in sequence.
+
+    Each process reads a sub-split of its own; each epoch shuffles the files and then a buffer of
+    examples that are still encoded, so that resuming inside an epoch reads but does not decode.
+
+    Attributes:
+        builder: of the prepared data set.
+        split: in TFDS's syntax, such as "train[:80%]".
+        image_key: feature that holds the image.
+        label_key: feature that holds the class.
+        shuffle_buffer: how many encoded examples the shuffling holds.
+    """
+
+    builder: tfds.core.DatasetBuilder
+    split: str
+    image_key: str
+    label_key: str
+    shuffle_buffer: int
+
+    @property
+    def num_examples(self) -> int:
+        """Size of the split, over all processes."""
+        return self.builder.info.splits[self.split].num_examples
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes in the order of the labels."""
+        return tuple(self.builder.info.features[self.label_key].names)
+
+    def stream(self, seed: int, start: int, shard: Shard, local_batch: int) -> tf.data.Dataset:
+        """See `Source`."""
+        del local_batch  # a process's sub-split does not depend on it
+        part = tfds.even_splits(self.split, shard.count)[shard.index]
+        size = self.builder.info.splits[part].num_examples
+        first_epoch, position = divmod(start, size)
+
+        def read_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+            order = example_seed(seed, epoch, tf.constant(-1, tf.int64))
+            order = tf.cast(order[0], tf.int64)
+            examples = self._read(part, shuffle_seed=order)
+            examples = examples.shuffle(min(self.shuffle_buffer, size), seed=order)
+
+            def with_seed(i: tf.Tensor, example: Example) -> Example:
+                return {**example, "seed": example_seed(seed, epoch, i * shard.count + shard.index)}
+
+            return examples.enumerate().map(with_seed)
+
+        epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
+        return epochs.flat_map(read_epoch).skip(position)
+
+    def once(self, shard: Shard) -> tf.data.Dataset:
+        """See `Source`."""
+        return self._read(tfds.even_splits(self.split, shard.count)[shard.index])
+
+    def load(self, example: Example) -> Example:
+        """See `Source`."""
+        return example
+
+    def explain(self, error: tf.errors.OpError) -> str:
+        """See `Source`."""
+        return f"{PREFIX}{self.builder.info.full_name} {self.split}: {error.message}"
+
+    def _read(self, split: Any, shuffle_seed: tf.Tensor | None = None) -> tf.data.Dataset:
+        dataset = self.builder.as_dataset(
+            split=split,
+            shuffle_files=shuffle_seed is not None,
+            decoders={self.image_key: tfds.decode.SkipDecoding()},
+            read_config=tfds.ReadConfig(
+                shuffle_seed=shuffle_seed,
+                interleave_cycle_length=16 if shuffle_seed is not None else 1,
+                skip_prefetch=True,
+                try_autocache=False,
+                enable_ordering_guard=False,  # to shuffle is what training wants
+            ),
+        )
+        return dataset.map(
+            lambda example: {
+                "image": example[self.image_key],
+                "label": tf.cast(example[self.label_key], tf.int32),
+            }
+        )
+
+
+def splits(config: Any) -> dict[str, Source]:
+    """Opens a TFDS data set, downloading and preparing it the first time.
+
+    Args:
+        config: `config.data`, of which `source` ("tfds:NAME"), `train_split`, `val_split`,
+            `test_split`, `data_dir`, `manual_dir` and `shuffle_buffer` are read.
+
+    Returns:
+        Sources by split name; "train" is always among them.
+
+    Raises:
+        ValueError: for an unknown name or split, or a data set without images and classes.
+    """
+    name = config.source.removeprefix(PREFIX)
+    if config.skip_corrupt:
+        raise ValueError(
+            "data.skip_corrupt is for image folders; TFDS checks its files when it prepares them"
+        )
+    try:
+        builder = tfds.builder(name, data_dir=config.data_dir)
+    except tfds.core.DatasetNotFoundError as error:
+        raise ValueError(
+            f"data.source={config.source!r}: TFDS knows no such data set"
+            + (f" in {config.data_dir}" if config.data_dir else "")
+            + f" ({str(error).strip().splitlines()[0]})"
+        ) from None
+    if not builder.is_prepared():
+        manual = tfds.download.DownloadConfig(manual_dir=config.manual_dir)
+        builder.download_and_prepare(download_config=manual)
+
+    image_key, label_key = _keys(builder)
+    wanted = {"train": config.train_split, "val": config.val_split, "test": config.test_split}
+    sources = {}
+    for split_name, split in wanted.items():
+        if not split:
+            continue
+        _check_split(builder, split_name, split)
+        sources[split_name] = TfdsSource(
+            builder, split, image_key, label_key, config.shuffle_buffer
+        )
+    if "train" not in sources:
+        raise ValueError("data.train_split is empty")
+    return sources
+
+
+def _keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
+    """Names of the first image and the first class feature."""
+    features = dict(builder.info.features.items())
+    image = [k for k, f in features.items() if isinstance(f, tfds.features.Image)]
+    label = [k for k, f in features.items() if isinstance(f, tfds.features.ClassLabel)]
+    if not image or not label:
+        raise ValueError(
+            f"{PREFIX}{builder.info.full_name} has no image and class to learn from; "
+            f"its features are: {', '.join(features)}"
+        )
+    supervised = builder.info.supervised_keys or ()
+    return (
+        next((k for k in supervised if k in image), image[0]),
+        next((k for k in supervised if k in label), label[0]),
+    )
+
+
+def _check_split(builder: tfds.core.DatasetBuilder, name: str, split: str) -> None:
+    try:
+        size = builder.info.splits[split].num_examples
+    except (ValueError, KeyError) as error:
+        raise ValueError(
+            f"data.{name}_split={split!r} does not fit {PREFIX}{builder.info.full_name}, which has "
+            f"{', '.join(builder.info.splits)}: {error}"
+        ) from None
+    if not size:
+        raise ValueError(f"data.{name}_split={split!r} holds no examples")

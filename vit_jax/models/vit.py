@@ -10,13 +10,11 @@ unrolled model *are* the entries of such a file: the numbers in `LayerNorm_0`,
 `MultiHeadDotProductAttention_1`, `LayerNorm_2`, `MlpBlock_3` are part of that format.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import traverse_util
 
 from vit_jax import ops
 
@@ -298,8 +296,8 @@ class VisionTransformer(nn.Module):
         head_bias_init: constant initial bias of the head (-6.9 suits a sigmoid loss on ImageNet).
         attention_implementation: None, "xla" or "cudnn", see `MultiHeadAttention`.
         remat: recompute each block in the backward pass instead of storing its activations.
-        scan: one compiled block, run num_layers times; parameters are stacked, see
-            `stack_encoder_blocks`.
+        scan: one compiled block, run num_layers times; its parameters are stacked, see
+            `checkpoints.layers` for the way there and back.
         dtype: compute type; parameters, softmax, norm statistics and the head stay float32.
     """
 
@@ -414,41 +412,3 @@ class VisionTransformer(nn.Module):
                 f"images of {h} x {w} pixels cannot be cut into patches of {self.patch_size} x "
                 f"{self.patch_size}: choose a height and width divisible by the patch size"
             )
-
-
-def stack_encoder_blocks(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Turns the parameters of an unrolled model into those of the same model with scan=True.
-
-    Args:
-        params: tree with `Transformer/encoderblock_{i}/...`.
-
-    Returns:
-        The tree with `Transformer/encoderblock/...`, whose leaves have a leading layer axis.
-
-    Raises:
-        ValueError: if there are no numbered blocks.
-    """
-    encoder = dict(params["Transformer"])
-    names = sorted((n for n in encoder if n.startswith("encoderblock_")), key=_block_number)
-    if not names:
-        raise ValueError(f"no Transformer/encoderblock_0 among {sorted(encoder)}")
-    blocks = [encoder.pop(name) for name in names]
-    encoder["encoderblock"] = jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks)
-    return {**params, "Transformer": encoder}
-
-
-def unstack_encoder_blocks(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Inverse of `stack_encoder_blocks`; a tree that is not stacked comes back as it is."""
-    encoder = dict(params["Transformer"])
-    if "encoderblock" not in encoder:
-        return dict(params)
-    stacked = traverse_util.flatten_dict(encoder.pop("encoderblock"))
-    num_layers = next(iter(stacked.values())).shape[0]
-    for i in range(num_layers):
-        block = {path: leaf[i] for path, leaf in stacked.items()}
-        encoder[f"encoderblock_{i}"] = traverse_util.unflatten_dict(block)
-    return {**params, "Transformer": encoder}
-
-
-def _block_number(name: str) -> int:
-    return int(name.rsplit("_", 1)[1])

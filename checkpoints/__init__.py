@@ -1,0 +1,1 @@
+"""Checkpoints: orbax for training, .npz for exchange."""

@@ -1,0 +1,88 @@
+"""Checkpoints of a whole train state, with orbax: asynchronous, the last few and the best."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+
+class Checkpointer:
+    """Saves train states and finds them again.
+
+    Args:
+        directory: where the checkpoints lie, one folder per step.
+        keep: how many of the last to keep, besides the best.
+        best_metric: the metric that decides which is the best.
+        best_mode: "max" or "min".
+
+    Raises:
+        ValueError: if `keep` or `best_mode` does not fit.
+    """
+
+    def __init__(
+        self, directory: str | os.PathLike[str], keep: int, best_metric: str, best_mode: str
+    ) -> None:
+        if keep < 1:
+            raise ValueError(f"keep_checkpoints must be at least 1, not {keep}")
+        if best_mode not in ("max", "min"):
+            raise ValueError(f"best_mode must be 'max' or 'min', not {best_mode!r}")
+
+        def score(metrics: Mapping[str, float]) -> float:
+            return metrics[best_metric]
+
+        best = BestN(
+            get_metric_fn=score,
+            reverse=best_mode == "min",
+            n=1,
+            keep_checkpoints_without_metrics=False,
+        )
+        self.directory = os.path.abspath(directory)
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            options=ocp.CheckpointManagerOptions(
+                best_fn=score,
+                best_mode=best_mode,
+                preservation_policy=AnyPreservationPolicy([LatestN(keep), best]),
+            ),
+        )
+
+    @property
+    def latest_step(self) -> int | None:
+        """Step of the last complete checkpoint."""
+        return self._manager.latest_step()
+
+    @property
+    def best_step(self) -> int | None:
+        """Step of the best checkpoint; of the last if none was saved with metrics."""
+        best = self._manager.best_step()
+        return self.latest_step if best is None else best
+
+    def save(self, step: int, state: Any, metrics: Mapping[str, float] | None) -> None:
+        """Starts to write a state; returns when the arrays may be changed again."""
+        self._manager.save(
+            step,
+            args=ocp.args.StandardSave(state),
+            metrics=None if metrics is None else dict(metrics),
+        )
+
+    def restore(self, step: int, abstract_state: Any) -> Any:
+        """Reads a state.
+
+        Args:
+            step: of the checkpoint.
+            abstract_state: tree of `jax.ShapeDtypeStruct` with the shardings wanted.
+
+        Returns:
+            The state.
+        """
+        return self._manager.restore(step, args=ocp.args.StandardRestore(abstract_state))
+
+    def wait(self) -> None:
+        """Waits until what was saved is on disk; raises if that failed."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, and lets go of the folder."""
+        self._manager.close()

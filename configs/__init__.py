@@ -1,0 +1,1 @@
+"""Experiments: `common.py` lists every key, the other files say what differs."""

@@ -1,0 +1,72 @@
+"""Every key of a config, with its default and what it means.
+
+An experiment's file starts from here and says what differs. Each key can be set on the command
+line, `--config.optim.learning_rate=3e-4`; under `model` and `optim.args`, keys that are not here
+can be added too, and are checked by the model and by optax.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0
+
+    # The model: a name of vit_jax.models.list_models(), and fields of its module that differ.
+    config.model_name = "ViT-S_16"
+    config.model = ConfigDict()
+    config.dtype = "float32"  # compute type: float32, bfloat16 or float16
+
+    config.data = ConfigDict()
+    config.data.source = ""  # a folder, "digits", or "tfds:NAME"
+    config.data.train_pp = "decode|inception_crop(224)|flip_lr|value_range(-1, 1)"
+    config.data.eval_pp = "decode|resize(224)|value_range(-1, 1)"
+    config.data.split_seed = 0  # decides which examples are split off; apart from config.seed
+    config.data.val_fraction = 0.1  # of each class, split off a folder without val
+    config.data.skip_corrupt = False  # look for unreadable images first, and leave them out
+    config.data.train_split = "train"  # TFDS only, as are the rest
+    config.data.val_split = ""
+    config.data.test_split = "test"
+    config.data.data_dir = placeholder(str)
+    config.data.manual_dir = placeholder(str)
+    config.data.shuffle_buffer = 10_000  # encoded images held in memory
+
+    config.batch_size = 512  # over all devices
+    config.accum_steps = 1  # micro-batches per step
+    config.total_steps = placeholder(int)  # wins over total_epochs
+    config.total_epochs = placeholder(float)
+
+    config.loss = "softmax_xent"  # a function of vit_jax.losses
+    config.label_smoothing = 0.0
+    config.mixup_alpha = 0.0  # 0 is off; with both on, each batch takes one of the two
+    config.cutmix_alpha = 0.0
+    config.metrics = ("accuracy",)  # functions of vit_jax.metrics
+
+    config.optim = ConfigDict()
+    config.optim.name = "adamw"  # sgd, adam, adamw, adafactor, lion
+    config.optim.learning_rate = 1e-3
+    config.optim.args = ConfigDict()  # of the optax function: momentum, b1, b2, eps, ...
+    config.optim.momentum_dtype = "float32"  # or bfloat16: type of the first moment
+    config.optim.weight_decay = 0.0  # decoupled: multiplied by the learning rate
+    config.optim.weight_decay_on = "kernel$"  # regular expression, found in the parameter's path
+    config.optim.freeze = ""  # regular expression; parameters that stay as they are
+    config.optim.clip_norm = 0.0  # clips the gradient's global norm; 0 is off
+
+    config.schedule = ConfigDict()
+    config.schedule.name = "cosine"  # constant, cosine, linear, rsqrt
+    config.schedule.warmup_steps = 0
+    config.schedule.warmup_epochs = 0.0  # used if warmup_steps is 0
+    config.schedule.final_fraction = 0.0  # of the learning rate, reached (or the floor) at the end
+    config.schedule.timescale = 10_000  # of rsqrt, in steps
+
+    config.ema_decay = 0.0  # 0 is off; else the averaged parameters are evaluated and exported
+    config.fsdp = 1  # devices over which parameters and optimizer state are spread
+
+    config.eval_every = placeholder(int)  # in steps; unset: once per epoch
+    config.checkpoint_every = placeholder(int)  # in steps; unset: at every evaluation
+    config.log_every = 50  # in steps
+    config.keep_checkpoints = 2  # the last ones; the best is kept besides
+    config.best_metric = "accuracy"  # of the validation split
+    config.best_mode = "max"
+    return config

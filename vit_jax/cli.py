@@ -1,0 +1,58 @@
+"""What the commands share: quiet start-up, and one clear line in place of a traceback."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags
+from absl import logging as absl_logging
+
+_TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error was raised.")
+
+_LOGGERS = ("vit_jax", "input_pipeline", "checkpoints")
+
+
+def run(main: Callable[[Sequence[str]], int | None]) -> None:
+    """Runs a command with absl's flags, and ends the process with its exit code.
+
+    A ValueError, which says what a person should change, or a FloatingPointError ends the command
+    with its message alone and exit code 2; --traceback shows all of it.
+
+    Args:
+        main: takes the positional arguments, the program's name first; returns the exit code.
+    """
+    _configure_logging()
+
+    def guarded(argv: Sequence[str]) -> int | None:
+        if _TRACEBACK.value:
+            return main(argv)
+        try:
+            return main(argv)
+        except (ValueError, FloatingPointError) as error:
+            sys.stderr.write(f"error: {error}\n")
+            return 2
+
+    app.run(guarded, flags_parser=_parse_flags)
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        sys.stderr.write(f"error: {error}\n")
+    except (KeyError, AttributeError, ValueError, OSError) as error:  # from ml_collections
+        sys.stderr.write(f"error: cannot read the config flags: {error}\n")
+    sys.exit(2)
+
+
+def _configure_logging() -> None:
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    for name in _LOGGERS:
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)
+        logger.addHandler(handler)
+        logger.propagate = False
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -1,0 +1,209 @@
+"""From a config to the parts of a run: data, model, optimizer, state."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from configs import common
+from input_pipeline import Dataset, Shard, get_dataset
+from vit_jax import optim, sharding
+from vit_jax.losses import get_loss
+from vit_jax.metrics import get_metric
+from vit_jax.models import get_model
+
+# Subtrees that take keys of their own; the model and the optimizer check them.
+_OPEN = ("model", "optim.args")
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """Everything that a run carries from step to step.
+
+    Randomness and the position in the data are functions of the seed and the step.
+
+    Attributes:
+        step: () int32, the number of updates made.
+        params: the model's parameters, float32.
+        model_state: its other collections, such as batch_stats; often empty.
+        opt_state: the optimizer's state.
+        ema_params: averaged parameters, or None.
+    """
+
+    step: jax.Array
+    params: Any
+    model_state: Any
+    opt_state: Any
+    ema_params: Any
+
+    def eval_variables(self) -> dict[str, Any]:
+        """Returns the variables to evaluate and to export."""
+        params = self.params if self.ema_params is None else self.ema_params
+        return {"params": params, **self.model_state}
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """The parts of a run.
+
+    Attributes:
+        config: validated and locked.
+        mesh: of the devices.
+        data: this process's part.
+        model: with as many classes as the data has.
+        schedule: learning rate by step.
+        tx: the optimizer.
+        total_steps: of the run.
+        eval_every: steps between evaluations.
+        state_sharding: shardings of a TrainState.
+        abstract_state: shapes, types and shardings of a TrainState.
+    """
+
+    config: ConfigDict
+    mesh: Mesh
+    data: Dataset
+    model: nn.Module
+    schedule: optim.Schedule
+    tx: optax.GradientTransformation
+    total_steps: int
+    eval_every: int
+    state_sharding: TrainState
+    abstract_state: TrainState
+
+    def init_state(self) -> TrainState:
+        """Initialises a state from the seed, spread over the devices."""
+        init = _state_maker(self.config, self.model, self.data.image_shape, self.tx)
+        return jax.jit(init, out_shardings=self.state_sharding)()
+
+
+def validate_config(config: ConfigDict) -> None:
+    """Checks keys and simple values, and locks the config.
+
+    Raises:
+        ValueError: for the first thing that does not fit; the message says what would.
+    """
+    _check_keys(config, common.get_config(), "")
+    for key in ("batch_size", "accum_steps", "log_every", "keep_checkpoints", "fsdp"):
+        _check(config[key] >= 1, f"{key} must be at least 1, not {config[key]}")
+    for key in ("total_steps", "total_epochs", "eval_every", "checkpoint_every"):
+        _check(config[key] is None or config[key] > 0, f"{key} must be positive")
+    for key in ("label_smoothing", "ema_decay"):
+        _check(0 <= config[key] < 1, f"{key} must lie in [0, 1), not {config[key]}")
+    for key in ("mixup_alpha", "cutmix_alpha"):
+        _check(config[key] >= 0, f"{key} must not be negative, and is {config[key]}")
+    _check(
+        config.total_steps is not None or config.total_epochs is not None,
+        "say how long to train: --config.total_steps=N or --config.total_epochs=N",
+    )
+    get_loss(config.loss)
+    for name in config.metrics:
+        get_metric(name)
+    figures = ("loss", *config.metrics)
+    _check(
+        config.best_metric in figures,
+        f"best_metric={config.best_metric!r} is not evaluated; there are: {', '.join(figures)}",
+    )
+    get_model(config.model_name, **{"dtype": config.dtype, **config.model})
+    config.lock()
+
+
+def build(config: ConfigDict) -> Experiment:
+    """Makes the parts of a run, except the state.
+
+    Args:
+        config: from `configs`.
+
+    Returns:
+        The experiment.
+
+    Raises:
+        ValueError: if the config does not fit itself, the data or the devices.
+    """
+    validate_config(config)
+    mesh = sharding.make_mesh(config.fsdp)
+    sharding.check_batch(mesh, config.batch_size, config.accum_steps)
+    shard = Shard(jax.process_index(), jax.process_count())
+    data = get_dataset(config.data, config.batch_size, config.seed, shard)
+
+    overrides = {"num_classes": len(data.class_names), "dtype": config.dtype, **config.model}
+    model = get_model(config.model_name, **overrides)
+    total_steps = config.total_steps or max(round(config.total_epochs * data.steps_per_epoch), 1)
+    schedule = optim.make_schedule(
+        config.schedule, config.optim.learning_rate, total_steps, data.steps_per_epoch
+    )
+    params = jax.eval_shape(_variables_maker(config, model, data.image_shape))["params"]
+    tx = optim.make_optimizer(config.optim, schedule, params)
+
+    shapes = jax.eval_shape(_state_maker(config, model, data.image_shape, tx))
+    shardings = sharding.state_sharding(mesh, shapes)
+    return Experiment(
+        config=config,
+        mesh=mesh,
+        data=data,
+        model=model,
+        schedule=schedule,
+        tx=tx,
+        total_steps=total_steps,
+        eval_every=config.eval_every or max(round(data.steps_per_epoch), 1),
+        state_sharding=shardings,
+        abstract_state=jax.tree.map(
+            lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s),
+            shapes,
+            shardings,
+        ),
+    )
+
+
+def _variables_maker(config: ConfigDict, model: nn.Module, image_shape: tuple[int, ...]) -> Any:
+    def make() -> dict[str, Any]:
+        images = jnp.zeros((1, *image_shape), jnp.float32)
+        return model.init(jax.random.key(config.seed), images, train=False)
+
+    return make
+
+
+def _state_maker(
+    config: ConfigDict,
+    model: nn.Module,
+    image_shape: tuple[int, ...],
+    tx: optax.GradientTransformation,
+) -> Any:
+    make_variables = _variables_maker(config, model, image_shape)
+
+    def make() -> TrainState:
+        variables = make_variables()
+        params = variables.pop("params")
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            model_state=variables,
+            opt_state=tx.init(params),
+            ema_params=jax.tree.map(jnp.copy, params) if config.ema_decay else None,
+        )
+
+    return make
+
+
+def _check(holds: bool, message: str) -> None:
+    if not holds:
+        raise ValueError(message)
+
+
+def _check_keys(config: Mapping[str, Any], known: Mapping[str, Any], prefix: str) -> None:
+    for key in config:
+        if key not in known:
+            close = difflib.get_close_matches(key, list(known), n=1)
+            hint = f"did you mean {prefix}{close[0]}? " if close else ""
+            names = ", ".join(prefix + name for name in known)
+            raise ValueError(f"unknown config key {prefix}{key}; {hint}there are: {names}")
+        if isinstance(known[key], ConfigDict) and prefix + key not in _OPEN:
+            _check_keys(config[key], known[key], f"{prefix}{key}.")
+    missing = [prefix + key for key in known if key not in config]
+    _check(not missing, f"the config lacks {', '.join(missing)}; begin it with common.get_config()")

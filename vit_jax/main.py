@@ -1,0 +1,56 @@
+"""Trains or evaluates: python -m vit_jax.main --config=configs/NAME.py --workdir=DIR."""
+
+from collections.abc import Sequence
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from vit_jax import cli
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "A file of configs/; --config.KEY=VALUE changes a key. With --mode=evaluate the workdir's own "
+    "is the default.",
+    lock_config=False,
+    accept_new_attributes=True,  # validate_config refuses unknown keys, and names the known ones
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the mode; returns the exit code."""
+    if len(argv) > 1:
+        raise ValueError(f"do not know what to do with {' '.join(argv[1:])}; flags begin with --")
+    # Imported here, so that --help and wrong flags answer at once.
+    from vit_jax import evaluate, experiment, train
+    from vit_jax.workdir import Workdir
+
+    config = _CONFIG.value
+    if _MODE.value == "train":
+        if config is None:
+            raise ValueError("--mode=train needs --config=configs/NAME.py")
+        train.train_and_evaluate(_loaded(config), _WORKDIR.value)
+        return 0
+    workdir = Workdir(_WORKDIR.value)
+    stored = workdir.read_config()
+    exp = experiment.build(stored if config is None else _loaded(config))
+    if config is not None:
+        workdir.claim(config)
+    evaluate.evaluate_workdir(exp, workdir)
+    return 0
+
+
+def _loaded(config: ConfigDict) -> ConfigDict:
+    """Returns the config; ml_collections hands an error on as an object that raises when used."""
+    if not isinstance(config, ConfigDict):
+        try:
+            config.keys()
+        except OSError as error:
+            raise ValueError(str(error).strip()) from None
+    return config
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,161 @@
+"""The optimizer and its learning-rate schedule, from the config."""
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+Schedule = Callable[[Any], Any]
+
+
+def _adafactor(**args: Any) -> optax.GradientTransformation:
+    # optax gives it as a whole optimizer, whose last step is to descend; ours comes later.
+    return optax.chain(optax.adafactor(learning_rate=None, **args), optax.scale(-1.0))
+
+
+def _sgd(momentum: float = 0.9, **args: Any) -> optax.GradientTransformation:
+    return optax.trace(decay=momentum, **args)
+
+
+# Name -> (optax function, whose arguments optim.args may hold; its name for the moment's type).
+OPTIMIZERS: dict[str, tuple[Callable[..., optax.GradientTransformation], str]] = {
+    "sgd": (_sgd, "accumulator_dtype"),
+    "adam": (optax.scale_by_adam, "mu_dtype"),
+    "adamw": (optax.scale_by_adam, "mu_dtype"),
+    "adafactor": (_adafactor, "dtype_momentum"),
+    "lion": (optax.scale_by_lion, "mu_dtype"),
+}
+_DOCUMENTED_BY = {_sgd: optax.sgd, _adafactor: optax.adafactor}
+
+SCHEDULES = ("constant", "cosine", "linear", "rsqrt")
+MOMENTUM_DTYPES = ("float32", "bfloat16")
+
+
+def make_schedule(
+    config: Any, learning_rate: float, total_steps: int, steps_per_epoch: float
+) -> Schedule:
+    """Makes the learning rate as a function of the number of updates made before.
+
+    It rises linearly to `learning_rate`, which the last update of the warmup has, so that no
+    update is lost to a rate of 0.
+
+    Args:
+        config: `config.schedule`.
+        learning_rate: the highest.
+        total_steps: of the run.
+        steps_per_epoch: for a warmup in epochs.
+
+    Returns:
+        A function from the step, an int or a traced int32, to the learning rate.
+
+    Raises:
+        ValueError: for an unknown schedule, or settings that do not fit.
+    """
+    warmup = config.warmup_steps or round(config.warmup_epochs * steps_per_epoch)
+    if not 0 <= warmup <= total_steps:
+        raise ValueError(
+            f"the warmup of {warmup} steps does not fit into the run's {total_steps} steps; set "
+            "schedule.warmup_steps or total_steps"
+        )
+    if not 0 <= config.final_fraction <= 1:
+        raise ValueError(f"schedule.final_fraction must lie in [0, 1], not {config.final_fraction}")
+    decay_steps = max(total_steps - warmup, 1)
+    final = learning_rate * config.final_fraction
+
+    def rsqrt(step: jax.Array) -> jax.Array:
+        return jnp.maximum(
+            learning_rate * jnp.sqrt(config.timescale / (config.timescale + step)), final
+        )
+
+    schedules = {
+        "constant": optax.constant_schedule(learning_rate),
+        "cosine": optax.cosine_decay_schedule(learning_rate, decay_steps, config.final_fraction),
+        "linear": optax.linear_schedule(learning_rate, final, decay_steps),
+        "rsqrt": rsqrt,
+    }
+    if config.name not in schedules:
+        raise ValueError(f"unknown schedule {config.name!r}; there are: {', '.join(SCHEDULES)}")
+    if not warmup:
+        return schedules[config.name]
+    rise = optax.linear_schedule(learning_rate / warmup, learning_rate, warmup - 1)
+    return optax.join_schedules([rise, schedules[config.name]], [warmup])
+
+
+def make_optimizer(config: Any, schedule: Schedule, params: Any) -> optax.GradientTransformation:
+    """Makes the chain: clip, scale, decay the weights, multiply by the learning rate.
+
+    Args:
+        config: `config.optim`.
+        schedule: from `make_schedule`.
+        params: the parameters, or their shapes, whose paths the patterns are searched in.
+
+    Returns:
+        The transformation; frozen parameters take no part in the norm and have no state.
+
+    Raises:
+        ValueError: for an unknown optimizer or argument, or a pattern that finds nothing.
+    """
+    if config.name not in OPTIMIZERS:
+        raise ValueError(f"unknown optimizer {config.name!r}; there are: {', '.join(OPTIMIZERS)}")
+    if config.name == "adam" and config.weight_decay:
+        raise ValueError("adam has no decoupled weight decay: set optim.name to adamw")
+    steps = [_scale_by(config)]
+    if config.clip_norm:
+        steps.insert(0, optax.clip_by_global_norm(config.clip_norm))
+    if config.weight_decay:
+        decayed = _finder(config.weight_decay_on, params, "optim.weight_decay_on")
+        steps.append(optax.add_decayed_weights(config.weight_decay, mask=decayed))
+    steps.append(optax.scale_by_learning_rate(schedule))
+    tx = optax.chain(*steps)
+    if not config.freeze:
+        return tx
+    frozen = _finder(config.freeze, params, "optim.freeze")
+    if all(jax.tree.leaves(frozen(params))):
+        raise ValueError(f"optim.freeze={config.freeze!r} freezes every parameter")
+
+    def label(tree: Any) -> Any:
+        return jax.tree.map(lambda found: "frozen" if found else "trained", frozen(tree))
+
+    return optax.partition({"trained": tx, "frozen": optax.set_to_zero()}, label)
+
+
+def _scale_by(config: Any) -> optax.GradientTransformation:
+    make, dtype_name = OPTIMIZERS[config.name]
+    if config.momentum_dtype not in MOMENTUM_DTYPES:
+        raise ValueError(
+            f"optim.momentum_dtype={config.momentum_dtype!r} is not one of {MOMENTUM_DTYPES}"
+        )
+    args = {dtype_name: config.momentum_dtype, **config.args}
+    known = inspect.signature(_DOCUMENTED_BY.get(make, make)).parameters
+    unknown = sorted(set(args) - set(known))
+    if unknown:
+        raise ValueError(
+            f"optimizer {config.name!r} has no argument {', '.join(unknown)}; optim.args can hold: "
+            f"{', '.join(name for name in known if name != 'learning_rate')}"
+        )
+    return make(**args)
+
+
+def _finder(pattern: str, params: Any, key: str) -> Callable[[Any], Any]:
+    """Makes a function from a tree to a tree of bools: is the pattern found in a leaf's path?"""
+    try:
+        regex = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{key}={pattern!r} is not a regular expression: {error}") from None
+
+    def name(path: Any) -> str:
+        return jax.tree_util.keystr(path, simple=True, separator="/")
+
+    def find(tree: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: regex.search(name(path)) is not None, tree
+        )
+
+    if not any(jax.tree.leaves(find(params))):
+        paths = sorted(name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params))
+        raise ValueError(f"{key}={pattern!r} is found in none of: {', '.join(paths)}")
+    return find

@@ -1,0 +1,145 @@
+"""What a run has to show: curves, images with predictions, the confusion matrix, a table."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+
+_GALLERY = (4, 8)  # rows and columns
+_MOST_CLASSES = 50  # of a confusion matrix that can be read
+_RIGHT, _WRONG = "#1b7837", "#b2182b"
+
+
+def probabilities(logits: np.ndarray, loss: str) -> np.ndarray:
+    """Turns (..., classes) logits into probabilities, as the loss they were trained with means."""
+    if loss == "sigmoid_xent":
+        return np.asarray(jax.nn.sigmoid(logits))
+    return np.asarray(jax.nn.softmax(logits, axis=-1))
+
+
+class ClassificationReport:
+    """Collects predictions batch by batch, and draws them.
+
+    Args:
+        class_names: in the order of the labels.
+        loss: name of the loss, which says how logits become probabilities.
+    """
+
+    def __init__(self, class_names: Sequence[str], loss: str) -> None:
+        self._names = class_names
+        self._loss = loss
+        self._confusion = np.zeros((len(class_names), len(class_names)), np.int64)
+        self._wrong: list[tuple[np.ndarray, int, int, float]] = []
+        self._right: list[tuple[np.ndarray, int, int, float]] = []
+
+    def add(self, batch: Mapping[str, np.ndarray], logits: np.ndarray) -> None:
+        """Counts a batch: `image` (b, h, w, c), `label` (b,), and (b, classes) logits."""
+        confidence = probabilities(logits, self._loss)
+        predicted = logits.argmax(axis=-1)
+        np.add.at(self._confusion, (batch["label"], predicted), 1)
+        most = _GALLERY[0] * _GALLERY[1]
+        for image, truth, guess, p in zip(batch["image"], batch["label"], predicted, confidence):
+            examples = self._right if truth == guess else self._wrong
+            if len(examples) < most:
+                examples.append((image, int(truth), int(guess), float(p[guess])))
+
+    def write(self, folder: Path, split: str) -> None:
+        """Writes predictions.png, and confusion.png if there are not too many classes."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._write_gallery(folder / "predictions.png", split)
+        if len(self._names) <= _MOST_CLASSES:
+            self._write_confusion(folder / "confusion.png", split)
+
+    def _write_gallery(self, path: Path, split: str) -> None:
+        rows, columns = _GALLERY
+        examples = (self._wrong + self._right)[: rows * columns]
+        figure = Figure(figsize=(1.7 * columns, 2.1 * rows), layout="constrained")
+        total = self._confusion.sum()
+        wrong = total - np.trace(self._confusion)
+        figure.suptitle(f"{split}: {wrong} of {total} wrong, the wrong ones first")
+        for axes in figure.subplots(rows, columns).flat:
+            axes.axis("off")
+        for axes, (image, truth, guess, p) in zip(figure.axes, examples):
+            axes.imshow(_displayable(image))
+            says = f"{_short(self._names[guess])} {p:.0%}"
+            right = truth == guess
+            axes.set_title(
+                says if right else f"{says}\nis {_short(self._names[truth])}",
+                color=_RIGHT if right else _WRONG,
+                fontsize=9,
+            )
+        figure.savefig(path, dpi=120)
+
+    def _write_confusion(self, path: Path, split: str) -> None:
+        count = len(self._names)
+        side = 3 + 0.32 * count
+        figure = Figure(figsize=(side + 1, side), layout="constrained")
+        axes = figure.subplots()
+        rows = self._confusion.sum(axis=1, keepdims=True)
+        share = self._confusion / np.maximum(rows, 1)
+        picture = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        figure.colorbar(picture, ax=axes, label="share of the true class", shrink=0.8)
+        names = [_short(name) for name in self._names]
+        axes.set_xticks(range(count), names, rotation=90)
+        axes.set_yticks(range(count), names)
+        axes.set(xlabel="predicted", ylabel="true", title=f"{split}: number of images")
+        for i, j in np.argwhere(self._confusion):
+            color = "white" if share[i, j] > 0.5 else "black"
+            text = str(self._confusion[i, j])
+            axes.text(j, i, text, ha="center", va="center", color=color, fontsize=8)
+        figure.savefig(path, dpi=120)
+
+
+def write_curves(metrics: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Draws every figure of metrics.jsonl over the steps, to curves.png.
+
+    Args:
+        metrics: the lines of metrics.jsonl.
+        folder: where to write.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    skip = ("step", "split", "protocol", "examples")
+    names = sorted({key for line in metrics for key in line if key not in skip})
+    if not names:
+        return
+    figure = Figure(figsize=(4.5 * len(names), 3.5), layout="constrained")
+    for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names):
+        for split, style in (("train", "-"), ("val", ".-"), ("test", "*")):
+            lines = [line for line in metrics if line["split"] == split and name in line]
+            if lines:
+                steps = [line["step"] for line in lines]
+                axes.plot(steps, [line[name] for line in lines], style, label=split)
+        axes.set(xlabel="step", title=name.replace("_", " "))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(folder / "curves.png", dpi=120)
+
+
+def format_table(step: int, figures: Mapping[str, Mapping[str, float]]) -> str:
+    """Lays figures by split out as a table for the terminal."""
+    names = list(next(iter(figures.values()), {}))
+    rows = [["split", *names]]
+    for split, values in figures.items():
+        rows.append([split, *[_format(values[name]) for name in names]])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows]
+    return "\n".join([f"checkpoint of step {step}", *lines])
+
+
+def _format(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.4f}"
+
+
+def _displayable(image: np.ndarray) -> np.ndarray:
+    """Maps an image of the model's value range to [0, 1]."""
+    low, high = -1.0, 1.0
+    if image.min() < low or image.max() > high:  # normalised by mean and deviation
+        low, high = image.min(), image.max()
+    return (image - low) / (high - low)
+
+
+def _short(name: str, most: int = 16) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"

@@ -1,0 +1,283 @@
+"""Training: one step, and the loop around it."""
+
+import logging
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from clu import metric_writers
+from ml_collections import ConfigDict
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from checkpoints.train_state import Checkpointer
+from vit_jax import evaluate, experiment, mixing, sharding
+from vit_jax.experiment import Experiment, TrainState
+from vit_jax.losses import get_loss, one_hot, smooth_labels
+from vit_jax.workdir import Workdir
+
+_LOG = logging.getLogger(__name__)
+
+Batch = Mapping[str, jax.Array]
+Metrics = dict[str, jax.Array]
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+def make_train_step(exp: Experiment) -> TrainStep:
+    """Makes the jitted function (state, batch) -> (state, metrics); the old state is used up.
+
+    The metrics are those of the batch before the update: `loss`, `grad_norm`, `learning_rate`.
+    """
+    config = exp.config
+    loss_fn = get_loss(config.loss)
+    softens = bool(config.label_smoothing or config.mixup_alpha or config.cutmix_alpha)
+
+    def loss_of(params: Any, model_state: Any, batch: Batch, key: jax.Array) -> Any:
+        out, new_state = exp.model.apply(
+            {"params": params, **model_state},
+            batch["image"],
+            train=True,
+            rngs={"dropout": key},
+            mutable=list(model_state),
+        )
+        return jnp.mean(loss_fn(out, batch)), new_state
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        mix_key, dropout_key = jax.random.split(key)
+        if softens:
+            labels = one_hot(batch["label"], len(exp.data.class_names))
+            batch = {**batch, "label": smooth_labels(labels, config.label_smoothing)}
+            batch = mixing.mix(mix_key, batch, config.mixup_alpha, config.cutmix_alpha)
+
+        loss, grads, model_state = _accumulate(
+            loss_of, state, batch, dropout_key, config.accum_steps
+        )
+        updates, opt_state = exp.tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema_params = state.ema_params
+        if config.ema_decay:
+            ema_params = optax.incremental_update(params, ema_params, 1 - config.ema_decay)
+        metrics = {
+            "loss": loss,
+            "grad_norm": optax.global_norm(grads),
+            "learning_rate": jnp.asarray(exp.schedule(state.step), jnp.float32),
+        }
+        return TrainState(state.step + 1, params, model_state, opt_state, ema_params), metrics
+
+    return jax.jit(
+        train_step,
+        in_shardings=(exp.state_sharding, sharding.batch_sharding(exp.mesh)),
+        out_shardings=(exp.state_sharding, sharding.replicated(exp.mesh)),
+        donate_argnums=0,
+    )
+
+
+def _accumulate(
+    loss_of: Callable[..., Any],
+    state: TrainState,
+    batch: Batch,
+    key: jax.Array,
+    steps: int,
+) -> tuple[jax.Array, Any, Any]:
+    """Averages loss and gradient over micro-batches, each with a dropout key of its own."""
+    grad_of = jax.value_and_grad(loss_of, has_aux=True)
+    if steps == 1:
+        (loss, model_state), grads = grad_of(state.params, state.model_state, batch, key)
+        return loss, grads, model_state
+
+    def split(x: jax.Array) -> jax.Array:
+        # Row i goes to micro-batch i % steps, so that each device keeps the rows it has.
+        return x.reshape(-1, steps, *x.shape[1:]).swapaxes(0, 1)
+
+    def add(carry: Any, micro: Any) -> tuple[Any, None]:
+        model_state, loss, grads = carry
+        micro_batch, micro_key = micro
+        (micro_loss, model_state), micro_grads = grad_of(
+            state.params, model_state, micro_batch, micro_key
+        )
+        return (model_state, loss + micro_loss, jax.tree.map(jnp.add, grads, micro_grads)), None
+
+    zeros = jax.tree.map(jnp.zeros_like, state.params)
+    micros = (jax.tree.map(split, dict(batch)), jax.random.split(key, steps))
+    (model_state, loss, grads), _ = jax.lax.scan(add, (state.model_state, 0.0, zeros), micros)
+    return loss / steps, jax.tree.map(lambda g: g / steps, grads), model_state
+
+
+def train_and_evaluate(
+    config: ConfigDict, workdir: str | os.PathLike[str]
+) -> dict[str, dict[str, float]]:
+    """Trains, evaluates now and then, and at the end evaluates and exports the best checkpoint.
+
+    Run again with the same arguments it continues from the last checkpoint.
+
+    Args:
+        config: from `configs`.
+        workdir: the run's folder, see `vit_jax.workdir`.
+
+    Returns:
+        The chosen checkpoint's figures by split.
+
+    Raises:
+        ValueError: if something about the config, the data or the folder does not fit.
+        FloatingPointError: if the loss or its gradient is not finite.
+    """
+    exp = experiment.build(config)
+    folder = Workdir(workdir)
+    folder.claim(config)
+    checkpointer = Checkpointer(
+        folder.checkpoints, config.keep_checkpoints, config.best_metric, config.best_mode
+    )
+    state = restore_or_init(exp, checkpointer)
+    start = int(state.step)
+    folder.forget_metrics(after=start)
+    train_step = make_train_step(exp)
+    eval_step = evaluate.make_eval_step(exp)
+    batches = exp.data.train_batches(start)
+    devices_batches = sharding.to_devices(batches, exp.mesh)
+
+    with Monitor(exp, folder, checkpointer, start) as monitor:
+        for step in range(start + 1, exp.total_steps + 1):
+            state, metrics = train_step(state, next(devices_batches))
+            monitor.train(step, metrics)
+            evaluates = _due(step, exp.eval_every, exp.total_steps)
+            if not evaluates and not _due(step, config.checkpoint_every, exp.total_steps):
+                continue
+            monitor.flush()
+            figures = None
+            if evaluates and "val" in exp.data.splits:
+                val = exp.data.eval_batches("val")
+                figures = evaluate.evaluate(eval_step, state.eval_variables(), val, exp.mesh)
+                monitor.evaluation(step, "val", figures)
+            checkpointer.save(step, state, figures)
+    batches.close()
+    checkpointer.close()
+    return evaluate.evaluate_workdir(exp, folder)
+
+
+def restore_or_init(exp: Experiment, checkpointer: Checkpointer) -> TrainState:
+    """Returns the last checkpoint's state, or a new one if there is none."""
+    latest = checkpointer.latest_step
+    if latest is None:
+        state = exp.init_state()
+        count = sum(x.size for x in jax.tree.leaves(state.params))
+        _LOG.info("%s with %s parameters", exp.config.model_name, f"{count:,}")
+        return state
+    _LOG.info(
+        "continuing from step %d of %d, in %s", latest, exp.total_steps, checkpointer.directory
+    )
+    return checkpointer.restore(latest, exp.abstract_state)
+
+
+def _due(step: int, every: int | None, last: int) -> bool:
+    return step == last or (every is not None and step % every == 0)
+
+
+class Monitor:
+    """Shows and records how the training goes.
+
+    Metrics of a step are read while the next one runs, so that the device never waits for them.
+
+    Args:
+        exp: the parts of the run.
+        workdir: where metrics.jsonl lies.
+        checkpointer: knows the last good checkpoint.
+        start: steps made before.
+    """
+
+    def __init__(
+        self, exp: Experiment, workdir: Workdir, checkpointer: Checkpointer, start: int
+    ) -> None:
+        self._exp = exp
+        self._workdir = workdir
+        self._checkpointer = checkpointer
+        self._pending: tuple[int, Metrics] | None = None
+        self._is_main = jax.process_index() == 0
+        self._logged_step, self._logged_time = start, time.monotonic()
+        self._writer = metric_writers.SummaryWriter(str(workdir.path)) if self._is_main else None
+        self._bar = tqdm(
+            total=exp.total_steps,
+            initial=start,
+            unit="step",
+            dynamic_ncols=True,
+            disable=not (self._is_main and sys.stderr.isatty()),
+        )
+        self._redirect = logging_redirect_tqdm([logging.getLogger("vit_jax")])
+
+    def __enter__(self) -> "Monitor":
+        if not self._bar.disable:
+            self._redirect.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        if not self._bar.disable:
+            self._redirect.__exit__(*exception)
+        self._bar.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def train(self, step: int, metrics: Metrics) -> None:
+        """Takes the metrics of a step that was just started; shows those of the one before."""
+        self.flush()
+        self._pending = step, metrics
+
+    def flush(self) -> None:
+        """Waits for the metrics of the last step and shows them.
+
+        Raises:
+            FloatingPointError: if they are not finite.
+        """
+        if self._pending is None:
+            return
+        (step, metrics), self._pending = self._pending, None
+        figures = {name: float(value) for name, value in metrics.items()}
+        self._check_finite(step, figures)
+        self._bar.update(1)
+        if step % self._exp.config.log_every == 0 or step == self._exp.total_steps:
+            self._log(step, figures)
+
+    def evaluation(self, step: int, split: str, figures: Mapping[str, float]) -> None:
+        """Shows and records an evaluation."""
+        shown = "  ".join(f"{k} {v:.4f}" for k, v in figures.items() if isinstance(v, float))
+        _LOG.info("step %d  %s  %s", step, split, shown)
+        self._record(step, split, {"protocol": self._exp.data.eval_pp, **figures})
+
+    def _log(self, step: int, figures: Mapping[str, float]) -> None:
+        now = time.monotonic()
+        rate = (step - self._logged_step) / max(now - self._logged_time, 1e-9)
+        self._logged_step, self._logged_time = step, now
+        total = self._exp.total_steps
+        images = f"{rate * self._exp.config.batch_size:,.0f} images/s"
+        left = tqdm.format_interval((total - step) / rate)
+        self._bar.set_postfix_str(f"loss {figures['loss']:.4f}, {images}")
+        if self._bar.disable:
+            _LOG.info(
+                "step %d/%d  loss %.4f  %s  %s left", step, total, figures["loss"], images, left
+            )
+        self._record(step, "train", figures)
+
+    def _record(self, step: int, split: str, figures: Mapping[str, Any]) -> None:
+        if self._writer is None:
+            return
+        self._workdir.append_metrics(step, split, figures)
+        scalars = {f"{split}/{k}": v for k, v in figures.items() if not isinstance(v, str)}
+        self._writer.write_scalars(step, scalars)
+
+    def _check_finite(self, step: int, figures: Mapping[str, float]) -> None:
+        if math.isfinite(figures["loss"]) and math.isfinite(figures["grad_norm"]):
+            return
+        self._checkpointer.wait()
+        good = self._checkpointer.latest_step
+        where = f"the last good checkpoint is {self._checkpointer.directory}/{good}"
+        raise FloatingPointError(
+            f"step {step}: the loss is {figures['loss']}, the gradient's norm "
+            f"{figures['grad_norm']}, at a learning rate of {figures['learning_rate']:.3g}; "
+            + (where if good is not None else "there is no checkpoint yet")
+            + ". Try a lower learning rate, a longer warmup or optim.clip_norm=1"
+        )

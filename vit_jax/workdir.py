@@ -1,0 +1,118 @@
+"""A run's folder, which describes itself.
+
+config.json        the config, as it was given
+metrics.jsonl      one JSON object per line: step, split, protocol (for evaluations), figures
+checkpoints/       orbax, the whole train state
+events.out...      the same figures for TensorBoard
+weights.npz        the chosen parameters, with published names
+labels.txt         the class names, one per line, in the order of the head
+report/            pictures
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+# Keys that may change between the start of a run and its continuation.
+_MAY_CHANGE = (
+    "eval_every",
+    "checkpoint_every",
+    "log_every",
+    "keep_checkpoints",
+    "data.data_dir",
+    "data.manual_dir",
+)
+
+
+class Workdir:
+    """A run's folder.
+
+    Args:
+        path: of the folder; it need not exist yet.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path).expanduser().absolute()
+        self.checkpoints = self.path / "checkpoints"
+        self.weights = self.path / "weights.npz"
+        self.report = self.path / "report"
+        self._config = self.path / "config.json"
+        self._labels = self.path / "labels.txt"
+        self._metrics = self.path / "metrics.jsonl"
+
+    def read_config(self) -> ConfigDict:
+        """Reads the run's config; a ValueError says if this is no run's folder."""
+        try:
+            return ConfigDict(json.loads(self._config.read_text()))
+        except FileNotFoundError:
+            raise ValueError(
+                f"{self.path} holds no run (it has no config.json): train first, or check --workdir"
+            ) from None
+
+    def claim(self, config: ConfigDict) -> None:
+        """Makes the folder this config's: writes config.json, or compares with the one there.
+
+        Raises:
+            ValueError: if the folder holds a run of another config.
+        """
+        new = json.loads(config.to_json())
+        if self._config.exists():
+            old = _flatten(json.loads(self._config.read_text()))
+            changes = [
+                f"{key} was {old.get(key)!r}, is now {value!r}"
+                for key, value in {**dict.fromkeys(old), **_flatten(new)}.items()
+                if old.get(key) != value and key not in _MAY_CHANGE
+            ]
+            if changes:
+                raise ValueError(
+                    f"{self.path} holds a run of another config ({'; '.join(changes)}): choose "
+                    "another --workdir, or continue that run with its own settings"
+                )
+        self.path.mkdir(parents=True, exist_ok=True)
+        _write(self._config, json.dumps(new, indent=2, sort_keys=True) + "\n")
+
+    def read_labels(self) -> tuple[str, ...]:
+        """Reads the class names."""
+        return tuple(self._labels.read_text(encoding="utf-8").splitlines())
+
+    def write_labels(self, names: Sequence[str]) -> None:
+        """Writes the class names."""
+        _write(self._labels, "".join(f"{name}\n" for name in names))
+
+    def append_metrics(self, step: int, split: str, figures: Mapping[str, Any]) -> None:
+        """Adds a line to metrics.jsonl."""
+        with self._metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "split": split, **figures}) + "\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Reads metrics.jsonl, less a last line that a crash cut off."""
+        if not self._metrics.exists():
+            return []
+        lines = self._metrics.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines[:-1]]
+
+    def forget_metrics(self, after: int) -> None:
+        """Drops what a continued run will write again: later steps, and the final test."""
+        kept = [m for m in self.read_metrics() if m["step"] <= after and m["split"] != "test"]
+        if self._metrics.exists():
+            _write(self._metrics, "".join(json.dumps(m) + "\n" for m in kept))
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -28,6 +28,7 @@ setup(
         "clu>=0.0.12",
         "etils[epath]",
         "flax>=0.12",
+        "importlib-resources",  # tensorflow-datasets imports it without declaring it
         "jax>=0.10",
         "matplotlib",
         "ml-collections>=1.1",
@@ -46,6 +47,6 @@ setup(
         "gpu": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
         "torch": ["torch"],
-        "dev": [*DEMO, "pytest", "ruff"],
+        "dev": [*DEMO, "pytest", "ruff", "setuptools>=77"],
     },
 )

@@ -131,6 +131,8 @@ def _decode_jpeg(data: tf.Tensor) -> tf.Tensor:
     return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
 
 
+# A graph function, since eager numpy_function hands bytes over less their trailing zeros.
+@tf.function(input_signature=[tf.TensorSpec((), tf.string)])
 def _decode_with_pillow(data: tf.Tensor) -> tf.Tensor:
     return tf.numpy_function(_pillow_to_rgb, [data], tf.uint8, stateful=False)
 

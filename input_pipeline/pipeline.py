@@ -66,17 +66,9 @@ class Dataset:
             ValueError: if an image cannot be read; the message names the file.
         """
         source = self.splits["train"]
-        apply = preprocess.build(self.train_pp, train=True)
-
-        def prepare(example: Example) -> Example:
-            example = source.load(example)
-            image = apply(example["image"], example["seed"])
-            return {"image": image, "label": example["label"]}
-
         start = start_step * self._local_batch
         dataset = source.stream(self.seed, start, self.shard, self._local_batch)
-        dataset = dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        _check_image(dataset, self.train_pp)
+        dataset = _prepare(dataset, source, self.train_pp, train=True)
         dataset = dataset.batch(self._local_batch, drop_remainder=True).prefetch(_PREFETCH_BATCHES)
         yield from _read(dataset, source)
 
@@ -103,16 +95,7 @@ class Dataset:
 
     def _eval_batches(self, split: str) -> tf.data.Dataset:
         source = self.splits[split]
-        apply = preprocess.build(self.eval_pp, train=False)
-
-        def prepare(example: Example) -> Example:
-            example = source.load(example)
-            image = apply(example["image"], tf.zeros((2,), tf.int32))
-            return {"image": image, "label": example["label"]}
-
-        dataset = source.once(self.shard)
-        dataset = dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        _check_image(dataset, self.eval_pp)
+        dataset = _prepare(source.once(self.shard), source, self.eval_pp, train=False)
         return dataset.batch(self._local_batch)
 
 
@@ -166,10 +149,33 @@ def pad_batch(batch: Batch, size: int) -> Batch:
     }
 
 
-def _check_image(dataset: tf.data.Dataset, spec: str) -> None:
-    image = dataset.element_spec["image"]
-    if image.dtype == tf.string:
-        raise ValueError(f"preprocessing {spec!r} must begin with decode: the images are files")
+def _prepare(dataset: tf.data.Dataset, source: Source, spec: str, train: bool) -> tf.data.Dataset:
+    """Loads and preprocesses raw examples, in parallel and in order."""
+    apply = preprocess.build(spec, train)
+
+    @tf.autograph.experimental.do_not_convert  # it would wrap the messages of our errors
+    def prepare(example: Example) -> Example:
+        example = source.load(example)
+        _check_input(example["image"], spec)
+        seed = example["seed"] if train else tf.zeros((2,), tf.int32)
+        return {"image": apply(example["image"], seed), "label": example["label"]}
+
+    dataset = dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    _check_output(dataset.element_spec["image"], spec)
+    return dataset
+
+
+def _check_input(image: tf.Tensor, spec: str) -> None:
+    is_file = image.dtype == tf.string
+    if is_file != preprocess.reads_files(spec):
+        raise ValueError(
+            f"preprocessing {spec!r} must begin with decode: the images are files"
+            if is_file
+            else f"preprocessing {spec!r} must not begin with decode: the images are arrays"
+        )
+
+
+def _check_output(image: tf.TensorSpec, spec: str) -> None:
     if image.dtype != tf.float32:
         raise ValueError(
             f"preprocessing {spec!r} must end with value_range(-1, 1) or normalize: it makes "

@@ -1,10 +1,13 @@
 """Trains or evaluates: python -m vit_jax.main --config=configs/NAME.py --workdir=DIR."""
 
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+import configs
 from vit_jax import cli
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -52,5 +55,18 @@ def _loaded(config: ConfigDict) -> ConfigDict:
     return config
 
 
+def _find_installed_config(arg: str) -> str:
+    """Lets --config=configs/NAME.py work from any folder, by the configs that were installed."""
+    name, _, path = arg.partition("=")
+    if name.lstrip("-") != "config" or not path.startswith("configs/"):
+        return arg
+    file, colon, argument = path.partition(":")
+    installed = Path(configs.__file__).parent / file.removeprefix("configs/")
+    if Path(file).exists() or not installed.exists():
+        return arg
+    return f"{name}={installed}{colon}{argument}"
+
+
 if __name__ == "__main__":
+    sys.argv = [_find_installed_config(arg) for arg in sys.argv]
     cli.run(main)

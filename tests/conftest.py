@@ -1,0 +1,70 @@
+"""What the tests share. By default they use two virtual CPU devices and no network."""
+
+import os
+
+# Before JAX starts.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    flag = "--xla_force_host_platform_device_count=2"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import common
+
+
+@pytest.fixture
+def digits_config():
+    """A run of a few seconds on the digits."""
+    config = common.get_config()
+    config.model_name = "ViT-Ti_16"
+    config.model.update(patch_size=4, hidden_size=16, num_layers=2, num_heads=2, mlp_dim=32)
+    config.data.source = "digits"
+    config.data.train_pp = "grayscale_to_rgb|shift(1)|value_range(-1, 1)"
+    config.data.eval_pp = "grayscale_to_rgb|resize(8)|value_range(-1, 1)"
+    config.batch_size = 32
+    config.total_steps = 6
+    config.eval_every = 3
+    config.log_every = 1
+    return config
+
+
+def write_image(path: Path, color: tuple[int, int, int], size=(20, 16), seed: int = 0) -> Path:
+    """Writes a noisy image of one colour; size is (width, height)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(-20, 20, (size[1], size[0], 3))
+    Image.fromarray(np.clip(np.array(color) + noise, 0, 255).astype(np.uint8)).save(path)
+    return path
+
+
+COLORS = {"blue": (30, 30, 200), "red": (200, 30, 30)}
+
+
+def write_classes(folder: Path, count: int, suffix: str = ".png", start: int = 0) -> None:
+    """Writes folder/{blue,red}/{n}.png."""
+    for name, color in COLORS.items():
+        for i in range(start, start + count):
+            write_image(folder / name / f"{i}{suffix}", color, seed=i)
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    """A folder with train and test, two classes that colour tells apart."""
+    folder = tmp_path / "images"
+    write_classes(folder / "train", 10)
+    write_classes(folder / "test", 3, suffix=".jpg", start=100)
+    return folder
+
+
+@pytest.fixture
+def folder_config(digits_config, image_folder):
+    """A run of a few seconds on `image_folder`."""
+    digits_config.data.source = str(image_folder)
+    digits_config.data.train_pp = "decode|inception_crop(8)|flip_lr|value_range(-1, 1)"
+    digits_config.data.eval_pp = "decode|resize(8)|value_range(-1, 1)"
+    digits_config.batch_size = 4
+    return digits_config

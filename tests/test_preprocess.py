@@ -1,0 +1,239 @@
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image, ImageOps
+
+from input_pipeline import preprocess, randaugment
+
+RNG = np.random.default_rng(0)
+PHOTO = RNG.integers(0, 256, (30, 44, 3)).astype(np.uint8)
+
+
+def apply(spec, image=PHOTO, seed=(1, 2), train=True):
+    op = preprocess.build(spec, train)
+    return op(tf.constant(image), tf.constant(seed, tf.int32)).numpy()
+
+
+def seeds(count):
+    return [(i, 3) for i in range(count)]
+
+
+def jpeg(image=PHOTO, **options):
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (
+            "rezise(8)",
+            "unknown op 'rezise'; did you mean 'resize'.*there are: central_crop, decode",
+        ),
+        ("resize(8", r"cannot read 'resize\(8'"),
+        ("resize(size)", "cannot read"),
+        ("resize(8)|", "cannot read ''"),
+        (
+            "resize",
+            r"missing a required argument: 'size'; usage: resize\(size, method='bilinear'\)",
+        ),
+        ("resize(8, foo=1)", "unexpected keyword argument 'foo'; usage: resize"),
+        ("resize(0)", "positive number of pixels"),
+        ("resize('a')", "positive number of pixels"),
+        ("resize(8, 'cubist')", "method must be one of"),
+        ("inception_crop(8, area=(0.5, 2))", "area must be"),
+        ("randaug(2)", "missing a required argument: 'magnitude'"),
+        ("randaug(0, 5)", "num_layers must be a whole number of at least 1"),
+        ("random_erasing(2)", r"probability must lie in \[0, 1\]"),
+        ("pad(2, 'wrap')", "mode must be"),
+        ("normalize(mean=(0.5,))", "three numbers"),
+        ("value_range(1, -1)", "high must lie in"),
+        ("resize(8)|decode", "decode can only stand first"),
+    ],
+)
+def test_wrong_strings(spec, message):
+    with pytest.raises(ValueError, match=message):
+        preprocess.build(spec, train=True)
+
+
+def test_random_ops_have_no_place_in_evaluation():
+    with pytest.raises(ValueError, match="deterministic; random: flip_lr, shift"):
+        preprocess.build("flip_lr|resize(8)|shift(1)", train=False)
+
+
+@pytest.mark.parametrize("spec", ["value_range(-1, 1)|randaug(1, 5)", "value_range(0, 1)|normalize",
+                                  "value_range(-1, 1)|random_erasing"])  # fmt: skip
+def test_ops_on_8_bit_images_say_so(spec):
+    with pytest.raises(ValueError, match="works on 8-bit images, and got float32"):
+        apply(spec)
+
+
+def test_resize_is_pillows_antialiased_bilinear():
+    expected = Image.fromarray(PHOTO).resize((20, 10), Image.Resampling.BILINEAR)
+    actual = apply("resize((10, 20))")
+    assert actual.dtype == np.uint8
+    assert np.abs(actual.astype(int) - np.asarray(expected)).max() <= 1
+
+
+def test_resize_small_keeps_the_aspect_ratio():
+    assert apply("resize_small(15)").shape == (15, 22, 3)
+    assert apply("resize_small(15)", PHOTO.swapaxes(0, 1)).shape == (22, 15, 3)
+
+
+def test_central_crop():
+    np.testing.assert_array_equal(apply("central_crop((10, 20))"), PHOTO[10:20, 12:32])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="put resize_small or pad before it"):
+        apply("central_crop(31)")
+
+
+def test_random_crop_reaches_every_place():
+    index = np.arange(5 * 4, dtype=np.uint8).reshape(5, 4, 1)
+    corners = {int(apply("random_crop(3)", index, seed)[0, 0, 0]) for seed in seeds(60)}
+    assert corners == {0, 1, 4, 5, 8, 9}
+    for seed in seeds(5):
+        crop = apply("random_crop(3)", index, seed)
+        np.testing.assert_array_equal(np.diff(crop[..., 0], axis=1), 1)
+        np.testing.assert_array_equal(np.diff(crop[..., 0], axis=0), 4)
+
+
+def test_inception_crop_covers_the_areas_asked_for():
+    y, x = np.mgrid[:200, :200]
+    image = np.stack([y, x, 0 * x], axis=-1).astype(np.uint8)
+    areas = []
+    for seed in seeds(150):
+        crop = apply("inception_crop(50, area=(0.2, 0.6))", image, seed).astype(float)
+        assert crop.shape == (50, 50, 3)
+        height = (crop[-1, 0, 0] - crop[0, 0, 0]) * 50 / 49
+        width = (crop[0, -1, 1] - crop[0, 0, 1]) * 50 / 49
+        areas.append(height * width / 200**2)
+        assert 0.6 < height / width < 1.6
+    assert 0.15 < min(areas) < 0.3
+    assert 0.5 < max(areas) < 0.65
+
+
+def test_fused_decode_gives_what_decode_then_crop_gives():
+    data = np.array(jpeg(subsampling=0))
+    decoded = apply("decode", data)
+    whole = "inception_crop(12)|flip_lr"
+    fused = preprocess.build("decode|" + whole, True)
+    # The op's number in the string is part of its seed.
+    apart = preprocess.build("grayscale_to_rgb|" + whole, True)
+    for seed in seeds(8):
+        expected = apart(tf.constant(decoded), tf.constant(seed, tf.int32))
+        actual = fused(tf.constant(data), tf.constant(seed, tf.int32))
+        np.testing.assert_array_equal(actual, expected)
+
+
+def test_pad_and_shift():
+    padded = apply("pad(2)")
+    np.testing.assert_array_equal(padded[2:-2, 2:-2], PHOTO)
+    assert padded.sum() == PHOTO.sum()
+    np.testing.assert_array_equal(apply("pad(1, 'reflect')")[0, 1:-1], PHOTO[1])
+
+    point = np.zeros((7, 7, 1), np.uint8)
+    point[3, 3] = 9
+    places = {tuple(np.argwhere(apply("shift(1)", point, s))[0][:2] - 3) for s in seeds(80)}
+    assert places == {(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)}
+
+
+def test_flip_lr_flips_half():
+    flipped = [np.array_equal(apply("flip_lr", seed=s), PHOTO[:, ::-1]) for s in seeds(60)]
+    kept = [np.array_equal(apply("flip_lr", seed=s), PHOTO) for s in seeds(60)]
+    assert all(a != b for a, b in zip(flipped, kept))
+    assert 15 < sum(flipped) < 45
+
+
+def test_rot90_makes_every_turn():
+    square = PHOTO[:9, :9]
+    turns = [np.rot90(square, k) for k in range(4)]
+    seen = {
+        next(k for k in range(4) if np.array_equal(apply("rot90", square, s), turns[k]))
+        for s in seeds(40)
+    }
+    assert seen == {0, 1, 2, 3}
+    with pytest.raises(ValueError, match="square images"):
+        apply("rot90")
+
+
+def test_random_erasing():
+    grey = np.full((40, 60, 3), 128, np.uint8)
+    shares = [(apply("random_erasing(1.0)", grey, s) != 128).any(-1).mean() for s in seeds(60)]
+    assert 0.01 < min(shares) < 0.1
+    assert 0.2 < max(shares) < 0.36
+    untouched = [np.array_equal(apply("random_erasing(0.5)", grey, s), grey) for s in seeds(60)]
+    assert 15 < sum(untouched) < 45
+    np.testing.assert_array_equal(apply("random_erasing(0.0)"), PHOTO)
+
+
+def test_values():
+    ramp = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, -1)
+    np.testing.assert_allclose(
+        apply("value_range(-1, 1)", ramp), (ramp.astype(float) - 127.5) / 127.5, atol=1e-6
+    )
+    expected = (ramp / 255 - preprocess.IMAGENET_MEAN) / preprocess.IMAGENET_STD
+    np.testing.assert_allclose(apply("normalize", ramp), expected, atol=1e-5)
+
+
+def test_grayscale_to_rgb():
+    grey = PHOTO[..., :1]
+    np.testing.assert_array_equal(apply("grayscale_to_rgb", grey), grey.repeat(3, -1))
+    np.testing.assert_array_equal(apply("grayscale_to_rgb"), PHOTO)
+
+
+@pytest.mark.parametrize("spec", ["inception_crop(9)", "randaug(2, 9)", "random_erasing(1.0)"])
+def test_the_seed_decides(spec):
+    np.testing.assert_array_equal(apply(spec, seed=(5, 6)), apply(spec, seed=(5, 6)))
+    results = [apply(spec, seed=s).tobytes() for s in seeds(6)]
+    assert len(set(results)) > 3
+
+
+def test_two_ops_in_a_row_draw_apart():
+    point = np.zeros((15, 15, 1), np.uint8)
+    point[7, 7] = 1
+    moves = {tuple(np.argwhere(apply("shift(2)|shift(2)", point, s))[0] - 7) for s in seeds(60)}
+    assert any(abs(y) % 2 or abs(x) % 2 for y, x, _ in moves)  # equal draws give even moves
+
+
+# RandAugment's operations, against Pillow's.
+
+
+def test_autocontrast_and_equalize_are_pillows():
+    dull = (PHOTO // 3 + 40).astype(np.uint8)
+    for ours, pillows in (
+        (randaugment.autocontrast, ImageOps.autocontrast),
+        (randaugment.equalize, ImageOps.equalize),
+    ):
+        expected = np.asarray(pillows(Image.fromarray(dull))).astype(int)
+        assert np.abs(ours(tf.constant(dull)).numpy() - expected).max() <= 1
+        flat = np.full((5, 5, 3), 7, np.uint8)
+        np.testing.assert_array_equal(ours(tf.constant(flat)), flat)
+
+
+def test_rotate_turns_the_way_pillow_does():
+    square = PHOTO[:21, :21]
+    turned = randaugment.rotate(tf.constant(square), tf.constant(90.0)).numpy()
+    np.testing.assert_array_equal(turned, np.rot90(square))
+
+
+def test_translate_moves_and_fills_with_grey():
+    moved = randaugment.translate(tf.constant(PHOTO), 4 / 44, 0.0).numpy()
+    np.testing.assert_array_equal(moved[:, :-4], PHOTO[:, 4:])
+    assert (moved[:, -4:] == 128).all()
+
+
+def test_sharpness_of_one_changes_nothing():
+    np.testing.assert_array_equal(randaugment.sharpness(tf.constant(PHOTO), 1.0), PHOTO)
+
+
+def test_cutout_is_a_grey_square():
+    half = randaugment.cutout(tf.constant(PHOTO), 0.1, tf.constant([0.5, 0.5])).numpy()
+    assert (half[13:18, 20:25] == 128).all()
+    assert (half != PHOTO).any(-1).sum() <= 25
+
+
+def test_randaug_uses_all_operations():
+    results = {apply("randaug(1, 8)", seed=s).tobytes() for s in seeds(150)}
+    assert len(results) >= 16

@@ -1,0 +1,279 @@
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from configs import common
+from input_pipeline import Shard, get_dataset
+from input_pipeline.sources import get_splits
+from tests.conftest import write_classes, write_image
+
+
+def data_config(source, **changes):
+    config = common.get_config().data
+    config.source = str(source)
+    config.update(changes)
+    return config
+
+
+def paths(source):
+    return [path.decode() for path in source.columns["path"].astype(bytes)]
+
+
+# digits
+
+
+def test_digits_are_split_in_proportion_and_apart():
+    splits = get_splits(data_config("digits"))
+    assert {k: v.num_examples for k, v in splits.items()} == {
+        "train": 1257,
+        "val": 180,
+        "test": 360,
+    }
+    for source in splits.values():
+        share = np.bincount(source.columns["label"]) / source.num_examples
+        np.testing.assert_allclose(share, 0.1, atol=0.012)
+        assert source.columns["image"].max() == 255
+    seen = [{x.tobytes() for x in splits[name].columns["image"]} for name in splits]
+    assert not seen[0] & seen[1]
+    assert not seen[0] & seen[2]
+    other = get_splits(data_config("digits", split_seed=1))
+    assert {x.tobytes() for x in other["test"].columns["image"]} != seen[2]
+
+
+# Folders
+
+
+def test_folder_with_train_and_test(image_folder):
+    splits = get_splits(data_config(image_folder))
+    assert {k: v.num_examples for k, v in splits.items()} == {"train": 18, "test": 6, "val": 2}
+    assert splits["test"].class_names == ("blue", "red")
+    assert not set(paths(splits["train"])) & set(paths(splits["val"]))
+    for source in splits.values():
+        for path, label in zip(paths(source), source.columns["label"]):
+            assert f"/{source.class_names[label]}/" in path
+
+
+def test_plain_folder_of_classes(tmp_path):
+    write_classes(tmp_path, 10)
+    splits = get_splits(data_config(tmp_path))
+    assert {k: v.num_examples for k, v in splits.items()} == {"train": 16, "val": 2, "test": 2}
+    everything = [path for source in splits.values() for path in paths(source)]
+    assert len(set(everything)) == len(everything) == 20
+
+
+def test_a_val_folder_is_taken_as_it_is(tmp_path):
+    write_classes(tmp_path / "train", 4)
+    write_classes(tmp_path / "val", 3)
+    splits = get_splits(data_config(tmp_path))
+    assert {k: v.num_examples for k, v in splits.items()} == {"train": 8, "val": 6}
+
+
+def test_no_val_if_none_is_wanted(image_folder):
+    splits = get_splits(data_config(image_folder, val_fraction=0.0))
+    assert {k: v.num_examples for k, v in splits.items()} == {"train": 20, "test": 6}
+
+
+def test_which_images_are_split_off_is_stable(tmp_path):
+    """The same names elsewhere are split alike, and a new image moves few of the others."""
+    for folder, count in (("a", 40), ("b", 40), ("c", 41)):
+        write_classes(tmp_path / folder, count)
+
+    def val(folder, **changes):
+        source = get_splits(data_config(tmp_path / folder, **changes))["val"]
+        return {path.removeprefix(f"{tmp_path}/{folder}/") for path in paths(source)}
+
+    assert val("a") == val("b")
+    assert len(val("a") & val("c")) >= 6
+    assert val("a") != val("a", split_seed=1)
+    assert {name.split("/")[0] for name in val("a")} == {"blue", "red"}
+
+
+def test_suffixes_in_capitals_count_and_other_files_are_named(tmp_path, caplog):
+    write_classes(tmp_path, 3)
+    (tmp_path / "red" / "0.png").rename(tmp_path / "red" / "0.PNG")
+    (tmp_path / "red" / "notes.txt").write_text("no image")
+    (tmp_path / "red" / ".DS_Store").write_text("no image")
+    splits = get_splits(data_config(tmp_path, val_fraction=0.0))
+    assert splits["train"].num_examples == 6
+    assert "1 entries are not images and are left out, such as notes.txt" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: (f / "train" / "green").mkdir(), "class folder .*/green holds no images"),
+        (
+            lambda f: write_image(f / "test" / "green" / "1.png", (0, 99, 0)),
+            "test has classes that .*train lacks: green",
+        ),
+        (lambda f: (f / "val").mkdir(), "val has no class subfolders"),
+    ],
+)
+def test_folders_at_odds_with_themselves(image_folder, spoil, message):
+    spoil(image_folder)
+    with pytest.raises(ValueError, match=message):
+        get_splits(data_config(image_folder))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"source": "/nowhere/at/all"}, "'/nowhere/at/all': there is no such folder"),
+        ({"source": ""}, "--config.data.source=FOLDER"),
+        ({"val_fraction": 0.7}, "val_fraction must lie in"),
+    ],
+)
+def test_wrong_data(image_folder, changes, message):
+    with pytest.raises(ValueError, match=message):
+        get_splits(data_config(**{"source": image_folder, **changes}))
+
+
+def small(config):
+    config.train_pp = "decode|resize(8)|value_range(-1, 1)"
+    config.eval_pp = "decode|resize(8)|value_range(-1, 1)"
+    return config
+
+
+def test_a_corrupt_image_is_an_error_that_names_it(image_folder):
+    bad = image_folder / "train" / "red" / "5.png"
+    bad.write_bytes(bad.read_bytes()[:100])
+    dataset = get_dataset(small(data_config(image_folder, val_fraction=0.0)), 4, 0)
+    batches = dataset.train_batches()
+    with pytest.raises(ValueError, match=rf"1 unreadable image\(s\): {bad} .*skip_corrupt=True"):
+        list(itertools.islice(batches, 6))
+    with pytest.raises(ValueError, match=str(bad)):
+        list(dataset.eval_batches("train"))
+
+
+def test_skip_corrupt_reports_and_leaves_out(image_folder, caplog):
+    bad = [image_folder / "train" / "red" / "5.png", image_folder / "test" / "blue" / "101.jpg"]
+    for path in bad:
+        path.write_bytes(b"junk")
+    config = small(data_config(image_folder, skip_corrupt=True))
+    dataset = get_dataset(config, 4, 0)
+    assert {k: v.num_examples for k, v in dataset.splits.items()} == {
+        "train": 17, "test": 5, "val": 2,
+    }  # fmt: skip
+    assert all(f"{path} (not an image" in caplog.text for path in bad)
+    assert sum(batch["_mask"].sum() for batch in dataset.eval_batches("test")) == 5
+
+
+# TFDS
+
+
+class TinyColors(tfds.core.GeneratorBasedBuilder):
+    """Images of one colour, whose value is the example's number."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    counts = {"train": 25, "test": 7}  # noqa: RUF012
+
+    def _info(self):
+        features = tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Image(shape=(6, 5, 3)),
+                "label": tfds.features.ClassLabel(names=["even", "odd"]),
+            }
+        )
+        return self.dataset_info_from_configs(features=features, supervised_keys=("image", "label"))
+
+    def _split_generators(self, dl_manager):
+        return {split: self._generate_examples(count) for split, count in self.counts.items()}
+
+    def _generate_examples(self, count):
+        for i in range(count):
+            yield i, {"image": np.full((6, 5, 3), i, np.uint8), "label": i % 2}
+
+
+@pytest.fixture(scope="module")
+def tfds_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tfds")
+    TinyColors(data_dir=str(folder)).download_and_prepare()
+    return str(folder)
+
+
+@pytest.fixture
+def tfds_config(tfds_dir):
+    return data_config(
+        "tfds:tiny_colors",
+        data_dir=tfds_dir,
+        train_split="train[:80%]",
+        val_split="train[80%:]",
+        train_pp="decode|resize((6, 5))|value_range(0, 255)",
+        eval_pp="decode|resize((6, 5))|value_range(0, 255)",
+        shuffle_buffer=10,
+    )
+
+
+def numbers(batches):
+    """The examples' numbers, which are their images' values."""
+    return [
+        round(float(image[0, 0, 0]))
+        for batch in batches
+        for image, real in zip(batch["image"], batch.get("_mask", np.ones(len(batch["image"]))))
+        if real
+    ]
+
+
+def test_tfds_splits(tfds_config):
+    dataset = get_dataset(tfds_config, 4, 0)
+    assert dataset.class_names == ("even", "odd")
+    assert dataset.image_shape == (6, 5, 3)
+    assert {k: v.num_examples for k, v in dataset.splits.items()} == {
+        "train": 20, "val": 5, "test": 7,
+    }  # fmt: skip
+    train, val = numbers(dataset.eval_batches("train")), numbers(dataset.eval_batches("val"))
+    assert sorted(train + val) == list(range(25))
+    for batch in dataset.eval_batches("test"):
+        real = batch["_mask"] > 0
+        np.testing.assert_array_equal(
+            batch["label"][real], np.round(batch["image"][real, 0, 0, 0]) % 2
+        )
+
+
+def test_tfds_training_order(tfds_config):
+    """Each epoch has every example once, in another order; a resumed run goes on with it."""
+    dataset = get_dataset(tfds_config, 4, 0)
+    everything = set(numbers(dataset.eval_batches("train")))
+    stream = dataset.train_batches()
+    batches = [next(stream) for _ in range(15)]
+    epochs = [numbers(batches[i : i + 5]) for i in (0, 5, 10)]
+    assert all(set(epoch) == everything and len(epoch) == 20 for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    for start in (3, 7):
+        again = dataset.train_batches(start)
+        assert numbers([next(again) for _ in range(4)]) == numbers(batches[start : start + 4])
+    other_seed = get_dataset(tfds_config, 4, 1).train_batches()
+    assert numbers([next(other_seed) for _ in range(5)]) != epochs[0]
+
+
+def test_tfds_shards_are_disjoint_and_complete(tfds_config):
+    shards = [get_dataset(tfds_config, 4, 0, Shard(i, 2)) for i in range(2)]
+    seen = [numbers(shard.eval_batches("test")) for shard in shards]
+    assert sorted(seen[0] + seen[1]) == list(range(7))
+    trained = []
+    for shard in shards:
+        stream = shard.train_batches()
+        trained.append(numbers([next(stream) for _ in range(5)]))
+    assert len(set(trained[0]) | set(trained[1])) == 20
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"source": "tfds:no_such_data"}, "TFDS knows no such data set"),
+        ({"val_split": "validation"}, "data.val_split='validation' does not fit.*has .*train"),
+        ({"train_split": "train[:0%]"}, "holds no examples"),
+        ({"skip_corrupt": True}, "skip_corrupt is for image folders"),
+    ],
+)
+def test_wrong_tfds(tfds_config, changes, message):
+    tfds_config.update(changes)
+    with pytest.raises(ValueError, match=message):
+        get_splits(tfds_config)
+
+
+def test_tensorflow_sees_no_accelerator():
+    assert not tf.config.get_visible_devices("GPU")

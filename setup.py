@@ -33,7 +33,7 @@ setup(
         "matplotlib",
         "ml-collections>=1.1",
         "numpy>=2.0",
-        "optax>=0.2.5",
+        "optax>=0.2.6",
         "orbax-checkpoint>=0.11.20",
         "pillow>=11",
         "tensorboard",  # clu.metric_writers imports it without declaring it

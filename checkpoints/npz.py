@@ -52,7 +52,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
             flat = {_published(name): file[name] for name in file.files}
     except FileNotFoundError:
         raise ValueError(f"there is no file {os.fspath(path)}") from None
-    except (ValueError, zipfile.BadZipFile, AttributeError, EOFError, OSError) as error:
+    except (ValueError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"{os.fspath(path)} is not a readable .npz of arrays: {error}") from None
     return traverse_util.unflatten_dict(flat, sep="/")
 

@@ -15,19 +15,20 @@ def get_config() -> ConfigDict:
     config = common.get_config()
 
     config.model_name = "ViT-Ti_16"
-    config.model.patch_size = 2
+    config.model.patch_size = 4
+    config.model.classifier = "gap"
     config.model.hidden_size = 96
     config.model.num_layers = 4
     config.model.num_heads = 4
     config.model.mlp_dim = 192
 
     config.data.source = "digits"
-    config.data.train_pp = "grayscale_to_rgb|shift(1)|value_range(-1, 1)"
-    config.data.eval_pp = "grayscale_to_rgb|resize(8)|value_range(-1, 1)"
+    config.data.train_pp = "grayscale_to_rgb|resize(16)|shift(2)|value_range(-1, 1)"
+    config.data.eval_pp = "grayscale_to_rgb|resize(16)|value_range(-1, 1)"
 
     config.batch_size = 64
-    config.total_epochs = 60.0
-    config.optim.learning_rate = 1e-3
+    config.total_epochs = 80.0
+    config.optim.learning_rate = 2e-3
     config.optim.weight_decay = 0.05
     config.optim.clip_norm = 1.0
     config.schedule.warmup_epochs = 3.0

@@ -73,7 +73,9 @@ def evaluate(
     return {**{k: total / count for k, total in totals.items()}, "examples": int(count)}
 
 
-def evaluate_workdir(experiment: Experiment, workdir: Workdir) -> dict[str, dict[str, float]]:
+def evaluate_workdir(
+    experiment: Experiment, eval_step: EvalStep, workdir: Workdir
+) -> dict[str, dict[str, float]]:
     """Evaluates a run's best checkpoint; writes its weights and its report.
 
     The best is the one that scored best on the validation split, or the last if there is none.
@@ -81,6 +83,7 @@ def evaluate_workdir(experiment: Experiment, workdir: Workdir) -> dict[str, dict
 
     Args:
         experiment: of the run's config.
+        eval_step: from `make_eval_step`.
         workdir: the run's folder.
 
     Returns:
@@ -100,7 +103,6 @@ def evaluate_workdir(experiment: Experiment, workdir: Workdir) -> dict[str, dict
     checkpointer.close()
     variables = state.eval_variables()
 
-    eval_step = make_eval_step(experiment)
     splits = [split for split in ("val", "test") if split in data.splits]
     pictures = report.ClassificationReport(data.class_names, config.loss)
     figures = {}

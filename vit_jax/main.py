@@ -26,33 +26,36 @@ def main(argv: Sequence[str]) -> int:
     """Runs the mode; returns the exit code."""
     if len(argv) > 1:
         raise ValueError(f"do not know what to do with {' '.join(argv[1:])}; flags begin with --")
-    # Imported here, so that --help and wrong flags answer at once.
+    config = _config()
+    if _MODE.value == "train" and config is None:
+        raise ValueError("--mode=train needs --config=configs/NAME.py")
+
+    # Imported here, so that --help and mistakes on the command line are answered at once.
     from vit_jax import evaluate, experiment, train
     from vit_jax.workdir import Workdir
 
-    config = _CONFIG.value
     if _MODE.value == "train":
-        if config is None:
-            raise ValueError("--mode=train needs --config=configs/NAME.py")
-        train.train_and_evaluate(_loaded(config), _WORKDIR.value)
+        train.train_and_evaluate(config, _WORKDIR.value)
         return 0
     workdir = Workdir(_WORKDIR.value)
     stored = workdir.read_config()
-    exp = experiment.build(stored if config is None else _loaded(config))
     if config is not None:
         workdir.claim(config)
-    evaluate.evaluate_workdir(exp, workdir)
+    exp = experiment.build(stored if config is None else config)
+    evaluate.evaluate_workdir(exp, evaluate.make_eval_step(exp), workdir)
     return 0
 
 
-def _loaded(config: ConfigDict) -> ConfigDict:
-    """Returns the config; ml_collections hands an error on as an object that raises when used."""
-    if not isinstance(config, ConfigDict):
-        try:
-            config.keys()
-        except OSError as error:
-            raise ValueError(str(error).strip()) from None
-    return config
+def _config() -> ConfigDict | None:
+    config = _CONFIG.value
+    if config is None or isinstance(config, ConfigDict):
+        return config
+    try:
+        config.keys()  # ml_collections hands on an object that raises when it is used
+    except OSError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise ValueError(f"cannot load the config: {reason}") from None
+    raise ValueError(f"the config's get_config must return a ConfigDict, not {type(config)}")
 
 
 def _find_installed_config(arg: str) -> str:

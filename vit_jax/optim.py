@@ -63,6 +63,8 @@ def make_schedule(
         )
     if not 0 <= config.final_fraction <= 1:
         raise ValueError(f"schedule.final_fraction must lie in [0, 1], not {config.final_fraction}")
+    if config.name == "constant" and config.final_fraction:
+        raise ValueError("the schedule constant does not decay: set schedule.final_fraction to 0")
     decay_steps = max(total_steps - warmup, 1)
     final = learning_rate * config.final_fraction
 

@@ -66,7 +66,7 @@ def make_train_step(exp: Experiment) -> TrainStep:
             ema_params = optax.incremental_update(params, ema_params, 1 - config.ema_decay)
         metrics = {
             "loss": loss,
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
             "learning_rate": jnp.asarray(exp.schedule(state.step), jnp.float32),
         }
         return TrainState(state.step + 1, params, model_state, opt_state, ema_params), metrics
@@ -158,7 +158,7 @@ def train_and_evaluate(
             checkpointer.save(step, state, figures)
     batches.close()
     checkpointer.close()
-    return evaluate.evaluate_workdir(exp, folder)
+    return evaluate.evaluate_workdir(exp, eval_step, folder)
 
 
 def restore_or_init(exp: Experiment, checkpointer: Checkpointer) -> TrainState:

@@ -1,0 +1,111 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from checkpoints import layers, npz
+from checkpoints.train_state import Checkpointer
+from vit_jax.models import get_model
+
+
+@pytest.fixture
+def params():
+    model = get_model(
+        "ViT-Ti_16", num_classes=3, patch_size=4, hidden_size=16, num_layers=2, num_heads=2,
+        mlp_dim=32,
+    )  # fmt: skip
+    return jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
+
+
+def assert_equal(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_npz_has_the_published_names_and_comes_back(tmp_path, params):
+    npz.save(tmp_path / "a.npz", params)
+    with np.load(tmp_path / "a.npz") as file:
+        names = set(file.files)
+    block = "Transformer/encoderblock_1"
+    assert {
+        "cls", "embedding/kernel", "head/bias", "Transformer/posembed_input/pos_embedding",
+        "Transformer/encoder_norm/scale", f"{block}/LayerNorm_0/scale", f"{block}/LayerNorm_2/bias",
+        f"{block}/MlpBlock_3/Dense_1/kernel",
+        f"{block}/MultiHeadDotProductAttention_1/query/kernel",
+    } <= names  # fmt: skip
+    loaded = npz.load(tmp_path / "a.npz")
+    assert_equal(loaded, params)
+    npz.save(tmp_path / "b.npz", loaded)
+    assert_equal(npz.load(tmp_path / "b.npz"), params)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npz", "b.npz"]
+
+
+def test_npz_of_a_scanned_model_is_written_unstacked(tmp_path, params):
+    npz.save(tmp_path / "a.npz", layers.stack(params))
+    assert_equal(npz.load(tmp_path / "a.npz"), params)
+
+
+def test_npz_with_linen_numbering(tmp_path, params):
+    """As flax's convert_pre_linen numbers the published names."""
+    from flax.training.checkpoints import convert_pre_linen
+
+    linen = traverse_util.flatten_dict(convert_pre_linen(params), sep="/")
+    assert "Transformer/encoderblock_0/MlpBlock_0/Dense_0/kernel" in linen
+    np.savez(tmp_path / "linen.npz", **linen)
+    assert_equal(npz.load(tmp_path / "linen.npz"), params)
+
+
+def test_npz_files_that_are_none(tmp_path):
+    with pytest.raises(ValueError, match=r"there is no file .*no\.npz"):
+        npz.load(tmp_path / "no.npz")
+    (tmp_path / "junk.npz").write_bytes(b"junk")
+    with pytest.raises(ValueError, match=r"junk\.npz is not a readable \.npz"):
+        npz.load(tmp_path / "junk.npz")
+    np.savez(tmp_path / "pickle.npz", a=np.array([{"a": 1}], object))
+    with pytest.raises(ValueError, match=r"pickle\.npz is not a readable \.npz"):
+        npz.load(tmp_path / "pickle.npz")
+    np.save(tmp_path / "single.npy", np.ones(3))
+    with pytest.raises(ValueError, match="is not a readable"):
+        npz.load(tmp_path / "single.npy")
+
+
+def state(value):
+    return {"w": jnp.full((4,), float(value)), "step": jnp.asarray(value, jnp.int32)}
+
+
+ABSTRACT = jax.eval_shape(lambda: state(0))
+
+
+@pytest.mark.parametrize(("mode", "best"), [("max", 10), ("min", 20)])
+def test_the_last_few_and_the_best_are_kept(tmp_path, mode, best):
+    checkpointer = Checkpointer(tmp_path, keep=2, best_metric="accuracy", best_mode=mode)
+    assert checkpointer.latest_step is checkpointer.best_step is None
+    for step, accuracy in ((10, 0.9), (20, 0.3), (30, 0.5), (40, 0.6)):
+        checkpointer.save(step, state(step), {"accuracy": accuracy})
+    checkpointer.save(50, state(50), None)
+    checkpointer.close()
+
+    again = Checkpointer(tmp_path, keep=2, best_metric="accuracy", best_mode=mode)
+    assert sorted(int(p.name) for p in tmp_path.iterdir() if p.is_dir()) == [best, 40, 50]
+    assert (again.best_step, again.latest_step) == (best, 50)
+    assert_equal(again.restore(best, ABSTRACT), state(best))
+    again.close()
+
+
+def test_without_metrics_the_last_is_the_best(tmp_path):
+    checkpointer = Checkpointer(tmp_path, keep=1, best_metric="accuracy", best_mode="max")
+    for step in (1, 2, 3):
+        checkpointer.save(step, state(step), None)
+    checkpointer.wait()
+    assert (checkpointer.best_step, checkpointer.latest_step) == (3, 3)
+    assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == ["3"]
+    checkpointer.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"), [((0, "a", "max"), "at least 1"), ((1, "a", "most"), "'max' or 'min'")]
+)
+def test_wrong_settings(tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        Checkpointer(tmp_path, *settings)

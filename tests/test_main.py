@@ -1,0 +1,145 @@
+"""The commands, as a person types them."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import COLORS, write_image
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(module, *args, cwd=ROOT):
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", f"vit_jax.{module}", *map(str, args)],
+        capture_output=True, text=True, check=False, cwd=cwd, env=env,
+    )  # fmt: skip
+
+
+TINY = [
+    "--config.model.patch_size=4", "--config.model.hidden_size=16", "--config.model.num_layers=1",
+    "--config.model.num_heads=2", "--config.model.mlp_dim=32", "--config.batch_size=4",
+    "--config.data.train_pp=decode|resize(8)|value_range(-1, 1)",
+    "--config.data.eval_pp=decode|resize(8)|value_range(-1, 1)",
+    "--config.total_steps=40", "--config.eval_every=20", "--config.optim.learning_rate=3e-3",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    for name, color in COLORS.items():
+        for i in range(12):
+            write_image(folder / name / f"{i}.jpg", color, size=(20 + i, 15), seed=i)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(photos, tmp_path_factory):
+    """A run on a folder, with no setting of classes or sizes of the data."""
+    workdir = tmp_path_factory.mktemp("run") / "w"
+    args = ["--config=configs/folder.py", f"--workdir={workdir}", f"--config.data.source={photos}"]
+    elsewhere = tmp_path_factory.mktemp("elsewhere")  # the configs are found from any folder
+    return workdir, args, run("main", *args, *TINY, cwd=elsewhere)
+
+
+def test_training_on_a_folder_given_only_its_path(trained):
+    workdir, _, result = trained
+    assert result.returncode == 0, result.stderr
+    last = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["split"] == "test"
+    assert last["accuracy"] == 1.0
+    assert re.search(r"test +1\.0000", result.stdout)
+    assert "has no val folder: 10 % of each training class is split off as val" in result.stderr
+    assert "step 20  val  accuracy" in result.stderr
+    assert (workdir / "labels.txt").read_text() == "blue\nred\n"
+
+
+def test_start_up_is_quiet(trained):
+    _, _, result = trained
+    ours = r"(step \d+|ViT-Ti_16 with|.*split off as|weights and pictures are in)"
+    noise = [line for line in result.stderr.splitlines() if not re.match(ours, line)]
+    assert noise == []
+
+
+@pytest.mark.parametrize("with_config", [True, False])
+def test_evaluate_reprints_the_figures(trained, with_config):
+    workdir, args, first = trained
+    settings = [*args, *TINY] if with_config else [f"--workdir={workdir}"]
+    result = run("main", *settings, "--mode=evaluate")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == first.stdout
+
+
+def test_predict(trained, tmp_path):
+    workdir, _, _ = trained
+    rgba = np.zeros((30, 20, 4), np.uint8)
+    rgba[...] = (*COLORS["red"], 255)
+    Image.fromarray(rgba).save(tmp_path / "red rgba.png")
+    write_image(tmp_path / "deep" / "blue.webp", COLORS["blue"])
+    Image.fromarray(np.full((9, 9), 30000, np.uint16)).save(tmp_path / "grey16.tif")
+    (tmp_path / "notes.txt").write_text("no image")
+    out = tmp_path / "out"
+    result = run("predict", f"--workdir={workdir}", f"--output={out}", tmp_path)
+    assert result.returncode == 0, result.stderr
+    with (out / "predictions.csv").open() as file:
+        rows = {Path(row["file"]).name: row for row in csv.DictReader(file)}
+    assert set(rows) == {"red rgba.png", "blue.webp", "grey16.tif"}
+    assert rows["red rgba.png"]["class_1"] == "red"
+    assert rows["blue.webp"]["class_1"] == "blue"
+    for row in rows.values():
+        np.testing.assert_allclose(
+            float(row["probability_1"]) + float(row["probability_2"]), 1, atol=1e-5
+        )
+        assert f"{row['class_1']} {float(row['probability_1']):.1%}" in result.stdout
+
+
+def test_predict_does_what_it_can(trained, tmp_path):
+    workdir, _, _ = trained
+    good = write_image(tmp_path / "good.png", COLORS["red"])
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"\xff\xd8\xff junk")
+    result = run("predict", f"--workdir={workdir}", bad, good)
+    assert result.returncode == 1
+    assert f"{good}: red" in result.stdout
+    assert f"cannot read {bad}: " in result.stderr
+    assert "1 of 2 files could not be read" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "args", "message"),
+    [
+        ("main", ["--config=configs/no.py"], "error: cannot load the config: .*configs/no.py"),
+        ("main", [], "error: --mode=train needs --config=configs/NAME.py"),
+        ("main", ["--config=configs/digits.py", "--config.batchsize=3"],
+         "error: unknown config key batchsize; did you mean batch_size"),
+        ("main", ["--config=configs/digits.py", "--config.a.b=3"], "error: .*'a'"),
+        ("main", ["--config=configs/digits.py", "--config.batch_size=x"], "error: .*batch_size=x"),
+        ("main", ["--config=configs/digits.py", "stray"], "error: .* what to do with stray"),
+        ("main", ["--mode=evaluate"], "error: .* holds no run"),
+        ("predict", ["x.jpg"], "error: .* holds no run"),
+        ("predict", [], "error: say which images"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_answered_in_one_line(module, args, message, tmp_path):
+    result = run(module, f"--workdir={tmp_path}/w", *args)
+    assert result.returncode == 2
+    assert re.search(message, result.stderr)
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "w").exists()
+
+
+def test_predict_without_a_finished_run_says_how_to_get_weights(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    result = run("predict", f"--workdir={tmp_path}", "x.jpg")
+    assert result.returncode == 2
+    assert "--mode=evaluate" in result.stderr

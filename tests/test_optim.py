@@ -1,0 +1,156 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from configs import common
+from vit_jax import optim
+
+PARAMS = {
+    "dense": {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)},
+    "head": {"kernel": jnp.full((2, 4), 2.0), "bias": jnp.zeros(4)},
+}
+GRADS = jax.tree.map(lambda p: jnp.full_like(p, 0.5), PARAMS)
+
+
+def schedule(learning_rate=0.1, total_steps=100, steps_per_epoch=10.0, **changes):
+    config = common.get_config().schedule
+    config.update(changes)
+    return optim.make_schedule(config, learning_rate, total_steps, steps_per_epoch)
+
+
+def optimizer(learning_rate=0.1, **changes):
+    config = common.get_config().optim
+    config.update(changes)
+    return optim.make_optimizer(config, optax.constant_schedule(learning_rate), PARAMS)
+
+
+def update(tx, steps=1):
+    state = tx.init(PARAMS)
+    params = PARAMS
+    for _ in range(steps):
+        updates, state = tx.update(GRADS, state, params)
+        params = optax.apply_updates(params, updates)
+    return params, state
+
+
+@pytest.mark.parametrize("name", optim.SCHEDULES)
+def test_warmup_rises_from_above_zero_to_the_peak(name):
+    rate = schedule(name=name, warmup_steps=10)
+    np.testing.assert_allclose([rate(i) for i in range(10)], np.arange(1, 11) / 100, rtol=1e-5)
+    np.testing.assert_allclose(rate(10), 0.1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "halfway"), [("constant", 0.1), ("cosine", 0.055), ("linear", 0.055)]
+)
+def test_decay(name, halfway):
+    final = 0.0 if name == "constant" else 0.1
+    rate = schedule(name=name, final_fraction=final)
+    np.testing.assert_allclose(rate(0), 0.1, rtol=1e-6)
+    np.testing.assert_allclose(rate(50), halfway, rtol=1e-5)
+    np.testing.assert_allclose(rate(100), 0.1 if name == "constant" else 0.01, rtol=1e-5)
+
+
+def test_rsqrt_and_its_floor():
+    rate = schedule(name="rsqrt", timescale=10, warmup_steps=10, final_fraction=0.4)
+    np.testing.assert_allclose(rate(40), 0.05, rtol=1e-5)  # 30 after the warmup: 1/sqrt(4)
+    np.testing.assert_allclose(rate(90), 0.04, rtol=1e-5)
+
+
+def test_warmup_in_epochs():
+    rate = schedule(warmup_epochs=2.0)
+    np.testing.assert_allclose(rate(9), 0.05, rtol=1e-5)
+    np.testing.assert_allclose(rate(19), 0.1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "step"}, "unknown schedule 'step'; there are: constant, cosine"),
+        ({"warmup_steps": 101}, "warmup of 101 steps does not fit into the run's 100"),
+        ({"final_fraction": 2.0}, r"must lie in \[0, 1\]"),
+        ({"name": "constant", "final_fraction": 0.1}, "constant does not decay"),
+    ],
+)
+def test_wrong_schedules(changes, message):
+    with pytest.raises(ValueError, match=message):
+        schedule(**changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "reference"),
+    [
+        ("sgd", {"momentum": 0.8, "nesterov": True}, optax.sgd(0.1, 0.8, nesterov=True)),
+        ("sgd", {}, optax.sgd(0.1, 0.9)),
+        ("adam", {"b2": 0.95}, optax.adam(0.1, b2=0.95)),
+        ("adamw", {"eps": 1e-6}, optax.adamw(0.1, eps=1e-6, weight_decay=0.0)),
+        ("lion", {}, optax.lion(0.1, weight_decay=0.0)),
+        ("adafactor", {"momentum": 0.9}, optax.adafactor(0.1, momentum=0.9)),
+    ],
+)
+def test_optimizers_are_optax_s(name, args, reference):
+    ours, _ = update(optimizer(name=name, args=args), steps=3)
+    theirs, _ = update(reference, steps=3)
+    # Adafactor multiplies by the learning rate earlier; the order is the only difference.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), ours, theirs)
+    assert float(jnp.abs(ours["dense"]["kernel"] - 1).min()) > 0.01
+
+
+def test_weight_decay_is_decoupled_and_on_kernels():
+    with_decay, _ = update(optimizer(weight_decay=0.3))
+    without, _ = update(optimizer())
+    np.testing.assert_allclose(
+        with_decay["head"]["kernel"], without["head"]["kernel"] - 0.1 * 0.3 * 2.0, rtol=1e-5
+    )
+    np.testing.assert_array_equal(with_decay["dense"]["bias"], without["dense"]["bias"])
+    by_pattern, _ = update(optimizer(weight_decay=0.3, weight_decay_on="^dense/"))
+    np.testing.assert_array_equal(by_pattern["head"]["kernel"], without["head"]["kernel"])
+    np.testing.assert_allclose(by_pattern["dense"]["bias"], without["dense"]["bias"] - 0.03, 1e-5)
+
+
+@pytest.mark.parametrize("name", optim.OPTIMIZERS)
+def test_bfloat16_momentum(name):
+    args = {"momentum": 0.9} if name == "adafactor" else {}
+    _, state = update(optimizer(name=name, momentum_dtype="bfloat16", args=args))
+    types = [leaf.dtype for leaf in jax.tree.leaves(state)]
+    assert types.count(jnp.bfloat16) == 4
+    _, state = update(optimizer(name=name, args=args))
+    assert jnp.bfloat16 not in [leaf.dtype for leaf in jax.tree.leaves(state)]
+
+
+def test_clipping():
+    tx = optimizer(name="sgd", args={"momentum": 0.0}, learning_rate=1.0, clip_norm=1.0)
+    params, _ = update(tx)
+    change = jax.tree.map(lambda a, b: a - b, params, PARAMS)
+    np.testing.assert_allclose(optax.tree.norm(change), 1.0, rtol=1e-5)
+
+
+def test_freezing_leaves_parameters_and_makes_no_state():
+    tx = optimizer(freeze="^dense/", weight_decay=0.1, clip_norm=1.0)
+    params, state = update(tx)
+    jax.tree.map(np.testing.assert_array_equal, params["dense"], PARAMS["dense"])
+    assert float(jnp.abs(params["head"]["bias"]).min()) > 0
+    shapes = [leaf.shape for leaf in jax.tree.leaves(state)]
+    assert (3, 2) not in shapes
+    assert shapes.count((2, 4)) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "rmsprop"}, "unknown optimizer 'rmsprop'; there are: sgd, adam"),
+        ({"name": "adam", "weight_decay": 0.1}, "set optim.name to adamw"),
+        ({"args": {"beta2": 0.9}}, "'adamw' has no argument beta2; optim.args can hold: b1, b2"),
+        ({"name": "sgd", "args": {"b1": 0.9}}, "'sgd' has no argument b1; .*momentum, nesterov"),
+        ({"momentum_dtype": "float8"}, "is not one of"),
+        ({"freeze": "encoder"}, "'encoder' is found in none of: dense/bias, dense/kernel"),
+        ({"freeze": "."}, "freezes every parameter"),
+        ({"freeze": "("}, "not a regular expression"),
+        ({"weight_decay": 0.1, "weight_decay_on": "w$"}, "found in none of"),
+    ],
+)
+def test_wrong_optimizers(changes, message):
+    with pytest.raises(ValueError, match=message):
+        optimizer(**changes)

@@ -1,0 +1,348 @@
+"""The trainer, on the digits: a model of 3,000 parameters and runs of a few steps."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from checkpoints import npz
+from vit_jax import evaluate, experiment, sharding, train
+from vit_jax.workdir import Workdir
+
+
+def run_steps(config, steps=3):
+    """Trains for some steps; returns the state and the metrics of each step."""
+    exp = experiment.build(config)
+    state = exp.init_state()
+    step = train.make_train_step(exp)
+    metrics = []
+    batches = exp.data.train_batches()
+    for batch, _ in zip(sharding.to_devices(batches, exp.mesh), range(steps)):
+        state, m = step(state, batch)
+        metrics.append({k: float(v) for k, v in m.items()})
+    batches.close()
+    return state, metrics
+
+
+def largest_gap(a, b):
+    gaps = jax.tree.map(lambda x, y: float(jnp.abs(x - y).max()), a, b)
+    return max(jax.tree.leaves(gaps))
+
+
+def metrics_of(workdir):
+    return Workdir(workdir).read_metrics()
+
+
+def test_training_leaves_a_workdir_that_describes_itself(digits_config, tmp_path, capsys):
+    digits_config.total_steps = 60
+    digits_config.eval_every = 30
+    digits_config.optim.learning_rate = 1e-2
+    figures = train.train_and_evaluate(digits_config, tmp_path)
+
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["model"]["hidden_size"] == 16
+    lines = metrics_of(tmp_path)
+    assert [m["step"] for m in lines if m["split"] == "train"] == list(range(1, 61))
+    losses = [m["loss"] for m in lines if m["split"] == "train"]
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    assert [m["step"] for m in lines if m["split"] == "val"] == [30, 60]
+    test = lines[-1]
+    assert test == {
+        "step": 60, "split": "test", "protocol": digits_config.data.eval_pp, **figures["test"],
+    }  # fmt: skip
+    assert test["examples"] == 360
+
+    printed = capsys.readouterr().out
+    assert f"{test['accuracy']:.4f}" in printed
+    assert "checkpoint of step 60" in printed
+    assert (tmp_path / "labels.txt").read_text() == "".join(f"{i}\n" for i in range(10))
+    assert npz.load(tmp_path / "weights.npz")["head"]["kernel"].shape == (16, 10)
+    for name in ("curves", "predictions", "confusion"):
+        assert (tmp_path / "report" / f"{name}.png").stat().st_size > 5000
+    assert list(tmp_path.glob("events.out.tfevents*"))
+
+
+def test_the_report_is_of_the_best_checkpoint(digits_config, tmp_path):
+    """The learning rate wrecks the model after a good start, so that the best is not the last."""
+    digits_config.total_steps = 40
+    digits_config.eval_every = 10
+    digits_config.optim.learning_rate = 3e-3
+    digits_config.best_metric = "loss"
+    digits_config.best_mode = "max"  # the worst loss, which is surely not the last
+    digits_config.keep_checkpoints = 1
+    figures = train.train_and_evaluate(digits_config, tmp_path)
+    val = {m["step"]: m["loss"] for m in metrics_of(tmp_path) if m["split"] == "val"}
+    chosen = max(val, key=val.get)
+    assert chosen != 40
+    assert metrics_of(tmp_path)[-1]["step"] == chosen
+    np.testing.assert_allclose(figures["val"]["loss"], val[chosen], rtol=1e-6)
+
+
+@pytest.mark.parametrize("fixture", ["digits_config", "folder_config"])
+def test_a_stopped_run_continues_bit_for_bit(fixture, request, tmp_path, monkeypatch):
+    config = request.getfixturevalue(fixture)
+    config.model.dropout_rate = 0.1
+    config.mixup_alpha = 0.4
+    config.ema_decay = 0.9
+    config.accum_steps = 2
+    config.total_steps = 8
+    config.eval_every = 4
+    config.checkpoint_every = 3
+    train.train_and_evaluate(config, tmp_path / "whole")
+
+    def stop_after_5(step, every, last):
+        if step == 5:
+            raise KeyboardInterrupt
+        return due(step, every, last)
+
+    due = train._due
+    monkeypatch.setattr(train, "_due", stop_after_5)
+    with pytest.raises(KeyboardInterrupt):
+        train.train_and_evaluate(config, tmp_path / "stopped")
+    assert [m["step"] for m in metrics_of(tmp_path / "stopped")][-1] >= 4
+    monkeypatch.setattr(train, "_due", due)
+    train.train_and_evaluate(config, tmp_path / "stopped")
+
+    whole = npz.load(tmp_path / "whole" / "weights.npz")
+    stopped = npz.load(tmp_path / "stopped" / "weights.npz")
+    jax.tree.map(np.testing.assert_array_equal, whole, stopped)
+    assert metrics_of(tmp_path / "whole") == metrics_of(tmp_path / "stopped")
+
+
+def test_running_again_changes_nothing(digits_config, tmp_path):
+    first = train.train_and_evaluate(digits_config, tmp_path)
+    lines, weights = metrics_of(tmp_path), (tmp_path / "weights.npz").read_bytes()
+    assert train.train_and_evaluate(digits_config, tmp_path) == first
+    assert metrics_of(tmp_path) == lines
+    assert (tmp_path / "weights.npz").read_bytes() == weights
+
+
+def test_evaluate_reprints_the_figure(digits_config, tmp_path):
+    first = train.train_and_evaluate(digits_config, tmp_path)
+    workdir = Workdir(tmp_path)
+    exp = experiment.build(workdir.read_config())
+    assert evaluate.evaluate_workdir(exp, evaluate.make_eval_step(exp), workdir) == first
+    assert len([m for m in metrics_of(tmp_path) if m["split"] == "test"]) == 1
+
+
+def test_another_config_is_refused(digits_config, tmp_path):
+    train.train_and_evaluate(digits_config, tmp_path)
+    digits_config.unlock()
+    digits_config.eval_every = 2  # may change
+    train.train_and_evaluate(digits_config, tmp_path)
+    digits_config.unlock()
+    digits_config.optim.learning_rate = 0.5
+    with pytest.raises(
+        ValueError, match=r"of another config \(optim.learning_rate was 0.001, is n"
+    ):
+        train.train_and_evaluate(digits_config, tmp_path)
+
+
+def test_evaluating_nothing_says_so(digits_config, tmp_path):
+    workdir = Workdir(tmp_path / "empty")
+    with pytest.raises(ValueError, match=r"empty holds no run \(it has no config.json\)"):
+        workdir.read_config()
+    exp = experiment.build(digits_config)
+    with pytest.raises(ValueError, match="holds no checkpoint: train first"):
+        evaluate.evaluate_workdir(exp, evaluate.make_eval_step(exp), workdir)
+
+
+# Equality of ways to compute the same.
+
+
+@pytest.mark.parametrize("loss", ["softmax_xent", "sigmoid_xent"])
+def test_accumulation_is_the_large_batch(digits_config, loss):
+    digits_config.loss = loss
+    digits_config.mixup_alpha = 0.5
+    digits_config.label_smoothing = 0.1
+    # SGD, since Adam divides by the gradient's size and so makes rounding of small ones large.
+    digits_config.optim.name = "sgd"
+    whole, whole_metrics = run_steps(digits_config)
+    digits_config.unlock()
+    digits_config.accum_steps = 4
+    parts, parts_metrics = run_steps(digits_config)
+    assert largest_gap(whole.params, parts.params) < 1e-6
+    np.testing.assert_allclose(whole_metrics[-1]["loss"], parts_metrics[-1]["loss"], rtol=1e-6)
+
+
+def test_each_micro_batch_has_a_dropout_key_of_its_own():
+    """Of equal micro-batches, the gradients differ by their dropout alone."""
+    state = experiment.TrainState(0, {"w": jnp.ones(1000)}, {}, None, None)
+    batch = {"image": jnp.ones((4, 1))}
+
+    def loss_of(params, model_state, batch, key):
+        keep = jax.random.bernoulli(key, 0.5, (1000,))
+        return jnp.mean(params["w"] * keep), model_state
+
+    _, grads, _ = train._accumulate(loss_of, state, batch, jax.random.key(0), 2)
+    values, counts = np.unique(np.round(np.asarray(grads["w"]) * 1000, 3), return_counts=True)
+    np.testing.assert_allclose(values, [0, 0.5, 1])
+    assert (counts > 200).all()
+
+
+def test_fsdp_and_replication_train_alike(digits_config, monkeypatch):
+    digits_config.optim.name = "sgd"
+    plain, _ = run_steps(digits_config)
+    digits_config.unlock()
+    digits_config.fsdp = 2
+    monkeypatch.setattr(sharding, "_MIN_SHARDED_SIZE", 64)
+    spread, _ = run_steps(digits_config)
+    assert largest_gap(plain.params, spread.params) < 1e-6
+    kernel = spread.params["Transformer"]["encoderblock_0"]["MlpBlock_3"]["Dense_0"]["kernel"]
+    assert [shard.data.shape for shard in kernel.addressable_shards] == [(16, 16)] * 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dtype": "bfloat16"},
+        {"model.remat": True},
+        {"model.scan": True},
+        {"accum_steps": 4},
+        {"optim.momentum_dtype": "bfloat16", "optim.name": "lion"},
+        {"cutmix_alpha": 1.0, "mixup_alpha": 0.2, "label_smoothing": 0.1},
+        {"model.stochastic_depth_rate": 0.1, "model.attention_dropout_rate": 0.1},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_ways_to_train_learn(digits_config, changes, tmp_path):
+    digits_config.optim.learning_rate = 1e-2
+    digits_config.total_steps = digits_config.eval_every = 60
+    digits_config.unlock()
+    for key, value in changes.items():
+        part, _, field = key.rpartition(".")
+        node = digits_config[part] if part else digits_config
+        node[field] = value
+    figures = train.train_and_evaluate(digits_config, tmp_path)
+    assert figures["test"]["loss"] < 2.0  # 2.3 is chance
+    # Weights are written with one layout, whichever was trained.
+    weights = npz.load(tmp_path / "weights.npz")
+    assert "encoderblock_1" in weights["Transformer"]
+
+
+def test_ema_is_the_average_and_is_what_is_evaluated(digits_config):
+    digits_config.ema_decay = 0.75
+    one, _ = run_steps(digits_config, steps=1)
+    start = experiment.build(digits_config).init_state().params
+    expected = jax.tree.map(lambda a, b: 0.75 * a + 0.25 * b, start, one.params)
+    assert largest_gap(one.ema_params, expected) < 1e-7
+    assert one.eval_variables()["params"] is one.ema_params
+
+
+def test_seed_decides_weights_and_order(digits_config):
+    first, first_metrics = run_steps(digits_config)
+    again, again_metrics = run_steps(digits_config)
+    assert largest_gap(first.params, again.params) == 0
+    assert first_metrics == again_metrics
+    digits_config.unlock()
+    digits_config.seed = 1
+    other, _ = run_steps(digits_config)
+    assert largest_gap(first.params, other.params) > 1e-3
+
+
+def test_frozen_parameters_stay(digits_config):
+    digits_config.optim.freeze = "^(?!head)"
+    state, _ = run_steps(digits_config)
+    start = experiment.build(digits_config).init_state()
+    head, start_head = state.params.pop("head"), start.params.pop("head")
+    assert largest_gap(state.params, start.params) == 0
+    assert largest_gap(head, start_head) > 0
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(digits_config, tmp_path):
+    digits_config.optim.name = "sgd"
+    digits_config.optim.learning_rate = 1e30
+    digits_config.schedule.warmup_steps = 0
+    digits_config.total_steps = 20
+    digits_config.eval_every = 1
+    with pytest.raises(
+        FloatingPointError, match=r"step \d+: the loss is .*learning rate of [\d.]+e\+\d+"
+    ) as e:
+        train.train_and_evaluate(digits_config, tmp_path)
+    good = int(str(e.value).split("last good checkpoint is ")[1].split("/")[-1].split(".")[0])
+    assert (tmp_path / "checkpoints" / str(good)).is_dir()
+    failed = int(str(e.value).split()[1].rstrip(":"))
+    assert good < failed
+
+
+# Evaluation.
+
+
+def test_evaluation_is_exact_whatever_the_batch(digits_config):
+    """Against the metrics of all 360 images at once; 360 is no multiple of 32 or 77."""
+    exp = experiment.build(digits_config)
+    variables = exp.init_state().eval_variables()
+    kernel = jax.random.normal(jax.random.key(0), (16, 10))
+    variables["params"]["head"]["kernel"] = kernel
+
+    images, labels = zip(*[(b["image"], b["label"]) for b in exp.data.eval_batches("test")])
+    images, labels = np.concatenate(images)[:360], np.concatenate(labels)[:360]
+    out = np.asarray(exp.model.apply(variables, images), np.float64)
+    logp = out - np.log(np.exp(out).sum(-1, keepdims=True))
+    expected = -logp[np.arange(360), labels].mean()
+
+    seen = []
+
+    def observe(batch, out):
+        seen.extend(zip(batch["label"], out.argmax(-1)))
+
+    for batch_size in (32, 86, 1024):
+        digits_config.unlock()
+        digits_config.batch_size = batch_size
+        exp = experiment.build(digits_config)
+        batches = exp.data.eval_batches("test")
+        seen.clear()
+        figures = evaluate.evaluate(
+            evaluate.make_eval_step(exp), variables, batches, exp.mesh, observe
+        )
+        assert figures["examples"] == 360
+        np.testing.assert_allclose(figures["loss"], expected, rtol=1e-5)
+        assert figures["accuracy"] == (out.argmax(-1) == labels).mean()
+        assert [label for label, _ in seen] == labels.tolist()
+        assert [guess for _, guess in seen] == out.argmax(-1).tolist()
+
+
+# What a person can get wrong.
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_name": "ViT"}, "unknown model 'ViT'"),
+        ({"batch_size": 7}, r"batch_size=7 is not divisible by 2 device\(s\)"),
+        ({"total_steps": None}, "say how long to train"),
+        ({"loss": "hinge"}, "unknown loss 'hinge'"),
+        ({"metrics": ("f1",)}, "unknown metric 'f1'"),
+        ({"best_metric": "psnr"}, "'psnr' is not evaluated; there are: loss, accuracy"),
+        ({"label_smoothing": 1.5}, r"label_smoothing must lie in \[0, 1\)"),
+        ({"mixup_alpha": -1.0}, "mixup_alpha must not be negative"),
+        ({"log_every": 0}, "log_every must be at least 1"),
+        ({"eval_every": 0}, "eval_every must be positive"),
+        ({"fsdp": 3}, "fsdp=3 does not divide"),
+        ({"dtype": "int8"}, "dtype='int8' is not one of"),
+        ({"data.source": "/no/such/place"}, "there is no such folder"),
+        ({"data.eval_pp": "grayscale_to_rgb|resize(9)|value_range(-1, 1)"}, "9 x 9 pixels cannot"),
+    ],
+)
+def test_wrong_configs(digits_config, changes, message):
+    digits_config.update_from_flattened_dict(changes)
+    with pytest.raises(ValueError, match=message):
+        experiment.build(digits_config)
+
+
+def test_unknown_keys_list_what_there_is(digits_config):
+    digits_config.data.sauce = "x"
+    with pytest.raises(
+        ValueError, match=r"key data\.sauce; did you mean data\.source\? .*data\.tr"
+    ):
+        experiment.build(digits_config)
+    del digits_config.data.sauce
+    digits_config.model.depth = 3
+    with pytest.raises(ValueError, match="no field 'depth'"):
+        experiment.build(digits_config)
+    del digits_config.model.depth
+    del digits_config.seed
+    with pytest.raises(ValueError, match="lacks seed"):
+        experiment.build(digits_config)

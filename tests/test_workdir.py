@@ -1,0 +1,65 @@
+import json
+
+import pytest
+
+from vit_jax.workdir import Workdir
+
+
+@pytest.fixture
+def workdir(tmp_path, digits_config):
+    workdir = Workdir(tmp_path)
+    workdir.claim(digits_config)
+    return workdir
+
+
+def test_config_comes_back(workdir, digits_config):
+    config = workdir.read_config()
+    assert config.model.hidden_size == 16
+    assert config.total_epochs is None
+    assert json.loads(config.to_json()) == json.loads(digits_config.to_json())
+
+
+def test_claim_by_the_same_config_and_by_another(workdir, digits_config):
+    workdir.claim(digits_config)
+    digits_config.keep_checkpoints = 7
+    workdir.claim(digits_config)
+    assert workdir.read_config().keep_checkpoints == 7
+    digits_config.batch_size = 64
+    digits_config.model.num_layers = 3
+    with pytest.raises(
+        ValueError, match=r"batch_size was 32, is now 64; model.num_layers was 2, i"
+    ):
+        workdir.claim(digits_config)
+    assert workdir.read_config().batch_size == 32
+
+
+def test_a_key_that_only_one_config_has_is_a_difference(workdir, digits_config):
+    digits_config.model.classifier = "gap"
+    with pytest.raises(ValueError, match=r"model\.classifier was None, is now 'gap'"):
+        workdir.claim(digits_config)
+
+
+def test_metrics_are_lines_and_can_be_forgotten(workdir):
+    for step, split in ((1, "train"), (2, "train"), (2, "val"), (2, "test"), (3, "train")):
+        workdir.append_metrics(step, split, {"loss": step / 2})
+    assert workdir.read_metrics()[2] == {"step": 2, "split": "val", "loss": 1.0}
+    workdir.forget_metrics(after=2)
+    assert [(m["step"], m["split"]) for m in workdir.read_metrics()] == [
+        (1, "train"), (2, "train"), (2, "val"),
+    ]  # fmt: skip
+
+
+def test_a_line_that_a_crash_cut_off_is_left_out(workdir):
+    workdir.append_metrics(1, "train", {"loss": 1.0})
+    with (workdir.path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "sp')
+    assert len(workdir.read_metrics()) == 1
+    workdir.forget_metrics(after=5)
+    workdir.append_metrics(2, "train", {"loss": 0.5})
+    assert [m["step"] for m in workdir.read_metrics()] == [1, 2]
+
+
+def test_labels_come_back(workdir):
+    names = ("tench, Tinca tinca", "Köter", "a b")
+    workdir.write_labels(names)
+    assert workdir.read_labels() == names

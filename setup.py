@@ -47,6 +47,6 @@ setup(
         "gpu": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
         "torch": ["torch"],
-        "dev": [*DEMO, "pytest", "ruff", "setuptools>=77"],
+        "dev": [*DEMO, "pytest", "pytest-xdist", "ruff", "setuptools>=77"],
     },
 )

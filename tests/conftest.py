@@ -17,20 +17,26 @@ from PIL import Image
 from configs import common
 
 
-@pytest.fixture
-def digits_config():
+def tiny_digits_config():
     """A run of a few seconds on the digits."""
     config = common.get_config()
     config.model_name = "ViT-Ti_16"
-    config.model.update(patch_size=4, hidden_size=16, num_layers=2, num_heads=2, mlp_dim=32)
+    config.model.update(patch_size=4, hidden_size=32, num_layers=1, num_heads=2, mlp_dim=32)
+    config.model.classifier = "gap"
     config.data.source = "digits"
-    config.data.train_pp = "grayscale_to_rgb|shift(1)|value_range(-1, 1)"
+    config.data.train_pp = "grayscale_to_rgb|value_range(-1, 1)"
     config.data.eval_pp = "grayscale_to_rgb|resize(8)|value_range(-1, 1)"
-    config.batch_size = 32
+    config.batch_size = 64
+    config.optim.learning_rate = 1e-2
     config.total_steps = 6
     config.eval_every = 3
     config.log_every = 1
     return config
+
+
+@pytest.fixture
+def digits_config():
+    return tiny_digits_config()
 
 
 def write_image(path: Path, color: tuple[int, int, int], size=(20, 16), seed: int = 0) -> Path:

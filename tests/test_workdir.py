@@ -14,7 +14,7 @@ def workdir(tmp_path, digits_config):
 
 def test_config_comes_back(workdir, digits_config):
     config = workdir.read_config()
-    assert config.model.hidden_size == 16
+    assert config.model.hidden_size == 32
     assert config.total_epochs is None
     assert json.loads(config.to_json()) == json.loads(digits_config.to_json())
 
@@ -24,18 +24,18 @@ def test_claim_by_the_same_config_and_by_another(workdir, digits_config):
     digits_config.keep_checkpoints = 7
     workdir.claim(digits_config)
     assert workdir.read_config().keep_checkpoints == 7
-    digits_config.batch_size = 64
+    digits_config.batch_size = 32
     digits_config.model.num_layers = 3
     with pytest.raises(
-        ValueError, match=r"batch_size was 32, is now 64; model.num_layers was 2, i"
+        ValueError, match=r"batch_size was 64, is now 32; model.num_layers was 1, i"
     ):
         workdir.claim(digits_config)
-    assert workdir.read_config().batch_size == 32
+    assert workdir.read_config().batch_size == 64
 
 
 def test_a_key_that_only_one_config_has_is_a_difference(workdir, digits_config):
-    digits_config.model.classifier = "gap"
-    with pytest.raises(ValueError, match=r"model\.classifier was None, is now 'gap'"):
+    digits_config.model.position_embedding = "none"
+    with pytest.raises(ValueError, match=r"model\.position_embedding was None, is now 'none'"):
         workdir.claim(digits_config)
 
 

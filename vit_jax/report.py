@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 _GALLERY = (4, 8)  # rows and columns
 _MOST_CLASSES = 50  # of a confusion matrix that can be read
+_STYLES = {"train": ("-", "C0"), "val": (".-", "C1"), "test": ("*", "C2")}
 _RIGHT, _WRONG = "#1b7837", "#b2182b"
 
 
@@ -102,16 +103,16 @@ def write_curves(metrics: Sequence[Mapping[str, Any]], folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     skip = ("step", "split", "protocol", "examples")
-    names = sorted({key for line in metrics for key in line if key not in skip})
+    names = list(dict.fromkeys(key for line in metrics for key in line if key not in skip))
     if not names:
         return
     figure = Figure(figsize=(4.5 * len(names), 3.5), layout="constrained")
     for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names):
-        for split, style in (("train", "-"), ("val", ".-"), ("test", "*")):
+        for split, (style, color) in _STYLES.items():
             lines = [line for line in metrics if line["split"] == split and name in line]
             if lines:
                 steps = [line["step"] for line in lines]
-                axes.plot(steps, [line[name] for line in lines], style, label=split)
+                axes.plot(steps, [line[name] for line in lines], style, color=color, label=split)
         axes.set(xlabel="step", title=name.replace("_", " "))
         axes.grid(alpha=0.3)
         axes.legend()

@@ -49,8 +49,13 @@ class Dataset:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(h, w, c) of an evaluated image."""
+        """(h, w, c) of an image to evaluate."""
         return tuple(self._eval_batches("train").element_spec["image"].shape[1:])
+
+    @property
+    def train_image_shape(self) -> tuple[int, int, int]:
+        """(h, w, c) of an image to train on."""
+        return tuple(self._train_batches(0).element_spec["image"].shape[1:])
 
     @property
     def _local_batch(self) -> int:
@@ -65,12 +70,8 @@ class Dataset:
         Raises:
             ValueError: if an image cannot be read; the message names the file.
         """
-        source = self.splits["train"]
-        start = start_step * self._local_batch
-        dataset = source.stream(self.seed, start, self.shard, self._local_batch)
-        dataset = _prepare(dataset, source, self.train_pp, train=True)
-        dataset = dataset.batch(self._local_batch, drop_remainder=True).prefetch(_PREFETCH_BATCHES)
-        yield from _read(dataset, source)
+        dataset = self._train_batches(start_step)
+        yield from _read(dataset.prefetch(_PREFETCH_BATCHES), self.splits["train"])
 
     def eval_batches(self, split: str) -> Iterator[Batch]:
         """Yields a split once: every example in one batch of one process.
@@ -92,6 +93,13 @@ class Dataset:
         }
         for _ in range(num_batches):
             yield pad_batch(next(batches, empty), self._local_batch)
+
+    def _train_batches(self, start_step: int) -> tf.data.Dataset:
+        source = self.splits["train"]
+        start = start_step * self._local_batch
+        dataset = source.stream(self.seed, start, self.shard, self._local_batch)
+        dataset = _prepare(dataset, source, self.train_pp, train=True)
+        return dataset.batch(self._local_batch, drop_remainder=True)
 
     def _eval_batches(self, split: str) -> tf.data.Dataset:
         source = self.splits[split]

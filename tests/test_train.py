@@ -318,6 +318,10 @@ def test_evaluation_is_exact_whatever_the_batch(digits_config):
         ({"dtype": "int8"}, "dtype='int8' is not one of"),
         ({"data.source": "/no/such/place"}, "there is no such folder"),
         ({"data.eval_pp": "grayscale_to_rgb|resize(9)|value_range(-1, 1)"}, "9 x 9 pixels cannot"),
+        (
+            {"data.train_pp": "grayscale_to_rgb|resize(12)|value_range(-1, 1)"},
+            "images of the size the weights were made for",
+        ),
     ],
 )
 def test_wrong_configs(digits_config, changes, message):

@@ -9,6 +9,7 @@ from vit_jax.workdir import Workdir
 def workdir(tmp_path, digits_config):
     workdir = Workdir(tmp_path)
     workdir.claim(digits_config)
+    (workdir.checkpoints / "3").mkdir(parents=True)
     return workdir
 
 
@@ -37,6 +38,14 @@ def test_a_key_that_only_one_config_has_is_a_difference(workdir, digits_config):
     digits_config.model.position_embedding = "none"
     with pytest.raises(ValueError, match=r"model\.position_embedding was None, is now 'none'"):
         workdir.claim(digits_config)
+
+
+def test_a_run_that_left_no_checkpoint_has_no_claim(workdir, digits_config):
+    """So that a run that failed at its start can be tried again with other settings."""
+    (workdir.checkpoints / "3").rmdir()
+    digits_config.data.skip_corrupt = True
+    workdir.claim(digits_config)
+    assert workdir.read_config().data.skip_corrupt
 
 
 def test_metrics_are_lines_and_can_be_forgotten(workdir):

@@ -121,6 +121,8 @@ def evaluate_workdir(
         if splits:
             pictures.write(workdir.report, splits[-1])
         print(report.format_table(step, figures))
+        if "test" not in figures and "val" in figures:
+            _LOG.info("there is no test split: these images also chose the checkpoint")
         _LOG.info("weights and pictures are in %s", workdir.path)
     return figures
 

@@ -138,7 +138,10 @@ def build(config: ConfigDict) -> Experiment:
     schedule = optim.make_schedule(
         config.schedule, config.optim.learning_rate, total_steps, data.steps_per_epoch
     )
-    params = jax.eval_shape(_variables_maker(config, model, data.image_shape))["params"]
+    variables = jax.eval_shape(_variables_maker(config, model, data.image_shape))
+    params = variables["params"]
+    train_images = jax.ShapeDtypeStruct((1, *data.train_image_shape), jnp.float32)
+    jax.eval_shape(model.apply, variables, train_images)  # raises if the size does not fit
     tx = optim.make_optimizer(config.optim, schedule, params)
 
     shapes = jax.eval_shape(_state_maker(config, model, data.image_shape, tx))

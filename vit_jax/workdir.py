@@ -54,13 +54,13 @@ class Workdir:
             ) from None
 
     def claim(self, config: ConfigDict) -> None:
-        """Makes the folder this config's: writes config.json, or compares with the one there.
+        """Makes the folder this config's, unless another config's run has left checkpoints there.
 
         Raises:
-            ValueError: if the folder holds a run of another config.
+            ValueError: if it has; the message names the keys that differ.
         """
         new = json.loads(config.to_json())
-        if self._config.exists():
+        if self._config.exists() and self.checkpoints.exists() and any(self.checkpoints.iterdir()):
             old = _flatten(json.loads(self._config.read_text()))
             changes = [
                 f"{key} was {old.get(key)!r}, is now {value!r}"

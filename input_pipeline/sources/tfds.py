@@ -49,6 +49,7 @@ class TfdsSource:
         size = self.builder.info.splits[part].num_examples
         first_epoch, position = divmod(start, size)
 
+        @tf.autograph.experimental.do_not_convert  # it warns of TFDS's own code
         def read_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
             order = example_seed(seed, epoch, tf.constant(-1, tf.int64))
             order = tf.cast(order[0], tf.int64)

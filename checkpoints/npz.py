@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from etils import epath
 from flax import traverse_util
 
 from checkpoints import layers
@@ -28,11 +29,11 @@ def save(path: str | os.PathLike[str], params: Mapping[str, Any]) -> None:
         params: nested dict of arrays; stacked encoder blocks are written unstacked.
     """
     flat = traverse_util.flatten_dict(layers.unstack(params), sep="/")
-    path = os.fspath(path)
-    partial = path + ".partial"
-    with open(partial, "wb") as file:
+    path = epath.Path(path)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
         np.savez(file, **{name: np.asarray(leaf) for name, leaf in flat.items()})
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -48,7 +49,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
         ValueError: if the file is missing or is not such a file.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with epath.Path(path).open("rb") as data, np.load(data, allow_pickle=False) as file:
             flat = {_published(name): file[name] for name in file.files}
     except FileNotFoundError:
         raise ValueError(f"there is no file {os.fspath(path)}") from None

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 
@@ -38,7 +39,7 @@ class Checkpointer:
             n=1,
             keep_checkpoints_without_metrics=False,
         )
-        self.directory = os.path.abspath(directory)
+        self.directory = epath.Path(directory).resolve()
         self._manager = ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(

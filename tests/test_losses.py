@@ -34,6 +34,11 @@ def test_losses_are_float32_and_finite_for_large_bfloat16_logits():
         assert np.isfinite(value).all()
 
 
+def test_unpooled_logits_are_refused():
+    with pytest.raises(ValueError, match="choose another classifier than the unpooled ones"):
+        losses.softmax_xent(jnp.zeros((6, 6, 7)), {"label": jnp.asarray(LABELS)})
+
+
 def test_smooth_labels():
     smooth = losses.smooth_labels(ONE_HOT, 0.1)
     np.testing.assert_allclose(smooth.sum(-1), 1, rtol=1e-6)

@@ -3,6 +3,7 @@ import pytest
 
 from input_pipeline import Shard, get_dataset
 from input_pipeline.pipeline import pad_batch
+from input_pipeline.sources.base import IndexedSource
 
 
 def take(batches, count):
@@ -30,6 +31,19 @@ def test_every_epoch_has_every_example_once(plain_digits):
     assert set(epochs[0]) == set(epochs[1]) == set(epochs[2])
     assert epochs[0] != epochs[1] != epochs[2]
     assert keys(take(get_dataset(plain_digits, 419, seed=4).train_batches(), 3)) != epochs[0]
+
+
+def test_the_order_is_as_good_as_random():
+    """Rows sorted by class make batches as mixed as a true shuffle does."""
+    labels = np.repeat(np.arange(10, dtype=np.int32), 54)
+    source = IndexedSource({"label": labels}, tuple("abcdefghij"))
+    stream = source.stream(seed=0, start=0, shard=Shard(), local_batch=30).take(30 * 540)
+    order = np.array([example["label"] for example in stream.as_numpy_iterator()])
+    counts = np.stack([np.bincount(batch, minlength=10) for batch in order.reshape(-1, 30)])
+    expected = 30 * 0.1 * 0.9 * (540 - 30) / (540 - 1)  # of the hypergeometric distribution
+    np.testing.assert_allclose(counts.var(), expected, rtol=0.1)
+    epochs = order.reshape(30, 540)
+    assert abs(np.mean([np.corrcoef(e[:-1], e[1:])[0, 1] for e in epochs])) < 0.03
 
 
 @pytest.mark.parametrize("fixture", ["digits_config", "folder_config"])

@@ -182,6 +182,24 @@ def test_each_micro_batch_has_a_dropout_key_of_its_own():
     assert (counts > 200).all()
 
 
+def test_each_step_has_a_dropout_key_of_its_own(digits_config):
+    """At a learning rate of 0, a batch's loss changes from step to step by the dropout alone."""
+    digits_config.optim.learning_rate = 0.0
+    digits_config.model.dropout_rate = 0.5
+    digits_config.model.representation_size = 8
+    exp = experiment.build(digits_config)
+    state = exp.init_state()
+    kernel = state.params["head"]["kernel"]
+    state.params["head"]["kernel"] = kernel + jax.random.normal(jax.random.key(0), kernel.shape)
+    batch = next(sharding.to_devices(exp.data.train_batches(), exp.mesh))
+    step = train.make_train_step(exp)
+    losses = []
+    for i in (0, 1, 0):
+        state, metrics = step(state.replace(step=jnp.asarray(i, jnp.int32)), batch)
+        losses.append(float(metrics["loss"]))
+    assert losses[0] == losses[2] != losses[1]
+
+
 def test_fsdp_and_replication_train_alike(digits_config, monkeypatch):
     digits_config.optim.name = "sgd"
     plain, _ = run_steps(digits_config)
@@ -312,9 +330,11 @@ def test_evaluation_is_exact_whatever_the_batch(digits_config):
         ({"best_metric": "psnr"}, "'psnr' is not evaluated; there are: loss, accuracy"),
         ({"label_smoothing": 1.5}, r"label_smoothing must lie in \[0, 1\)"),
         ({"mixup_alpha": -1.0}, "mixup_alpha must not be negative"),
+        ({"seed": -1}, r"seed must lie in"),
         ({"log_every": 0}, "log_every must be at least 1"),
         ({"eval_every": 0}, "eval_every must be positive"),
         ({"fsdp": 3}, "fsdp=3 does not divide"),
+        ({"model.num_classes": 5}, "the data has 10 classes: leave model.num_classes unset"),
         ({"dtype": "int8"}, "dtype='int8' is not one of"),
         ({"data.source": "/no/such/place"}, "there is no such folder"),
         ({"data.eval_pp": "grayscale_to_rgb|resize(9)|value_range(-1, 1)"}, "9 x 9 pixels cannot"),
@@ -325,7 +345,9 @@ def test_evaluation_is_exact_whatever_the_batch(digits_config):
     ],
 )
 def test_wrong_configs(digits_config, changes, message):
-    digits_config.update_from_flattened_dict(changes)
+    for key, value in changes.items():
+        part, _, field = key.rpartition(".")
+        (digits_config[part] if part else digits_config)[field] = value
     with pytest.raises(ValueError, match=message):
         experiment.build(digits_config)
 

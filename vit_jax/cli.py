@@ -32,6 +32,9 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
         except (ValueError, FloatingPointError) as error:
             sys.stderr.write(f"error: {error}\n")
             return 2
+        except KeyboardInterrupt:
+            sys.stderr.write("interrupted\n")
+            return 130
 
     app.run(guarded, flags_parser=_parse_flags)
 

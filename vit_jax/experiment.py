@@ -92,6 +92,7 @@ def validate_config(config: ConfigDict) -> None:
     _check_keys(config, common.get_config(), "")
     for key in ("batch_size", "accum_steps", "log_every", "keep_checkpoints", "fsdp"):
         _check(config[key] >= 1, f"{key} must be at least 1, not {config[key]}")
+    _check(0 <= config.seed < 2**31, f"seed must lie in [0, 2^31), and is {config.seed}")
     for key in ("total_steps", "total_epochs", "eval_every", "checkpoint_every"):
         _check(config[key] is None or config[key] > 0, f"{key} must be positive")
     for key in ("label_smoothing", "ema_decay"):
@@ -132,7 +133,12 @@ def build(config: ConfigDict) -> Experiment:
     shard = Shard(jax.process_index(), jax.process_count())
     data = get_dataset(config.data, config.batch_size, config.seed, shard)
 
-    overrides = {"num_classes": len(data.class_names), "dtype": config.dtype, **config.model}
+    num_classes = len(data.class_names)
+    _check(
+        config.model.get("num_classes", num_classes) == num_classes,
+        f"the data has {num_classes} classes: leave model.num_classes unset",
+    )
+    overrides = {"dtype": config.dtype, **config.model, "num_classes": num_classes}
     model = get_model(config.model_name, **overrides)
     total_steps = config.total_steps or max(round(config.total_epochs * data.steps_per_epoch), 1)
     schedule = optim.make_schedule(

@@ -20,7 +20,7 @@ def softmax_xent(out: jax.Array, batch: Batch) -> jax.Array:
     Returns:
         (b,) float32.
     """
-    labels = one_hot(batch["label"], out.shape[-1])
+    labels = _labels(out, batch)
     return optax.softmax_cross_entropy(out.astype(jnp.float32), labels)
 
 
@@ -36,7 +36,7 @@ def sigmoid_xent(out: jax.Array, batch: Batch) -> jax.Array:
     Returns:
         (b,) float32.
     """
-    labels = one_hot(batch["label"], out.shape[-1])
+    labels = _labels(out, batch)
     return jnp.sum(optax.sigmoid_binary_cross_entropy(out.astype(jnp.float32), labels), axis=-1)
 
 
@@ -48,6 +48,15 @@ def get_loss(name: str) -> Loss:
     if name not in LOSSES:
         raise ValueError(f"unknown loss {name!r}; there are: {', '.join(LOSSES)}")
     return LOSSES[name]
+
+
+def _labels(out: jax.Array, batch: Batch) -> jax.Array:
+    if out.ndim != 2:
+        raise ValueError(
+            f"a loss on labels needs (b, classes) logits, and the model gives {out.shape}: choose "
+            "another classifier than the unpooled ones"
+        )
+    return one_hot(batch["label"], out.shape[-1])
 
 
 def one_hot(labels: jax.Array, num_classes: int) -> jax.Array:

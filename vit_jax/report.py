@@ -1,11 +1,11 @@
 """What a run has to show: curves, images with predictions, the confusion matrix, a table."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from matplotlib.figure import Figure
 
 _GALLERY = (4, 8)  # rows and columns
@@ -47,14 +47,14 @@ class ClassificationReport:
             if len(examples) < most:
                 examples.append((image, int(truth), int(guess), float(p[guess])))
 
-    def write(self, folder: Path, split: str) -> None:
+    def write(self, folder: epath.Path, split: str) -> None:
         """Writes predictions.png, and confusion.png if there are not too many classes."""
         folder.mkdir(parents=True, exist_ok=True)
         self._write_gallery(folder / "predictions.png", split)
         if len(self._names) <= _MOST_CLASSES:
             self._write_confusion(folder / "confusion.png", split)
 
-    def _write_gallery(self, path: Path, split: str) -> None:
+    def _write_gallery(self, path: epath.Path, split: str) -> None:
         rows, columns = _GALLERY
         examples = (self._wrong + self._right)[: rows * columns]
         figure = Figure(figsize=(1.7 * columns, 2.1 * rows), layout="constrained")
@@ -72,9 +72,9 @@ class ClassificationReport:
                 color=_RIGHT if right else _WRONG,
                 fontsize=9,
             )
-        figure.savefig(path, dpi=120)
+        _save(figure, path)
 
-    def _write_confusion(self, path: Path, split: str) -> None:
+    def _write_confusion(self, path: epath.Path, split: str) -> None:
         count = len(self._names)
         side = 3 + 0.32 * count
         figure = Figure(figsize=(side + 1, side), layout="constrained")
@@ -91,10 +91,10 @@ class ClassificationReport:
             color = "white" if share[i, j] > 0.5 else "black"
             text = str(self._confusion[i, j])
             axes.text(j, i, text, ha="center", va="center", color=color, fontsize=8)
-        figure.savefig(path, dpi=120)
+        _save(figure, path)
 
 
-def write_curves(metrics: Sequence[Mapping[str, Any]], folder: Path) -> None:
+def write_curves(metrics: Sequence[Mapping[str, Any]], folder: epath.Path) -> None:
     """Draws every figure of metrics.jsonl over the steps, to curves.png.
 
     Args:
@@ -116,7 +116,7 @@ def write_curves(metrics: Sequence[Mapping[str, Any]], folder: Path) -> None:
         axes.set(xlabel="step", title=name.replace("_", " "))
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.savefig(folder / "curves.png", dpi=120)
+    _save(figure, folder / "curves.png")
 
 
 def format_table(step: int, figures: Mapping[str, Mapping[str, float]]) -> str:
@@ -128,6 +128,11 @@ def format_table(step: int, figures: Mapping[str, Mapping[str, float]]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows]
     return "\n".join([f"checkpoint of step {step}", *lines])
+
+
+def _save(figure: Figure, path: epath.Path) -> None:
+    with path.open("wb") as file:
+        figure.savefig(file, format="png", dpi=120)
 
 
 def _format(value: float) -> str:

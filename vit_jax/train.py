@@ -247,6 +247,7 @@ class Monitor:
         shown = "  ".join(f"{k} {v:.4f}" for k, v in figures.items() if isinstance(v, float))
         _LOG.info("step %d  %s  %s", step, split, shown)
         self._record(step, split, {"protocol": self._exp.data.eval_pp, **figures})
+        self._logged_step, self._logged_time = step, time.monotonic()
 
     def _log(self, step: int, figures: Mapping[str, float]) -> None:
         now = time.monotonic()

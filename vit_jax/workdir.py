@@ -12,9 +12,9 @@ report/            pictures
 import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from etils import epath
 from ml_collections import ConfigDict
 
 # Keys that may change between the start of a run and its continuation.
@@ -32,11 +32,11 @@ class Workdir:
     """A run's folder.
 
     Args:
-        path: of the folder; it need not exist yet.
+        path: of the folder, which need not exist yet; gs:// paths go through TensorFlow.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path).expanduser().absolute()
+        self.path = epath.Path(path).expanduser().resolve()
         self.checkpoints = self.path / "checkpoints"
         self.weights = self.path / "weights.npz"
         self.report = self.path / "report"
@@ -102,7 +102,7 @@ class Workdir:
             _write(self._metrics, "".join(json.dumps(m) + "\n" for m in kept))
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: epath.Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)

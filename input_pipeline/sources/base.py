@@ -67,6 +67,20 @@ def example_seed(seed: int, epoch: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     return fold_in(epoch_seed, tf.cast(index, tf.int32))
 
 
+def _permute(i: tf.Tensor, size: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
+    """Returns the place of i in a random permutation of 0 .. size - 1."""
+    # Not tf.random.experimental.index_shuffle: its 4 rounds leave examples that were neighbours
+    # together, and so whole batches of a folder with few classes. From 8 on none of that is left.
+    return tf.raw_ops.RandomIndexShuffle(
+        index=i,
+        seed=tf.cast(
+            tf.stack([tf.constant(seed, tf.int64), epoch, tf.zeros_like(epoch)]), tf.uint32
+        ),
+        max_index=tf.constant(size - 1, tf.int64),
+        rounds=16,
+    )
+
+
 def _identity(example: Example) -> Example:
     return example
 
@@ -105,9 +119,7 @@ class IndexedSource:
             batch, row = position // local_batch, position % local_batch
             position = batch * global_batch + shard.index * local_batch + row
             epoch, i = position // size, position % size
-            index = tf.random.experimental.index_shuffle(
-                i, seed=tf.stack([tf.constant(seed, tf.int64), epoch]), max_index=size - 1
-            )
+            index = _permute(i, size, seed, epoch)
             return {**rows(index), "seed": example_seed(seed, epoch, index)}
 
         return tf.data.Dataset.range(start, tf.int64.max).map(nth)

@@ -275,5 +275,15 @@ def test_wrong_tfds(tfds_config, changes, message):
         get_splits(tfds_config)
 
 
+def test_tfds_that_cannot_be_downloaded(tfds_config, tmp_path, monkeypatch):
+    def fail(self, dl_manager):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(TinyColors, "_split_generators", fail)
+    tfds_config.data_dir = str(tmp_path)
+    with pytest.raises(ValueError, match=r"tiny_colors/1.0.0 cannot be prepared: no route to host"):
+        get_splits(tfds_config)
+
+
 def test_tensorflow_sees_no_accelerator():
     assert not tf.config.get_visible_devices("GPU")

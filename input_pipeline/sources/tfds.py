@@ -1,12 +1,15 @@
 """Any data set of TensorFlow Datasets, by name."""
 
 import dataclasses
+import logging
 from typing import Any
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from input_pipeline.sources.base import Example, Shard, Source, example_seed
+
+_LOG = logging.getLogger(__name__)
 
 PREFIX = "tfds:"
 
@@ -124,8 +127,7 @@ def splits(config: Any) -> dict[str, Source]:
             + f" ({str(error).strip().splitlines()[0]})"
         ) from None
     if not builder.is_prepared():
-        manual = tfds.download.DownloadConfig(manual_dir=config.manual_dir)
-        builder.download_and_prepare(download_config=manual)
+        _prepare(builder, config.manual_dir)
 
     image_key, label_key = _keys(builder)
     wanted = {"train": config.train_split, "val": config.val_split, "test": config.test_split}
@@ -140,6 +142,19 @@ def splits(config: Any) -> dict[str, Source]:
     if "train" not in sources:
         raise ValueError("data.train_split is empty")
     return sources
+
+
+def _prepare(builder: tfds.core.DatasetBuilder, manual_dir: str | None) -> None:
+    name = f"{PREFIX}{builder.info.full_name}"
+    _LOG.info("preparing %s in %s, once; this can take long ...", name, builder.data_dir)
+    try:
+        config = tfds.download.DownloadConfig(manual_dir=manual_dir)
+        builder.download_and_prepare(download_config=config)
+    except (OSError, AssertionError) as error:  # no network, no space, or no manual download
+        raise ValueError(
+            f"{name} cannot be prepared: {str(error).strip().splitlines()[0]}. If it is prepared "
+            "elsewhere, set data.data_dir; what is downloaded by hand goes to data.manual_dir"
+        ) from error
 
 
 def _keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:

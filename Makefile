@@ -4,11 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_DIR := runs/digits
 
-.PHONY: help demo test test-all lint fmt bench clean
+.PHONY: help demo test lint fmt bench clean
 
 help:
 	@echo "make demo   train a small ViT on handwritten digits; results in $(DEMO_DIR)"
-	@echo "make test   run the tests (make test-all: the slow ones too)"
+	@echo "make test   run the tests"
 	@echo "make lint   check style;  make fmt  repair it"
 	@echo "make bench  time inference and training on this machine"
 	@echo "make clean  remove $(VENV) and $(DEMO_DIR)"
@@ -31,9 +31,6 @@ demo: $(VENV)/.installed-demo
 test: $(VENV)/.installed-dev
 	@echo "Running the tests ..."
 	$(BIN)/python -m pytest
-
-test-all: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m 'not gpu and not parity'
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -58,6 +58,35 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     return traverse_util.unflatten_dict(flat, sep="/")
 
 
+def check(params: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Compares parameters with those that a model has.
+
+    Args:
+        params: nested dict of arrays.
+        expected: nested dict of arrays or of their shapes.
+
+    Raises:
+        ValueError: with what is missing, what is extra and what has another shape, each sorted.
+    """
+    have = {k: tuple(v.shape) for k, v in traverse_util.flatten_dict(params, sep="/").items()}
+    want = {k: tuple(v.shape) for k, v in traverse_util.flatten_dict(expected, sep="/").items()}
+    shapes = [
+        f"{name} {have[name]} in place of {want[name]}"
+        for name in sorted(set(have) & set(want))
+        if have[name] != want[name]
+    ]
+    problems = {
+        "missing": sorted(set(want) - set(have)),
+        "extra": sorted(set(have) - set(want)),
+        "of another shape": shapes,
+    }
+    if any(problems.values()):
+        lists = "; ".join(
+            f"{what}: {', '.join(names)}" for what, names in problems.items() if names
+        )
+        raise ValueError(f"the weights do not fit the model ({lists})")
+
+
 def _published(name: str) -> str:
     match = _BLOCK_PART.fullmatch(name)
     if match is None:

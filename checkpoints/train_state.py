@@ -87,3 +87,9 @@ class Checkpointer:
     def close(self) -> None:
         """Waits, and lets go of the folder."""
         self._manager.close()
+
+    def __enter__(self) -> "Checkpointer":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
     config.data.split_seed = 0  # decides which examples are split off; apart from config.seed
     config.data.val_fraction = 0.1  # of each class, split off a folder without val
     config.data.skip_corrupt = False  # look for unreadable images first, and leave them out
-    config.data.train_split = "train"  # TFDS only, as are the rest
+    config.data.train_split = "train"  # of TFDS, as are the rest; "" for a split that is not there
     config.data.val_split = ""
     config.data.test_split = "test"
     config.data.data_dir = placeholder(str)
@@ -47,7 +47,7 @@ def get_config() -> ConfigDict:
     config.optim.name = "adamw"  # sgd, adam, adamw, adafactor, lion
     config.optim.learning_rate = 1e-3
     config.optim.args = ConfigDict()  # of the optax function: momentum, b1, b2, eps, ...
-    config.optim.momentum_dtype = "float32"  # or bfloat16: type of the first moment
+    config.optim.momentum_dtype = "float32"  # or bfloat16: type of the first moment, if any
     config.optim.weight_decay = 0.0  # decoupled: multiplied by the learning rate
     config.optim.weight_decay_on = "kernel$"  # regular expression, found in the parameter's path
     config.optim.freeze = ""  # regular expression; parameters that stay as they are
@@ -56,7 +56,7 @@ def get_config() -> ConfigDict:
     config.schedule = ConfigDict()
     config.schedule.name = "cosine"  # constant, cosine, linear, rsqrt
     config.schedule.warmup_steps = 0
-    config.schedule.warmup_epochs = 0.0  # used if warmup_steps is 0
+    config.schedule.warmup_epochs = 0.0  # read if warmup_steps is 0
     config.schedule.final_fraction = 0.0  # of the learning rate, reached (or the floor) at the end
     config.schedule.timescale = 10_000  # of rsqrt, in steps
 
@@ -64,7 +64,7 @@ def get_config() -> ConfigDict:
     config.fsdp = 1  # devices over which parameters and optimizer state are spread
 
     config.eval_every = placeholder(int)  # in steps; unset: once per epoch
-    config.checkpoint_every = placeholder(int)  # in steps; unset: at every evaluation
+    config.checkpoint_every = placeholder(int)  # in steps; besides at every evaluation
     config.log_every = 50  # in steps
     config.keep_checkpoints = 2  # the last ones; the best is kept besides
     config.best_metric = "accuracy"  # of the validation split

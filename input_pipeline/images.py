@@ -14,9 +14,11 @@ from PIL import Image, ImageOps
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
-# Where EXIF data and PNG transparency stand in a file that has them.
+# A file is plain if its pixels begin within its first bytes, and there is no word of EXIF data or
+# PNG transparency before them.
 _HEADER_BYTES = 4096
 _NEEDS_PILLOW = r"\C*(?:Exif|eXIf|tRNS)\C*"
+_JPEG_PIXELS = (0xFF, 0xDA)
 
 Window = Callable[[tf.Tensor], tf.Tensor]
 
@@ -47,7 +49,7 @@ def decode(data: tf.Tensor) -> tf.Tensor:
 
 
 def decode_and_crop(data: tf.Tensor, window: Window) -> tf.Tensor:
-    """Decodes one image and crops it; of a plain JPEG only the window is decoded.
+    """Decodes one image and crops it; of a plain, whole JPEG only the window is decoded.
 
     Along the window's border the colours of a chroma-subsampled JPEG can differ slightly from
     those of `decode`, since the pixels beyond it are not there to interpolate from.
@@ -74,7 +76,11 @@ def decode_and_crop(data: tf.Tensor, window: Window) -> tf.Tensor:
             data, window(shape), channels=3, dct_method="INTEGER_ACCURATE"
         )
 
-    image = tf.cond(_is_plain_jpeg(data), crop_while_decoding, crop_decoded)
+    # The window's decoding would not notice that a file is cut off below it.
+    is_whole = tf.strings.substr(data, tf.maximum(tf.strings.length(data) - 2, 0), 2) == b"\xff\xd9"
+    image = tf.cond(
+        tf.logical_and(is_whole, _is_plain_jpeg(data)), crop_while_decoding, crop_decoded
+    )
     return tf.ensure_shape(image, (None, None, 3))
 
 
@@ -90,24 +96,43 @@ def check(data: bytes) -> None:
     Raises:
         ValueError: if the bytes are not a whole image; the message says what is wrong.
     """
+    decode_in_python(data)  # first, since it says better what is wrong, and says it quietly
     try:
         decode(tf.constant(data))
     except tf.errors.OpError as error:
-        raise ValueError(_reason(data, error)) from error
+        raise ValueError(error.message.splitlines()[0]) from error
 
 
-def _reason(data: bytes, error: tf.errors.OpError) -> str:
+def decode_in_python(data: bytes) -> np.ndarray:
+    """Does what `decode` does, with Pillow alone.
+
+    Args:
+        data: the bytes of the file.
+
+    Returns:
+        (h, w, 3) uint8.
+
+    Raises:
+        ValueError: if the bytes are not a whole image; the message says what is wrong.
+    """
     if not data:
-        return "the file is empty"
+        raise ValueError("the file is empty")
     try:
-        _pillow_to_rgb(data)
-    except ValueError as reason:
-        return str(reason)
-    return error.message.splitlines()[0]
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except Image.UnidentifiedImageError:
+        raise ValueError("not an image in a format that Pillow reads") from None
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(str(error)) from error
 
 
 def _is_plain_jpeg(data: tf.Tensor) -> tf.Tensor:
-    return tf.logical_and(tf.strings.substr(data, 0, 3) == b"\xff\xd8\xff", _is_plain(data))
+    header = tf.io.decode_raw(tf.strings.substr(data, 0, _HEADER_BYTES), tf.uint8)
+    first, second = _JPEG_PIXELS
+    has_pixels = tf.reduce_any((header[:-1] == first) & (header[1:] == second))
+    is_jpeg = tf.strings.substr(data, 0, 3) == b"\xff\xd8\xff"
+    return is_jpeg & has_pixels & _is_plain(data)
 
 
 def _is_plain_png(data: tf.Tensor) -> tf.Tensor:
@@ -118,7 +143,9 @@ def _is_plain_png(data: tf.Tensor) -> tf.Tensor:
         long_enough, lambda: tf.strings.substr(data, 24, 2), lambda: tf.constant(b"", tf.string)
     )
     grey_or_rgb = tf.logical_or(kind == b"\x08\x00", kind == b"\x08\x02")
-    return tf.logical_and(tf.logical_and(signature, grey_or_rgb), _is_plain(data))
+    header = tf.strings.substr(data, 0, _HEADER_BYTES)
+    has_pixels = tf.strings.regex_full_match(header, r"\C*IDAT\C*")
+    return signature & grey_or_rgb & has_pixels & _is_plain(data)
 
 
 def _is_plain(data: tf.Tensor) -> tf.Tensor:
@@ -134,18 +161,7 @@ def _decode_jpeg(data: tf.Tensor) -> tf.Tensor:
 # A graph function, since eager numpy_function hands bytes over less their trailing zeros.
 @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
 def _decode_with_pillow(data: tf.Tensor) -> tf.Tensor:
-    return tf.numpy_function(_pillow_to_rgb, [data], tf.uint8, stateful=False)
-
-
-def _pillow_to_rgb(data: bytes) -> np.ndarray:
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
-    except Image.UnidentifiedImageError:
-        raise ValueError("not an image in a format that Pillow reads") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(str(error)) from error
+    return tf.numpy_function(decode_in_python, [data], tf.uint8, stateful=False)
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,6 +42,12 @@ class Dataset:
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes in the order of the labels."""
         return self.splits["train"].class_names
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a run's data must have in common from start to end, as plain values."""
+        sizes = {split: source.num_examples for split, source in sorted(self.splits.items())}
+        return {"classes": list(self.class_names), "examples": sizes}
 
     @property
     def steps_per_epoch(self) -> float:
@@ -200,4 +207,10 @@ def _read(dataset: tf.data.Dataset, source: Source) -> Iterator[Batch]:
     try:
         yield from dataset.as_numpy_iterator()
     except tf.errors.OpError as error:
-        raise ValueError(source.explain(error)) from error
+        raise ValueError(source.explain(explain(error))) from error
+
+
+def explain(error: tf.errors.OpError) -> str:
+    """Takes TensorFlow's talk of graphs off the message of an assertion."""
+    match = re.search(r"assertion failed: \[(.*?)\]", error.message, re.DOTALL)
+    return match.group(1).strip("b'") if match else error.message

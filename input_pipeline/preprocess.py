@@ -81,7 +81,8 @@ def build(spec: str, train: bool) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
             f"random: {', '.join(random)}"
         )
     steps = [apply for _, apply in calls]
-    if names[0] == "decode" and len(steps) > 1 and isinstance(steps[1], Crop):
+    # Not in evaluation, whose pixels are to be those of the whole image's decoding.
+    if train and names[0] == "decode" and len(steps) > 1 and isinstance(steps[1], Crop):
         steps[:2] = [lambda data, _: data, steps[1].decode]  # keeps each op's seed
 
     def apply_all(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -278,11 +279,14 @@ def random_crop(size: Size) -> Apply:
 
 
 def _assert_fits(name: str, shape: tf.Tensor, height: int, width: int) -> tf.Operation:
-    fits = tf.logical_and(shape[0] >= height, shape[1] >= width)
     message = (
         f"{name} of {height} x {width} from a smaller image; put resize_small or pad before it"
     )
-    return tf.debugging.Assert(fits, [message, shape[:2]])
+    known = tf.get_static_value(shape)
+    if known is not None and (known[0] < height or known[1] < width):
+        raise ValueError(message)
+    fits = tf.logical_and(shape[0] >= height, shape[1] >= width)
+    return tf.debugging.Assert(fits, [message])
 
 
 @_random_op
@@ -318,7 +322,12 @@ def pad(pixels: int, mode: str = "constant") -> Apply:
     _whole("pixels", pixels, 0)
     if mode not in ("constant", "reflect"):
         raise ValueError(f"mode must be 'constant' or 'reflect', not {mode!r}")
-    return lambda image, _: tf.pad(image, ((pixels, pixels), (pixels, pixels), (0, 0)), mode)
+
+    def apply(image: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
+        _require_uint8(image, "pad")
+        return tf.pad(image, ((pixels, pixels), (pixels, pixels), (0, 0)), mode)
+
+    return apply
 
 
 @_random_op
@@ -327,6 +336,7 @@ def shift(pixels: int) -> Apply:
     _whole("pixels", pixels, 0)
 
     def apply(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        _require_uint8(image, "shift")
         shape = image.shape
         size = tf.shape(image)
         padded = tf.pad(image, ((pixels, pixels), (pixels, pixels), (0, 0)))

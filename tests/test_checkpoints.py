@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,6 +70,17 @@ def test_npz_files_that_are_none(tmp_path):
     np.save(tmp_path / "single.npy", np.ones(3))
     with pytest.raises(ValueError, match="is not a readable"):
         npz.load(tmp_path / "single.npy")
+
+
+def test_weights_that_do_not_fit_are_listed(params):
+    npz.check(params, jax.eval_shape(lambda: params))
+    other = {**params, "head": {"kernel": jnp.zeros((16, 5)), "scale": jnp.zeros(3)}}
+    lists = (
+        "missing: head/bias; extra: head/scale; "
+        "of another shape: head/kernel (16, 5) in place of (16, 3)"
+    )
+    with pytest.raises(ValueError, match=re.escape(lists)):
+        npz.check(other, params)
 
 
 def state(value):

@@ -72,6 +72,21 @@ def test_exif_orientation(format, orientation):
     assert np.abs(decoded - turned).max() <= 30
 
 
+def test_exif_after_a_long_segment():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode(photo(), "JPEG", exif=exif)
+    segment = b"\xff\xed" + (6002).to_bytes(2, "big") + bytes(6000)
+    decoded = decode(data[:2] + segment + data[2:]).astype(int)
+    assert np.abs(decoded - np.rot90(photo(), -1)).max() <= 30
+
+
+def test_a_cut_off_file_is_refused_wherever_the_crop_lies():
+    data = tf.constant(encode(photo(), "JPEG")[:-200])
+    with pytest.raises(tf.errors.OpError):
+        images.decode_and_crop(data, lambda _: tf.constant([0, 0, 8, 8]))
+
+
 def test_grey():
     grey = photo()[..., 0]
     for format in ("PNG", "TIFF"):

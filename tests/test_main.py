@@ -108,11 +108,13 @@ def test_predict_does_what_it_can(trained, tmp_path):
     good = write_image(tmp_path / "good.png", COLORS["red"])
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"\xff\xd8\xff junk")
-    result = run("predict", f"--workdir={workdir}", bad, good)
+    result = run("predict", f"--workdir={workdir}", bad, tmp_path / "no.png", good)
     assert result.returncode == 1
     assert f"{good}: red" in result.stdout
     assert f"cannot read {bad}: " in result.stderr
-    assert "1 of 2 files could not be read" in result.stderr
+    assert f"cannot read {tmp_path}/no.png: No such file or directory" in result.stderr
+    assert "2 of 3 files could not be read" in result.stderr
+    assert len(result.stderr.splitlines()) == 3  # and no noise
 
 
 @pytest.mark.parametrize(
@@ -126,6 +128,7 @@ def test_predict_does_what_it_can(trained, tmp_path):
         ("main", ["--config=configs/digits.py", "--config.batch_size=x"], "error: .*batch_size=x"),
         ("main", ["--config=configs/digits.py", "stray"], "error: .* what to do with stray"),
         ("main", ["--mode=evaluate"], "error: .* holds no run"),
+        ("main", ["--config=configs/digits.py", "--workdir=/dev/null/w"], "error: .*Not a dir"),
         ("predict", ["x.jpg"], "error: .* holds no run"),
         ("predict", [], "error: say which images"),
     ],

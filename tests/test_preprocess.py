@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from input_pipeline import preprocess, randaugment
+from input_pipeline import pipeline, preprocess, randaugment
 
 RNG = np.random.default_rng(0)
 PHOTO = RNG.integers(0, 256, (30, 44, 3)).astype(np.uint8)
@@ -85,8 +85,15 @@ def test_resize_small_keeps_the_aspect_ratio():
 
 def test_central_crop():
     np.testing.assert_array_equal(apply("central_crop((10, 20))"), PHOTO[10:20, 12:32])
-    with pytest.raises(tf.errors.InvalidArgumentError, match="put resize_small or pad before it"):
+    with pytest.raises(ValueError, match="put resize_small or pad before it"):
         apply("central_crop(31)")
+    op = preprocess.build("decode|central_crop(31)", train=False)
+    files = tf.data.Dataset.from_tensors(jpeg()).map(lambda data: op(data, [0, 0]))
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+        next(iter(files))
+    assert pipeline.explain(error.value) == (
+        "central_crop of 31 x 31 from a smaller image; put resize_small or pad before it"
+    )
 
 
 def test_random_crop_reaches_every_place():
@@ -234,6 +241,46 @@ def test_cutout_is_a_grey_square():
     assert (half != PHOTO).any(-1).sum() <= 25
 
 
-def test_randaug_uses_all_operations():
-    results = {apply("randaug(1, 8)", seed=s).tobytes() for s in seeds(150)}
-    assert len(results) >= 16
+def operation(index, strength=0.5, sign=1.0):
+    draws = tf.constant([0.5, 0.5])
+    return randaugment._OPERATIONS[index](tf.constant(PHOTO), strength, sign, draws).numpy()
+
+
+def test_pointwise_operations_by_their_formulas():
+    image = PHOTO.astype(int)
+    grey = image @ [0.2989, 0.587, 0.114]
+    expected = {
+        2: 255 - image,
+        4: image & 0b11000000,  # half of 4 bits
+        5: np.where(image < 128, image, 255 - image),
+        6: grey[..., None] + 1.0 * (image - grey[..., None]),
+        7: image,
+        8: image,
+        15: np.where(image < 128, image + 55, image),
+    }
+    for index, values in expected.items():
+        assert np.abs(operation(index) - values).max() <= 1, index
+    brighter = np.clip(image * 1.9, 0, 255)
+    assert np.abs(operation(8, strength=1.0) - brighter).max() <= 1
+    mean = np.floor(grey.mean() + 0.5)
+    contrast = np.clip(mean + 1.9 * (image - mean), 0, 255)
+    assert np.abs(operation(7, strength=1.0) - contrast).max() <= 2
+
+
+def test_shears_move_rows_and_columns_in_proportion():
+    sheared = operation(10, strength=1.0)  # x takes from x + 0.3 y
+    np.testing.assert_array_equal(sheared[0], PHOTO[0])
+    np.testing.assert_array_equal(sheared[20, :30], PHOTO[20, 6:36])
+    sheared = operation(11, strength=1.0)
+    np.testing.assert_array_equal(sheared[:, 0], PHOTO[:, 0])
+    np.testing.assert_array_equal(sheared[:15, 20], PHOTO[6:21, 20])
+
+
+def test_randaug_chooses_among_all_operations(monkeypatch):
+    marks = tuple(lambda x, s, sign, u, i=i: tf.fill(tf.shape(x), tf.cast(i, tf.uint8))
+                  for i in range(16))  # fmt: skip
+    assert len(randaugment._OPERATIONS) == len(marks)
+    monkeypatch.setattr(randaugment, "_OPERATIONS", marks)
+    chosen = np.bincount([apply("randaug(1, 8)", seed=s)[0, 0, 0] for s in seeds(160)])
+    assert len(chosen) == 16
+    assert chosen.min() >= 1

@@ -96,6 +96,7 @@ def test_suffixes_in_capitals_count_and_other_files_are_named(tmp_path, caplog):
     (tmp_path / "red" / "0.png").rename(tmp_path / "red" / "0.PNG")
     (tmp_path / "red" / "notes.txt").write_text("no image")
     (tmp_path / "red" / ".DS_Store").write_text("no image")
+    (tmp_path / "red" / "._1.png").write_text("no image")
     splits = get_splits(data_config(tmp_path, val_fraction=0.0))
     assert splits["train"].num_examples == 6
     assert "1 entries are not images and are left out, such as notes.txt" in caplog.text
@@ -264,6 +265,8 @@ def test_tfds_shards_are_disjoint_and_complete(tfds_config):
     ("changes", "message"),
     [
         ({"source": "tfds:no_such_data"}, "TFDS knows no such data set"),
+        ({"source": "tfds:tiny_colors:9.9.9"}, "TFDS knows no such data set"),
+        ({"test_split": "exam"}, "--config.data.test_split= leaves it out"),
         ({"val_split": "validation"}, "data.val_split='validation' does not fit.*has .*train"),
         ({"train_split": "train[:0%]"}, "holds no examples"),
         ({"skip_corrupt": True}, "skip_corrupt is for image folders"),

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from checkpoints import npz
+from checkpoints.train_state import Checkpointer
 from tests.conftest import tiny_digits_config
 from vit_jax import evaluate, experiment, sharding, train
 from vit_jax.workdir import Workdir
@@ -265,18 +267,74 @@ def test_frozen_parameters_stay(digits_config):
 
 def test_a_loss_that_is_not_finite_stops_the_run(digits_config, tmp_path):
     digits_config.optim.name = "sgd"
-    digits_config.optim.learning_rate = 1e30
+    digits_config.optim.learning_rate = 1e7
     digits_config.schedule.warmup_steps = 0
     digits_config.total_steps = 20
     digits_config.eval_every = 1
     with pytest.raises(
-        FloatingPointError, match=r"step \d+: the loss is .*learning rate of [\d.]+e\+\d+"
+        FloatingPointError, match=r"step \d+: not all \w+ figures .*learning rate of [\d.]+e\+\d+"
     ) as e:
         train.train_and_evaluate(digits_config, tmp_path)
     good = int(str(e.value).split("last good checkpoint is ")[1].split("/")[-1].split(".")[0])
     assert (tmp_path / "checkpoints" / str(good)).is_dir()
     failed = int(str(e.value).split()[1].rstrip(":"))
     assert good < failed
+    exp = experiment.build(Workdir(tmp_path).read_config())
+    with evaluate.open_checkpoints(exp, Workdir(tmp_path)) as checkpointer:
+        state = checkpointer.restore(good, exp.abstract_state)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+
+def test_a_validation_loss_that_is_not_finite_is_not_saved(digits_config, tmp_path, monkeypatch):
+    digits_config.eval_every = 2
+    figures = iter([{"loss": 1.0, "accuracy": 0.1}, {"loss": float("nan"), "accuracy": 0.1}])
+    monkeypatch.setattr(evaluate, "evaluate", lambda *args: next(figures))
+    with pytest.raises(FloatingPointError, match=r"step 4: not all val .*loss nan.*checkpoints/2"):
+        train.train_and_evaluate(digits_config, tmp_path)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["2"]
+
+
+def test_an_interruption_keeps_the_checkpoint_that_is_being_written(
+    digits_config, tmp_path, monkeypatch
+):
+    def save_and_interrupt(self, *args):
+        save(self, *args)
+        raise KeyboardInterrupt
+
+    save = Checkpointer.save
+    monkeypatch.setattr(Checkpointer, "save", save_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train.train_and_evaluate(digits_config, tmp_path)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["3"]
+
+
+def test_renamed_classes_are_refused(folder_config, image_folder, tmp_path):
+    workdir = Workdir(tmp_path / "w")
+    folder_config.total_steps = 2
+    train.train_and_evaluate(folder_config, workdir.path)
+    lines = (workdir.path / "metrics.jsonl").read_text()
+    for split in ("train", "test"):
+        (image_folder / split / "blue").rename(image_folder / split / "zebra")
+    exp = experiment.build(workdir.read_config())
+    for action in (
+        lambda: evaluate.evaluate_workdir(exp, evaluate.make_eval_step(exp), workdir),
+        lambda: train.train_and_evaluate(workdir.read_config(), workdir.path),
+    ):
+        with pytest.raises(
+            ValueError, match=r"began with other data \(classes: \['blue', 'red'\] t"
+        ):
+            action()
+    assert workdir.read_config().data.source == str(image_folder)
+    assert (workdir.path / "metrics.jsonl").read_text() == lines
+    assert (workdir.path / "labels.txt").read_text() == "blue\nred\n"
+
+
+def test_without_val_and_test_there_is_still_a_model(folder_config, image_folder, tmp_path):
+    shutil.rmtree(image_folder / "test")
+    folder_config.data.val_fraction = 0.0
+    folder_config.total_steps = 2
+    assert train.train_and_evaluate(folder_config, tmp_path / "w") == {}
+    assert (tmp_path / "w" / "weights.npz").exists()
 
 
 # Evaluation.

@@ -235,6 +235,8 @@ def test_attention_is_the_softmax_of_scaled_products(images):
         ((1, 8, 10, 3), {}, "8 x 10 pixels cannot be cut into patches of 4 x 4"),
         ((8, 8, 3), {}, r"shape \(b, h, w, c\)"),
         ((1, 8, 8, 3), {"num_heads": 3}, "hidden_size=16 is not divisible by num_heads=3"),
+        ((1, 8, 8, 3), {"num_heads": 0}, "num_heads must be at least 1"),
+        ((1, 8, 8, 3), {"dropout_rate": 1.0}, r"dropout_rate must lie in \[0, 1\)"),
         ((1, 8, 8, 3), {"classifier": "mean"}, "classifier='mean' is not one of"),
         ((1, 8, 8, 3), {"position_embedding": "rotary"}, "is not one of"),
         ((1, 8, 8, 3), {"attention_implementation": "flash"}, "is not one of"),

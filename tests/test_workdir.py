@@ -4,11 +4,13 @@ import pytest
 
 from vit_jax.workdir import Workdir
 
+DATA = {"classes": ["a", "b"], "examples": {"train": 5}}
+
 
 @pytest.fixture
 def workdir(tmp_path, digits_config):
     workdir = Workdir(tmp_path)
-    workdir.claim(digits_config)
+    workdir.claim(digits_config, DATA)
     (workdir.checkpoints / "3").mkdir(parents=True)
     return workdir
 
@@ -21,37 +23,53 @@ def test_config_comes_back(workdir, digits_config):
 
 
 def test_claim_by_the_same_config_and_by_another(workdir, digits_config):
-    workdir.claim(digits_config)
+    workdir.claim(digits_config, DATA)
     digits_config.keep_checkpoints = 7
-    workdir.claim(digits_config)
+    workdir.claim(digits_config, DATA)
     assert workdir.read_config().keep_checkpoints == 7
     digits_config.batch_size = 32
     digits_config.model.num_layers = 3
     with pytest.raises(
         ValueError, match=r"batch_size was 64, is now 32; model.num_layers was 1, i"
     ):
-        workdir.claim(digits_config)
+        workdir.claim(digits_config, DATA)
     assert workdir.read_config().batch_size == 64
 
 
 def test_a_key_that_only_one_config_has_is_a_difference(workdir, digits_config):
     digits_config.model.position_embedding = "none"
     with pytest.raises(ValueError, match=r"model\.position_embedding was None, is now 'none'"):
-        workdir.claim(digits_config)
+        workdir.claim(digits_config, DATA)
 
 
 def test_a_run_that_left_no_checkpoint_has_no_claim(workdir, digits_config):
     """So that a run that failed at its start can be tried again with other settings."""
     (workdir.checkpoints / "3").rmdir()
     digits_config.data.skip_corrupt = True
-    workdir.claim(digits_config)
+    workdir.claim(digits_config, DATA)
     assert workdir.read_config().data.skip_corrupt
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"classes": ["b", "c"]}, r"other data \(classes: \['a', 'b'\] then, \['b', 'c'\] now"),
+        ({"examples": {"train": 6}}, r"examples: {'train': 5} then, {'train': 6} now"),
+    ],
+)
+def test_a_run_goes_on_with_its_own_data_only(workdir, digits_config, changes, message):
+    with pytest.raises(ValueError, match=message):
+        workdir.claim(digits_config, {**DATA, **changes})
+    digits_config.data.source = "/moved/elsewhere"
+    workdir.claim(digits_config, DATA)
 
 
 def test_metrics_are_lines_and_can_be_forgotten(workdir):
     for step, split in ((1, "train"), (2, "train"), (2, "val"), (2, "test"), (3, "train")):
         workdir.append_metrics(step, split, {"loss": step / 2})
     assert workdir.read_metrics()[2] == {"step": 2, "split": "val", "loss": 1.0}
+    workdir.forget_metrics()
+    assert [m["step"] for m in workdir.read_metrics()] == [1, 2, 2, 3]
     workdir.forget_metrics(after=2)
     assert [(m["step"], m["split"]) for m in workdir.read_metrics()] == [
         (1, "train"), (2, "train"), (2, "val"),

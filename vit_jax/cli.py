@@ -1,7 +1,6 @@
 """What the commands share: quiet start-up, and one clear line in place of a traceback."""
 
 import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -16,8 +15,8 @@ _LOGGERS = ("vit_jax", "input_pipeline", "checkpoints")
 def run(main: Callable[[Sequence[str]], int | None]) -> None:
     """Runs a command with absl's flags, and ends the process with its exit code.
 
-    A ValueError, which says what a person should change, or a FloatingPointError ends the command
-    with its message alone and exit code 2; --traceback shows all of it.
+    A ValueError, which says what a person should change, a FloatingPointError or an OSError ends
+    the command with its message alone and exit code 2; --traceback shows all of it.
 
     Args:
         main: takes the positional arguments, the program's name first; returns the exit code.
@@ -29,7 +28,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
             return main(argv)
         try:
             return main(argv)
-        except (ValueError, FloatingPointError) as error:
+        except (ValueError, FloatingPointError, OSError) as error:
             sys.stderr.write(f"error: {error}\n")
             return 2
         except KeyboardInterrupt:
@@ -50,7 +49,7 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
 
 
 def _configure_logging() -> None:
-    absl_logging.set_verbosity(absl_logging.WARNING)
+    absl_logging.set_verbosity(absl_logging.ERROR)  # of orbax and others
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     for name in _LOGGERS:
@@ -58,4 +57,3 @@ def _configure_logging() -> None:
         logger.setLevel(logging.INFO)
         logger.addHandler(handler)
         logger.propagate = False
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -1,5 +1,6 @@
 """Exact evaluation: every example of a split counts once, however the batches fall."""
 
+import collections
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -61,16 +62,26 @@ def evaluate(
     Returns:
         Mean of each metric, summed in float64, and `examples`, how many there were.
     """
-    sums = []
+    totals: collections.Counter[str] = collections.Counter()
+    pending: dict[str, jax.Array] = {}
     for batch in sharding.to_devices(batches, mesh):
-        batch_sums, out = eval_step(variables, batch)
-        sums.append(batch_sums)
+        sums, out = eval_step(variables, batch)
+        totals.update({k: float(v) for k, v in pending.items()})  # of the batch before
+        pending = sums
         if observe is not None:
             real = _local_rows(batch["_mask"]) > 0
             observe({k: _local_rows(v)[real] for k, v in batch.items()}, _local_rows(out)[real])
-    totals = {k: float(np.sum([s[k] for s in sums], dtype=np.float64)) for k in sums[0]}
+    totals.update({k: float(v) for k, v in pending.items()})
     count = totals.pop("count")
     return {**{k: total / count for k, total in totals.items()}, "examples": int(count)}
+
+
+def open_checkpoints(experiment: Experiment, workdir: Workdir) -> Checkpointer:
+    """Opens a run's checkpoints."""
+    config = experiment.config
+    return Checkpointer(
+        workdir.checkpoints, config.keep_checkpoints, config.best_metric, config.best_mode
+    )
 
 
 def evaluate_workdir(
@@ -93,14 +104,13 @@ def evaluate_workdir(
         ValueError: if the folder holds no checkpoint.
     """
     config, data = experiment.config, experiment.data
-    checkpointer = Checkpointer(
-        workdir.checkpoints, config.keep_checkpoints, config.best_metric, config.best_mode
-    )
-    step, last_step = checkpointer.best_step, checkpointer.latest_step
-    if step is None or last_step is None:
-        raise ValueError(f"{workdir.checkpoints} holds no checkpoint: train first")
-    state: TrainState = checkpointer.restore(step, experiment.abstract_state)
-    checkpointer.close()
+    workdir.check_data(data.identity)
+    with open_checkpoints(experiment, workdir) as checkpointer:
+        step = checkpointer.best_step
+        if step is None:
+            raise ValueError(f"{workdir.checkpoints} holds no checkpoint: train first")
+        state: TrainState = checkpointer.restore(step, experiment.abstract_state)
+    assert not state.model_state  # weights.npz holds parameters alone, and no model has more yet
     variables = state.eval_variables()
 
     splits = [split for split in ("val", "test") if split in data.splits]
@@ -111,11 +121,14 @@ def evaluate_workdir(
         batches = data.eval_batches(split)
         figures[split] = evaluate(eval_step, variables, batches, experiment.mesh, observe)
 
+    # Whole on every process, so that the first can write them.
+    gather = jax.jit(lambda x: x, out_shardings=sharding.replicated(experiment.mesh))
+    params = gather(variables["params"])
     if jax.process_index() == 0:
-        workdir.forget_metrics(after=last_step)
+        workdir.forget_metrics()
         if "test" in figures:
             workdir.append_metrics(step, "test", {"protocol": data.eval_pp, **figures["test"]})
-        npz.save(workdir.weights, variables["params"])
+        npz.save(workdir.weights, params)
         workdir.write_labels(data.class_names)
         report.write_curves(workdir.read_metrics(), workdir.report)
         if splits:
@@ -123,6 +136,8 @@ def evaluate_workdir(
         print(report.format_table(step, figures))
         if "test" not in figures and "val" in figures:
             _LOG.info("there is no test split: these images also chose the checkpoint")
+        if not splits:
+            _LOG.info("there is no val and no test split to evaluate")
         _LOG.info("weights and pictures are in %s", workdir.path)
     return figures
 

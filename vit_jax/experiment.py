@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 from input_pipeline import Dataset, Shard, get_dataset
+from input_pipeline.sources import get_absolute
 from vit_jax import optim, sharding
 from vit_jax.losses import get_loss
 from vit_jax.metrics import get_metric
@@ -99,6 +100,9 @@ def validate_config(config: ConfigDict) -> None:
         _check(0 <= config[key] < 1, f"{key} must lie in [0, 1), not {config[key]}")
     for key in ("mixup_alpha", "cutmix_alpha"):
         _check(config[key] >= 0, f"{key} must not be negative, and is {config[key]}")
+    for key in ("learning_rate", "weight_decay", "clip_norm"):
+        value = config.optim[key]
+        _check(value >= 0, f"optim.{key} must not be negative, and is {value}")
     _check(
         config.total_steps is not None or config.total_epochs is not None,
         "say how long to train: --config.total_steps=N or --config.total_epochs=N",
@@ -128,6 +132,8 @@ def build(config: ConfigDict) -> Experiment:
         ValueError: if the config does not fit itself, the data or the devices.
     """
     validate_config(config)
+    with config.unlocked():
+        config.data.source = get_absolute(config.data.source)  # the workdir is used from anywhere
     mesh = sharding.make_mesh(config.fsdp)
     sharding.check_batch(mesh, config.batch_size, config.accum_steps)
     shard = Shard(jax.process_index(), jax.process_count())

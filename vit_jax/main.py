@@ -39,9 +39,9 @@ def main(argv: Sequence[str]) -> int:
         return 0
     workdir = Workdir(_WORKDIR.value)
     stored = workdir.read_config()
-    if config is not None:
-        workdir.claim(config)
     exp = experiment.build(stored if config is None else config)
+    if config is not None:
+        workdir.claim(config, exp.data.identity)
     evaluate.evaluate_workdir(exp, evaluate.make_eval_step(exp), workdir)
     return 0
 

@@ -59,7 +59,7 @@ def make_schedule(
     if not 0 <= warmup <= total_steps:
         raise ValueError(
             f"the warmup of {warmup} steps does not fit into the run's {total_steps} steps; set "
-            "schedule.warmup_steps or total_steps"
+            "schedule.warmup_steps (or warmup_epochs), or train for longer"
         )
     if not 0 <= config.final_fraction <= 1:
         raise ValueError(f"schedule.final_fraction must lie in [0, 1], not {config.final_fraction}")

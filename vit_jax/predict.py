@@ -15,7 +15,7 @@ from vit_jax import cli
 from vit_jax.models import get_model
 from vit_jax.workdir import Workdir
 
-_LOG = logging.getLogger(__name__)
+_LOG = logging.getLogger("vit_jax.predict")  # also when it is run as __main__
 
 _TOP = 5
 _BATCH = 16
@@ -52,7 +52,7 @@ def load(path: str) -> Classifier:
         The classifier.
 
     Raises:
-        ValueError: if there is no finished run.
+        ValueError: if there is no finished run, or its weights do not fit its config.
     """
     from vit_jax import report  # matplotlib and, next, TensorFlow take seconds to import
 
@@ -69,37 +69,41 @@ def load(path: str) -> Classifier:
     fields = {**config.model, "num_classes": len(labels), "dtype": config.dtype, "scan": False}
     model = get_model(config.model_name, **fields)
 
+    prepare, image_shape = _preparer(config.data.eval_pp)
+    images = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
+    npz.check(params, jax.eval_shape(model.init, jax.random.key(0), images)["params"])
+
     @jax.jit
     def logits(images: jax.Array) -> jax.Array:
         return model.apply({"params": params}, images, train=False)
 
     return Classifier(
         labels=labels,
-        prepare=_preparer(config.data.eval_pp),
+        prepare=prepare,
         predict=lambda images: report.probabilities(np.asarray(logits(images)), config.loss),
     )
 
 
-def _preparer(spec: str) -> Callable[[bytes], np.ndarray]:
+def _preparer(spec: str) -> tuple[Callable[[bytes], np.ndarray], tuple[int, ...]]:
+    """Makes the function from a file's bytes to an image, and says the image's shape."""
     import tensorflow as tf
 
-    from input_pipeline import images, preprocess
+    from input_pipeline import images, pipeline, preprocess
 
-    if not preprocess.reads_files(spec):
-        spec = "decode|" + spec
+    if preprocess.reads_files(spec):
+        _, _, spec = spec.partition("|")
     apply = tf.function(
         preprocess.build(spec, train=False),
-        input_signature=[tf.TensorSpec((), tf.string), tf.TensorSpec((2,), tf.int32)],
+        input_signature=[tf.TensorSpec((None, None, 3), tf.uint8), tf.TensorSpec((2,), tf.int32)],
     )
 
     def prepare(data: bytes) -> np.ndarray:
         try:
-            return apply(data, np.zeros(2, np.int32)).numpy()
+            return apply(images.decode_in_python(data), np.zeros(2, np.int32)).numpy()
         except tf.errors.OpError as error:
-            images.check(data)
-            raise ValueError(error.message) from error
+            raise ValueError(pipeline.explain(error)) from error
 
-    return prepare
+    return prepare, tuple(apply.get_concrete_function().structured_outputs.shape)
 
 
 def find_images(paths: Iterable[str]) -> list[Path]:
@@ -112,18 +116,20 @@ def find_images(paths: Iterable[str]) -> list[Path]:
         Paths of files, those of a folder sorted.
 
     Raises:
-        ValueError: if one is not there, or a folder holds no images.
+        ValueError: if a folder holds no images.
     """
     from input_pipeline.images import SUFFIXES
 
     found = []
     for path in map(Path, paths):
-        if not path.exists():
-            raise ValueError(f"there is no file or folder {path}")
         if not path.is_dir():
             found.append(path)
             continue
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+        inside = sorted(
+            p
+            for p in path.rglob("*")
+            if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
+        )
         if not inside:
             raise ValueError(f"folder {path} holds no images ({', '.join(SUFFIXES)})")
         found.extend(inside)
@@ -149,7 +155,9 @@ def classify(
         for path in batch:
             try:
                 prepared[path] = classifier.prepare(path.read_bytes())
-            except (ValueError, OSError) as error:
+            except OSError as error:
+                problems[path] = error.strerror or str(error)
+            except ValueError as error:
                 problems[path] = str(error)
         results: dict[Path, np.ndarray] = {}
         if prepared:

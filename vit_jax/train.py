@@ -1,5 +1,6 @@
 """Training: one step, and the loop around it."""
 
+import contextlib
 import logging
 import math
 import os
@@ -32,7 +33,8 @@ TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 def make_train_step(exp: Experiment) -> TrainStep:
     """Makes the jitted function (state, batch) -> (state, metrics); the old state is used up.
 
-    The metrics are those of the batch before the update: `loss`, `grad_norm`, `learning_rate`.
+    The metrics are `loss` and `grad_norm` of the batch before the update, the `learning_rate`, and
+    the `param_norm` after it.
     """
     config = exp.config
     loss_fn = get_loss(config.loss)
@@ -67,6 +69,7 @@ def make_train_step(exp: Experiment) -> TrainStep:
         metrics = {
             "loss": loss,
             "grad_norm": optax.tree.norm(grads),
+            "param_norm": optax.tree.norm(params),
             "learning_rate": jnp.asarray(exp.schedule(state.step), jnp.float32),
         }
         return TrainState(state.step + 1, params, model_state, opt_state, ema_params), metrics
@@ -130,21 +133,20 @@ def train_and_evaluate(
     """
     exp = experiment.build(config)
     folder = Workdir(workdir)
-    folder.claim(config)
-    checkpointer = Checkpointer(
-        folder.checkpoints, config.keep_checkpoints, config.best_metric, config.best_mode
-    )
-    state = restore_or_init(exp, checkpointer)
-    start = int(state.step)
-    folder.forget_metrics(after=start)
+    if jax.process_index() == 0:
+        folder.claim(config, exp.data.identity)
     train_step = make_train_step(exp)
     eval_step = evaluate.make_eval_step(exp)
-    batches = exp.data.train_batches(start)
-    devices_batches = sharding.to_devices(batches, exp.mesh)
 
-    with Monitor(exp, folder, checkpointer, start) as monitor:
+    with contextlib.ExitStack() as stack:
+        checkpointer = stack.enter_context(evaluate.open_checkpoints(exp, folder))
+        state = restore_or_init(exp, checkpointer)
+        start = int(state.step)
+        batches = stack.enter_context(contextlib.closing(exp.data.train_batches(start)))
+        device_batches = sharding.to_devices(batches, exp.mesh)
+        monitor = stack.enter_context(Monitor(exp, folder, checkpointer, start))
         for step in range(start + 1, exp.total_steps + 1):
-            state, metrics = train_step(state, next(devices_batches))
+            state, metrics = train_step(state, next(device_batches))
             monitor.train(step, metrics)
             evaluates = _due(step, exp.eval_every, exp.total_steps)
             if not evaluates and not _due(step, config.checkpoint_every, exp.total_steps):
@@ -156,8 +158,6 @@ def train_and_evaluate(
                 figures = evaluate.evaluate(eval_step, state.eval_variables(), val, exp.mesh)
                 monitor.evaluation(step, "val", figures)
             checkpointer.save(step, state, figures)
-    batches.close()
-    checkpointer.close()
     return evaluate.evaluate_workdir(exp, eval_step, folder)
 
 
@@ -199,6 +199,8 @@ class Monitor:
         self._checkpointer = checkpointer
         self._pending: tuple[int, Metrics] | None = None
         self._is_main = jax.process_index() == 0
+        if self._is_main:
+            workdir.forget_metrics(after=start)
         self._logged_step, self._logged_time = start, time.monotonic()
         self._writer = metric_writers.SummaryWriter(str(workdir.path)) if self._is_main else None
         self._bar = tqdm(
@@ -237,13 +239,18 @@ class Monitor:
             return
         (step, metrics), self._pending = self._pending, None
         figures = {name: float(value) for name, value in metrics.items()}
-        self._check_finite(step, figures)
+        self._check_finite(step, "train", figures)
         self._bar.update(1)
         if step % self._exp.config.log_every == 0 or step == self._exp.total_steps:
             self._log(step, figures)
 
     def evaluation(self, step: int, split: str, figures: Mapping[str, float]) -> None:
-        """Shows and records an evaluation."""
+        """Shows and records an evaluation.
+
+        Raises:
+            FloatingPointError: if its loss is not finite.
+        """
+        self._check_finite(step, split, figures)
         shown = "  ".join(f"{k} {v:.4f}" for k, v in figures.items() if isinstance(v, float))
         _LOG.info("step %d  %s  %s", step, split, shown)
         self._record(step, split, {"protocol": self._exp.data.eval_pp, **figures})
@@ -270,15 +277,16 @@ class Monitor:
         scalars = {f"{split}/{k}": v for k, v in figures.items() if not isinstance(v, str)}
         self._writer.write_scalars(step, scalars)
 
-    def _check_finite(self, step: int, figures: Mapping[str, float]) -> None:
-        if math.isfinite(figures["loss"]) and math.isfinite(figures["grad_norm"]):
+    def _check_finite(self, step: int, split: str, figures: Mapping[str, float]) -> None:
+        if all(math.isfinite(value) for value in figures.values()):
             return
         self._checkpointer.wait()
         good = self._checkpointer.latest_step
         where = f"the last good checkpoint is {self._checkpointer.directory}/{good}"
         raise FloatingPointError(
-            f"step {step}: the loss is {figures['loss']}, the gradient's norm "
-            f"{figures['grad_norm']}, at a learning rate of {figures['learning_rate']:.3g}; "
+            f"step {step}: not all {split} figures are finite ("
+            + ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
+            + f"), at a learning rate of {float(self._exp.schedule(step - 1)):.3g}; "
             + (where if good is not None else "there is no checkpoint yet")
             + ". Try a lower learning rate, a longer warmup or optim.clip_norm=1"
         )

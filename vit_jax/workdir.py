@@ -1,6 +1,7 @@
 """A run's folder, which describes itself.
 
 config.json        the config, as it was given
+data.json          the classes and the sizes of the splits
 metrics.jsonl      one JSON object per line: step, split, protocol (for evaluations), figures
 checkpoints/       orbax, the whole train state
 events.out...      the same figures for TensorBoard
@@ -10,6 +11,7 @@ report/            pictures
 """
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,6 +25,7 @@ _MAY_CHANGE = (
     "checkpoint_every",
     "log_every",
     "keep_checkpoints",
+    "data.source",  # data.json guards against other data
     "data.data_dir",
     "data.manual_dir",
 )
@@ -41,6 +44,7 @@ class Workdir:
         self.weights = self.path / "weights.npz"
         self.report = self.path / "report"
         self._config = self.path / "config.json"
+        self._data = self.path / "data.json"
         self._labels = self.path / "labels.txt"
         self._metrics = self.path / "metrics.jsonl"
 
@@ -53,11 +57,15 @@ class Workdir:
                 f"{self.path} holds no run (it has no config.json): train first, or check --workdir"
             ) from None
 
-    def claim(self, config: ConfigDict) -> None:
-        """Makes the folder this config's, unless another config's run has left checkpoints there.
+    def claim(self, config: ConfigDict, data: Mapping[str, Any]) -> None:
+        """Makes the folder this run's, unless another run has left checkpoints there.
+
+        Args:
+            config: of the run.
+            data: what tells its data from other data, see `Dataset.identity`.
 
         Raises:
-            ValueError: if it has; the message names the keys that differ.
+            ValueError: if the config or the data differs; the message says in what.
         """
         new = json.loads(config.to_json())
         if self._config.exists() and self.checkpoints.exists() and any(self.checkpoints.iterdir()):
@@ -72,8 +80,26 @@ class Workdir:
                     f"{self.path} holds a run of another config ({'; '.join(changes)}): choose "
                     "another --workdir, or continue that run with its own settings"
                 )
+            self.check_data(data)
         self.path.mkdir(parents=True, exist_ok=True)
         _write(self._config, json.dumps(new, indent=2, sort_keys=True) + "\n")
+        _write(self._data, json.dumps(data, indent=2, sort_keys=True) + "\n")
+
+    def check_data(self, data: Mapping[str, Any]) -> None:
+        """Compares the data with that which the run began with.
+
+        Raises:
+            ValueError: if there are other classes, or more or fewer examples.
+        """
+        if not self._data.exists():
+            return
+        old = json.loads(self._data.read_text())
+        changes = [f"{k}: {old.get(k)} then, {v} now" for k, v in data.items() if old.get(k) != v]
+        if changes:
+            raise ValueError(
+                f"the run in {self.path} began with other data ({'; '.join(changes)}): give it "
+                "the data it had, or choose another --workdir"
+            )
 
     def read_labels(self) -> tuple[str, ...]:
         """Reads the class names."""
@@ -95,8 +121,8 @@ class Workdir:
         lines = self._metrics.read_text(encoding="utf-8").split("\n")
         return [json.loads(line) for line in lines[:-1]]
 
-    def forget_metrics(self, after: int) -> None:
-        """Drops what a continued run will write again: later steps, and the final test."""
+    def forget_metrics(self, after: float = math.inf) -> None:
+        """Drops what will be written again: the final test, and the steps after a given one."""
         kept = [m for m in self.read_metrics() if m["step"] <= after and m["split"] != "test"]
         if self._metrics.exists():
             _write(self._metrics, "".join(json.dumps(m) + "\n" for m in kept))

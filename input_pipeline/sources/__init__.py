@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from etils import epath
+
 from input_pipeline.sources import digits, image_folder
 from input_pipeline.sources.base import Shard, Source
 
@@ -18,11 +20,12 @@ def get_splits(config: Any) -> dict[str, Source]:
     Raises:
         ValueError: if it is not there or cannot be used; the message says what to do.
     """
+    kind = _kind(config.source)
     if not config.source:
         raise ValueError("no data: say --config.data.source=FOLDER, or 'digits', or 'tfds:NAME'")
-    if config.source == "digits":
+    if kind == "digits":
         return digits.splits(config)
-    if config.source.startswith("tfds:"):
+    if kind == "tfds":
         from input_pipeline.sources import (
             tfds,
         )  # takes seconds to import, and most runs need it not
@@ -31,4 +34,17 @@ def get_splits(config: Any) -> dict[str, Source]:
     return image_folder.splits(config)
 
 
-__all__ = ["Shard", "Source", "get_splits"]
+def get_absolute(source: str) -> str:
+    """Makes the path of a folder absolute; the name of another source stays as it is."""
+    if not source or _kind(source) != "folder":
+        return source
+    return str(epath.Path(source).expanduser().resolve())
+
+
+def _kind(source: str) -> str:
+    if source == "digits":
+        return "digits"
+    return "tfds" if source.startswith("tfds:") else "folder"
+
+
+__all__ = ["Shard", "Source", "get_absolute", "get_splits"]

@@ -56,8 +56,8 @@ class Source(Protocol):
     def load(self, example: Example) -> Example:
         """Does what reading one example still takes; called in parallel."""
 
-    def explain(self, error: tf.errors.OpError) -> str:
-        """Says what made reading fail, with the names of the files."""
+    def explain(self, message: str) -> str:
+        """Says what made reading fail, with the names of the files, given TensorFlow's message."""
 
 
 def example_seed(seed: int, epoch: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
@@ -132,9 +132,9 @@ class IndexedSource:
         """See `Source`."""
         return self.loader(example)
 
-    def explain(self, error: tf.errors.OpError) -> str:
+    def explain(self, message: str) -> str:
         """See `Source`."""
-        return self.explainer(error.message)
+        return self.explainer(message)
 
     def _rows(self) -> Callable[[tf.Tensor], Example]:
         tensors = {name: tf.constant(column) for name, column in self.columns.items()}

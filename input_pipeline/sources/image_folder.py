@@ -85,14 +85,14 @@ def _list_classes(folder: epath.Path) -> Tree:
 
 
 def _list_images(folder: epath.Path) -> list[str]:
-    entries = sorted(p.name for p in folder.iterdir())
+    entries = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
     found = [name for name in entries if name.lower().endswith(images.SUFFIXES)]
     if not found:
         raise ValueError(
             f"class folder {folder} holds no images ({', '.join(images.SUFFIXES)}): add some or "
             "remove the folder"
         )
-    others = [n for n in entries if n not in set(found) and not n.startswith(".")]
+    others = sorted(set(entries) - set(found))
     if others:
         _LOG.warning("%s: %d entries are not images and are left out, such as %s",
                      folder, len(others), others[0])  # fmt: skip

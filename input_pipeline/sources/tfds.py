@@ -75,9 +75,9 @@ class TfdsSource:
         """See `Source`."""
         return example
 
-    def explain(self, error: tf.errors.OpError) -> str:
+    def explain(self, message: str) -> str:
         """See `Source`."""
-        return f"{PREFIX}{self.builder.info.full_name} {self.split}: {error.message}"
+        return f"{PREFIX}{self.builder.info.full_name} {self.split}: {message}"
 
     def _read(self, split: Any, shuffle_seed: tf.Tensor | None = None) -> tf.data.Dataset:
         dataset = self.builder.as_dataset(
@@ -120,7 +120,7 @@ def splits(config: Any) -> dict[str, Source]:
         )
     try:
         builder = tfds.builder(name, data_dir=config.data_dir)
-    except tfds.core.DatasetNotFoundError as error:
+    except (tfds.core.DatasetNotFoundError, AssertionError) as error:  # the latter: no such version
         raise ValueError(
             f"data.source={config.source!r}: TFDS knows no such data set"
             + (f" in {config.data_dir}" if config.data_dir else "")
@@ -180,7 +180,7 @@ def _check_split(builder: tfds.core.DatasetBuilder, name: str, split: str) -> No
     except (ValueError, KeyError) as error:
         raise ValueError(
             f"data.{name}_split={split!r} does not fit {PREFIX}{builder.info.full_name}, which has "
-            f"{', '.join(builder.info.splits)}: {error}"
+            f"{', '.join(builder.info.splits)} ({error}); --config.data.{name}_split= leaves it out"
         ) from None
     if not size:
         raise ValueError(f"data.{name}_split={split!r} holds no examples")

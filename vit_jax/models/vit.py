@@ -400,6 +400,12 @@ class VisionTransformer(nn.Module):
         for field, allowed in choices.items():
             if getattr(self, field) not in allowed:
                 raise ValueError(f"{field}={getattr(self, field)!r} is not one of {allowed}")
+        for field in ("patch_size", "hidden_size", "num_heads", "mlp_dim"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} must be at least 1, not {getattr(self, field)}")
+        for field in ("dropout_rate", "attention_dropout_rate", "stochastic_depth_rate"):
+            if not 0 <= getattr(self, field) < 1:
+                raise ValueError(f"{field} must lie in [0, 1), not {getattr(self, field)}")
         if self.hidden_size % self.num_heads:
             raise ValueError(
                 f"hidden_size={self.hidden_size} is not divisible by num_heads={self.num_heads}"

@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
 
     config.model_name = "ViT-Ti_16"
     config.model.patch_size = 4
-    config.model.classifier = "gap"
+    config.model.classifier = "map"
     config.model.hidden_size = 96
     config.model.num_layers = 4
     config.model.num_heads = 4
@@ -36,4 +36,6 @@ def get_config() -> ConfigDict:
     config.schedule.warmup_epochs = 3.0
 
     config.eval_every = 200
+    config.best_metric = "loss"  # tells more than the accuracy of 180 validation digits
+    config.best_mode = "min"
     return config

@@ -129,7 +129,7 @@ def train_and_evaluate(
 
     Raises:
         ValueError: if something about the config, the data or the folder does not fit.
-        FloatingPointError: if the loss or its gradient is not finite.
+        FloatingPointError: if the loss, its gradient or the parameters are not finite.
     """
     exp = experiment.build(config)
     folder = Workdir(workdir)

@@ -68,7 +68,7 @@ class Workdir:
             ValueError: if the config or the data differs; the message says in what.
         """
         new = json.loads(config.to_json())
-        if self._config.exists() and self.checkpoints.exists() and any(self.checkpoints.iterdir()):
+        if self._config.exists() and self._has_checkpoint():
             old = _flatten(json.loads(self._config.read_text()))
             changes = [
                 f"{key} was {old.get(key)!r}, is now {value!r}"
@@ -84,6 +84,12 @@ class Workdir:
         self.path.mkdir(parents=True, exist_ok=True)
         _write(self._config, json.dumps(new, indent=2, sort_keys=True) + "\n")
         _write(self._data, json.dumps(data, indent=2, sort_keys=True) + "\n")
+
+    def _has_checkpoint(self) -> bool:
+        # A folder that is not named by its step alone is what a killed save left.
+        return self.checkpoints.exists() and any(
+            path.name.isdigit() for path in self.checkpoints.iterdir()
+        )
 
     def check_data(self, data: Mapping[str, Any]) -> None:
         """Compares the data with that which the run began with.

@@ -24,7 +24,7 @@ $(VENV)/.installed-%: $(BIN)/python setup.py constraints.txt
 	@touch $@
 
 demo: $(VENV)/.installed-demo
-	@echo "Training a ViT on scikit-learn's handwritten digits (about a minute) ..."
+	@echo "Training a ViT on scikit-learn's handwritten digits (one to two minutes) ..."
 	$(BIN)/python -m vit_jax.main --config=configs/digits.py --workdir=$(DEMO_DIR)
 	@echo "The results are in $(DEMO_DIR): report/*.png, metrics.jsonl, weights.npz."
 

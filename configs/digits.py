@@ -27,15 +27,16 @@ def get_config() -> ConfigDict:
     config.data.eval_pp = "grayscale_to_rgb|resize(16)|value_range(-1, 1)"
 
     config.batch_size = 64
-    config.total_epochs = 60.0
+    config.total_epochs = 100.0
     config.label_smoothing = 0.1
+    config.mixup_alpha = 0.2
     config.ema_decay = 0.99
     config.optim.learning_rate = 3e-3
     config.optim.weight_decay = 0.05
     config.optim.clip_norm = 1.0
     config.schedule.warmup_epochs = 3.0
 
-    config.eval_every = 200
+    config.eval_every = 250
     config.best_metric = "loss"  # tells more than the accuracy of 180 validation digits
     config.best_mode = "min"
     return config

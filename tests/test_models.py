@@ -6,40 +6,33 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_jax.models import get_model, list_models
-
-# Parameters with 1000 classes at 224 pixels, of the published models.
-PARAMETER_COUNTS = {
-    "ViT-Ti_16": 5_717_416,
-    "ViT-S_16": 22_050_664,
-    "ViT-S_32": 22_878_952,
-    "ViT-B_8": 86_576_872,
-    "ViT-B_16": 86_567_656,
-    "ViT-B_32": 88_224_232,
-    "ViT-L_16": 304_326_632,
-    "ViT-L_32": 306_535_400,
-    "ViT-H_14": 632_045_800,
-    "ViT-S_16-gap-norep": 22_049_896,
-    "ViT-S_32-gap-norep": 22_878_184,
-    "ViT-B_16-gap-norep": 86_566_120,
-    "ViT-B_32-gap-norep": 88_222_696,
-}
+from vit_jax.models import AUGREG_NAMES, MODELS, get_model, list_models
 
 
-def test_every_model_has_a_golden_count():
-    assert sorted(PARAMETER_COUNTS) == list_models()
+def test_the_models_are_listed_with_their_names_and_sizes():
+    models = list_models()
+    assert list(models) == sorted(models)
+    assert models["ViT-B_16"] == 86_567_656
+    assert set(models) == set(MODELS)
 
 
-@pytest.mark.parametrize("name", sorted(PARAMETER_COUNTS))
+@pytest.mark.parametrize("name", list_models())
 def test_parameter_count(name):
     model = get_model(name)
     images = jnp.zeros((1, 224, 224, 3))
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images))
-    assert sum(x.size for x in jax.tree.leaves(variables)) == PARAMETER_COUNTS[name]
+    assert sum(x.size for x in jax.tree.leaves(variables)) == list_models()[name]
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(variables))
 
 
-@pytest.mark.parametrize("name", ["ViT-L_16", "ViT-H_14"])
+def test_augreg_names():
+    names = "B_16 B_32 B_8 L_16 R26_B_32 R26_S_32 R50_L_32 R_Ti_16 S_16 S_32 Ti_16"
+    assert set(names.split()) <= set(AUGREG_NAMES)
+    assert get_model("R26_S_32") == get_model("R26+ViT-S_32")
+    assert get_model("R_Ti_16", num_classes=3).resnet_layers == ()
+
+
+@pytest.mark.parametrize("name", ["ViT-L_16", "ViT-H_14", "R50+ViT-B_16", "R50+ViT-L_32"])
 def test_published_dropout(name):
     assert get_model(name).dropout_rate == 0.1
     assert get_model("ViT-B_16").dropout_rate == 0
@@ -49,6 +42,7 @@ def test_overrides():
     model = get_model("ViT-B_16", num_classes=5, dtype="bfloat16", dropout_rate=0)
     assert (model.num_classes, model.hidden_size) == (5, 768)
     assert model.dtype == jnp.bfloat16
+    assert get_model("R+ViT-Ti_16", resnet_layers=[1, 2]).resnet_layers == (1, 2)  # from JSON
 
 
 @pytest.mark.parametrize(
@@ -61,6 +55,8 @@ def test_overrides():
         ("ViT-B_16", {"remat": 1}, "remat must be of type bool"),
         ("ViT-B_16", {"dropout_rate": "a"}, "dropout_rate must be of type float"),
         ("ViT-B_16", {"representation_size": 2.5}, "of type int or NoneType"),
+        ("ViT-B_16", {"resnet_layers": (1, 2.0)}, r"of type tuple\[int, ...\] or NoneType"),
+        ("Mixer-B_16", {"hidden_size": 8}, "no field 'hidden_size'; its fields are: num_classes"),
         ("ViT-B_16", {"dtype": "int8"}, "not one of"),
         ("ViT-B_16", {"dtype": "half-ish"}, "not one of"),
     ],
@@ -77,16 +73,31 @@ def test_importing_the_models_does_not_import_tensorflow():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("classifier", ["token", "gap", "map"])
-def test_every_parameter_receives_a_finite_gradient(classifier):
-    model = get_model(
-        "ViT-Ti_16", num_classes=3, patch_size=4, hidden_size=12, num_layers=1, num_heads=2,
-        mlp_dim=16, representation_size=8, classifier=classifier, dropout_rate=0.1,
-        attention_dropout_rate=0.1,
-    )  # fmt: skip
-    images = jax.random.normal(jax.random.key(1), (4, 8, 12, 3))
+TINY_VIT = dict(
+    patch_size=4, hidden_size=12, num_layers=1, num_heads=2, mlp_dim=16, representation_size=8,
+    dropout_rate=0.1, attention_dropout_rate=0.1,
+)  # fmt: skip
+TINY_MIXER = dict(patch_size=4, num_blocks=1, hidden_dim=12, tokens_mlp_dim=8, channels_mlp_dim=16)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("ViT-Ti_16", dict(TINY_VIT, classifier="token")),
+        ("ViT-Ti_16", dict(TINY_VIT, classifier="gap")),
+        ("ViT-Ti_16", dict(TINY_VIT, classifier="map")),
+        ("R26+ViT-S_32", dict(TINY_VIT, patch_size=1, resnet_layers=(1, 2))),
+        ("Mixer-B_16", TINY_MIXER),
+    ],
+)
+def test_every_parameter_receives_a_finite_gradient(name, overrides):
+    model = get_model(name, num_classes=3, **overrides)
+    images = jax.random.normal(jax.random.key(1), (4, 16, 24, 3))
     params = jax.jit(model.init)(jax.random.key(0), images)["params"]
     params["head"]["kernel"] = jnp.ones_like(params["head"]["kernel"]).at[0].set(-1.0)
+    for stage in (k for k in params if k.startswith("block")):
+        for unit in params[stage].values():
+            unit["gn3"]["scale"] = jnp.ones_like(unit["gn3"]["scale"])  # it begins at 0
 
     def loss(params):
         rngs = {"dropout": jax.random.key(2)}
@@ -98,3 +109,54 @@ def test_every_parameter_receives_a_finite_gradient(classifier):
         assert np.isfinite(grad).all(), name
         # The key's bias adds the same to every logit of a softmax, so its gradient is 0.
         assert "key" in name or np.abs(grad).max() > 0, name
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "size"),
+    [
+        ("ViT-B_32", {}, 384),
+        ("ViT-S_16-gap-norep", {}, 160),
+        ("R+ViT-Ti_16", {}, 224),
+        ("R50+ViT-B_16", {}, 256),
+        ("Mixer-B_16", {}, 224),
+        ("ViT-H_14", {"position_embedding": "none"}, 224),
+    ],
+)
+def test_the_image_size_of_given_parameters(name, overrides, size):
+    model = get_model(name, **overrides)
+    images = jnp.zeros((1, size, size, 3))
+    params = jax.eval_shape(lambda: model.init(jax.random.key(0), images))["params"]
+    assert model.image_size(params) == (size, size)
+
+
+@pytest.mark.parametrize(("name", "side"), [("ViT-B_32", 32), ("Mixer-B_32", 32)])
+def test_the_image_size_of_parameters_for_no_square(name, side):
+    model = get_model(name)
+    images = jnp.zeros((1, 4 * side, 7 * side, 3))
+    params = jax.eval_shape(lambda: model.init(jax.random.key(0), images))["params"]
+    with pytest.raises(ValueError, match="28 patches, which do not make a square"):
+        model.image_size(params)
+
+
+@pytest.mark.parametrize("name", ["R26+ViT-S_32", "Mixer-B_32"])
+def test_images_that_cannot_be_cut_into_patches(name):
+    with pytest.raises(ValueError, match="images of 32 x 40 pixels cannot be cut into patches"):
+        jax.eval_shape(get_model(name).init, jax.random.key(0), jnp.zeros((1, 32, 40, 3)))
+
+
+def test_hybrids_check_their_resnet():
+    images = jnp.zeros((1, 32, 32, 3))
+    for overrides, message in [
+        ({"resnet_layers": (1, 0)}, "resnet_layers must be positive"),
+        ({"resnet_width_factor": 0.7}, "44 channels, which must be a multiple of 32"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            get_model("R26+ViT-S_32", **overrides).init(jax.random.key(0), images)
+
+
+def test_a_mixer_takes_only_as_many_patches_as_it_mixes():
+    model = get_model("Mixer-B_16", num_classes=3, **TINY_MIXER)
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 16, 24, 3)))
+    assert model.apply(variables, jnp.zeros((1, 24, 16, 3))).shape == (1, 3)
+    with pytest.raises(ValueError, match="mix 24 patches, but this image size makes 16"):
+        model.apply(variables, jnp.zeros((1, 16, 16, 3)))

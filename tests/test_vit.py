@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import traverse_util
+import scipy.ndimage
 
-from checkpoints import layers
+from checkpoints import layers, npz
 from vit_jax import ops
 from vit_jax.models import get_model
 
@@ -36,28 +36,43 @@ def images():
     return jax.random.uniform(jax.random.key(3), (2, 8, 12, 3), minval=-1, maxval=1)
 
 
-@pytest.mark.parametrize(
-    ("file", "overrides"),
-    [
-        ("vit_small_cfg.npz", {}),
-        ("vit_gap_rep_cfg.npz", {"classifier": "gap", "representation_size": 20}),
-    ],
-)
+SMALL = dict(num_classes=7, patch_size=8, hidden_size=48, num_heads=3, num_layers=2, mlp_dim=96)
+GOLDEN_MODELS = {
+    "vit_small_cfg": ("ViT-B_16", SMALL),
+    "vit_gap_rep_cfg": ("ViT-B_16", dict(SMALL, classifier="gap", representation_size=20)),
+    "hybrid_small_cfg": (
+        "R50+ViT-B_16",
+        dict(SMALL, patch_size=1, resnet_layers=(1, 2), resnet_width_factor=0.5),
+    ),
+    "mixer_small_cfg": (
+        "Mixer-B_16",
+        dict(
+            num_classes=7, patch_size=8, num_blocks=2, hidden_dim=40, tokens_mlp_dim=24,
+            channels_mlp_dim=80,
+        ),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("file", GOLDEN_MODELS)
 @pytest.mark.parametrize("scan", [False, True])
-def test_golden_output(file, overrides, scan):
-    golden = np.load(GOLDEN / file)
-    flat = {k.removeprefix("params/"): golden[k] for k in golden if k.startswith("params/")}
-    params = traverse_util.unflatten_dict(flat, sep="/")
-    model = get_model(
-        "ViT-B_16", num_classes=7, patch_size=8, hidden_size=48, num_heads=3, num_layers=2,
-        mlp_dim=96, scan=scan, **overrides,
-    )  # fmt: skip
+def test_golden_output(file, scan, tmp_path):
+    name, fields = GOLDEN_MODELS[file]
+    if scan and name.startswith("Mixer"):
+        pytest.skip("the Mixer has no scan")
+    with np.load(GOLDEN / f"{file}.npz") as golden:
+        images, expected = golden["input"], golden["output"]
+        params = {k.removeprefix("params/"): golden[k] for k in golden if k.startswith("params/")}
+    np.savez(tmp_path / "weights.npz", **params)
+    params = npz.load(tmp_path / "weights.npz")
+
+    model = get_model(name, **fields, **({"scan": True} if scan else {}))
     params = layers.stack(params) if scan else params
-    out = apply(model, {"params": params}, golden["input"])
-    np.testing.assert_allclose(out, golden["output"], atol=1e-6)  # measured 2e-7
+    out = apply(model, {"params": params}, images)
+    np.testing.assert_allclose(out, expected, atol=2e-6)  # measured 3e-7
 
     # The names and shapes are the model's own, so nothing was passed over.
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), golden["input"]))["params"]
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images))["params"]
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, shapes)
 
 
@@ -265,3 +280,17 @@ def test_initial_values(images):
     np.testing.assert_allclose(query.std(), np.sqrt(2 / (256 + 256)), rtol=0.05)
     bias = big["encoderblock_0"]["MlpBlock_3"]["Dense_1"]["bias"]
     np.testing.assert_allclose(bias.std(), 1e-6, rtol=0.2)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [((4, 4), (8, 8)), ((14, 14), (24, 24)), ((7, 5), (3, 9)), ((6, 4), (6, 4)), ((1, 3), (2, 1))],
+)
+def test_position_embeddings_are_resized_with_aligned_corners(old, new):
+    table = np.random.default_rng(0).normal(size=(1, old[0] * old[1], 5)).astype(np.float32)
+    resized = ops.resize_position_embedding(table, old, new)
+    zoom = (new[0] / old[0], new[1] / old[1], 1)
+    expected = scipy.ndimage.zoom(table.reshape(*old, 5).astype(np.float64), zoom, order=1)
+    np.testing.assert_allclose(resized, expected.reshape(1, -1, 5), atol=1e-6)
+    if old == new:
+        np.testing.assert_array_equal(resized, table)

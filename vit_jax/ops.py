@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def sincos2d_position_embedding(height: int, width: int, hidden_size: int) -> jax.Array:
@@ -33,6 +34,38 @@ def sincos2d_position_embedding(height: int, width: int, hidden_size: int) -> ja
     x = x.reshape(-1, 1) * frequencies
     y = y.reshape(-1, 1) * frequencies
     return jnp.concatenate([jnp.sin(x), jnp.cos(x), jnp.sin(y), jnp.cos(y)], axis=1)[None]
+
+
+def resize_position_embedding(
+    table: jax.Array, old_grid: tuple[int, int], new_grid: tuple[int, int]
+) -> jax.Array:
+    """Interpolates position embeddings from one grid to another.
+
+    Bilinear with aligned corners: the corners of both grids coincide, as
+    `scipy.ndimage.zoom(order=1)` has it and the published fine-tunings used it.
+
+    Args:
+        table: (1, h * w, d), row-major.
+        old_grid: (h, w).
+        new_grid: (h', w').
+
+    Returns:
+        (1, h' * w', d) float32.
+    """
+
+    def weights(old: int, new: int) -> np.ndarray:
+        position = np.linspace(0, old - 1, new)[:, None]  # in float64
+        return np.maximum(0, 1 - np.abs(position - np.arange(old))).astype(np.float32)
+
+    (h, w), (new_h, new_w) = old_grid, new_grid
+    table = jnp.einsum(
+        "ya,xb,abd->yxd",
+        weights(h, new_h),
+        weights(w, new_w),
+        jnp.asarray(table, jnp.float32).reshape(h, w, -1),
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    return table.reshape(1, new_h * new_w, -1)
 
 
 def stochastic_depth(x: jax.Array, rate: float | jax.Array, key: jax.Array) -> jax.Array:

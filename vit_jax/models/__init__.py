@@ -3,32 +3,46 @@
 import dataclasses
 import difflib
 import typing
+from types import UnionType
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vit_jax.models import vit
+from vit_jax.models import mixer, vit
 
 MODELS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
-    name: (vit.VisionTransformer, fields) for name, fields in vit.VARIANTS.items()
+    **{name: (vit.VisionTransformer, fields) for name, fields in vit.VARIANTS.items()},
+    **{name: (mixer.MlpMixer, fields) for name, fields in mixer.VARIANTS.items()},
+}
+
+_PARAMETER_COUNTS = vit.PARAMETER_COUNTS | mixer.PARAMETER_COUNTS
+
+# How the files of Steiner et al., "How to train your ViT?" (TMLR 2022) begin: "R26_S_32" and so on.
+AUGREG_NAMES = {
+    name.replace("ViT-", "").replace("+", "_"): name
+    for name in vit.VARIANTS
+    if not name.endswith("-gap-norep")
 }
 
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-def list_models() -> list[str]:
-    """Names of all models, sorted."""
-    return sorted(MODELS)
+def list_models() -> dict[str, int]:
+    """Names of all models, sorted, with their numbers of parameters.
+
+    Image classifiers are counted with 1000 classes at 224 pixels.
+    """
+    return {name: _PARAMETER_COUNTS[name] for name in sorted(MODELS)}
 
 
 def get_model(name: str, **overrides: Any) -> nn.Module:
     """Makes a model by its published name.
 
     Args:
-        name: one of `list_models()`.
+        name: one of `list_models()`, or an AugReg short name such as "R26_S_32".
         **overrides: fields of the model's module that differ from the published variant;
-            `dtype` may be a string.
+            `dtype` may be a string, and lists stand for tuples.
 
     Returns:
         A flax module: `model.apply(variables, images, train=False) -> out`.
@@ -36,12 +50,14 @@ def get_model(name: str, **overrides: Any) -> nn.Module:
     Raises:
         ValueError: for an unknown name or field, or a value of the wrong type.
     """
+    name = AUGREG_NAMES.get(name, name)
     if name not in MODELS:
         close = difflib.get_close_matches(name, MODELS, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ValueError(f"unknown model {name!r}; {hint}there are: {', '.join(list_models())}")
     module, fields = MODELS[name]
     types = _field_types(module)
+    overrides = {k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()}
     for field, value in overrides.items():
         if field not in types:
             raise ValueError(
@@ -63,15 +79,17 @@ def _field_types(module: type[nn.Module]) -> dict[str, Any]:
 
 
 def _check_type(model: str, field: str, value: Any, expected: Any) -> None:
-    allowed = typing.get_args(expected) or (expected,)
+    allowed = typing.get_args(expected) if typing.get_origin(expected) is UnionType else (expected,)
     if isinstance(value, bool):
         fits = bool in allowed
     elif isinstance(value, int) and float in allowed:
         fits = True
+    elif isinstance(value, tuple):  # the only tuples there are: of whole numbers
+        fits = tuple[int, ...] in allowed and all(type(v) is int for v in value)
     else:
-        fits = isinstance(value, tuple(allowed))
+        fits = isinstance(value, tuple(t for t in allowed if isinstance(t, type)))
     if not fits:
-        names = " or ".join(getattr(t, "__name__", str(t)) for t in allowed)
+        names = " or ".join(t.__name__ if type(t) is type else str(t) for t in allowed)
         raise ValueError(f"model {model!r}: {field} must be of type {names}, not {value!r}")
 
 

@@ -1,4 +1,4 @@
-"""Vision Transformer.
+"""Vision Transformer, also with a ResNet in front (hybrid).
 
 Source: Dosovitskiy et al., "An Image is Worth 16x16 Words" (ICLR 2021), and the published code
 and weights of google-research/vision_transformer. Extensions: sincos2d positions, global average
@@ -10,6 +10,8 @@ unrolled model *are* the entries of such a file: the numbers in `LayerNorm_0`,
 `MultiHeadDotProductAttention_1`, `LayerNorm_2`, `MlpBlock_3` are part of that format.
 """
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -17,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from vit_jax import ops
+from vit_jax.models import resnet
 
 SIZES = {
     "Ti": dict(hidden_size=192, mlp_dim=768, num_heads=3, num_layers=12),
@@ -40,6 +43,32 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "ViT-S_32-gap-norep": dict(SIZES["S"], patch_size=32, classifier="gap"),
     "ViT-B_16-gap-norep": dict(SIZES["B"], patch_size=16, classifier="gap"),
     "ViT-B_32-gap-norep": dict(SIZES["B"], patch_size=32, classifier="gap"),
+    "R+ViT-Ti_16": dict(SIZES["Ti"], patch_size=8, resnet_layers=()),
+    "R26+ViT-S_32": dict(SIZES["S"], patch_size=1, resnet_layers=(2, 2, 2, 2)),
+    "R26+ViT-B_32": dict(SIZES["B"], patch_size=1, resnet_layers=(2, 2, 2, 2)),
+    "R50+ViT-B_16": dict(SIZES["B"], patch_size=1, resnet_layers=(3, 4, 9), dropout_rate=0.1),
+    "R50+ViT-L_32": dict(SIZES["L"], patch_size=1, resnet_layers=(3, 4, 6, 3), dropout_rate=0.1),
+}
+
+PARAMETER_COUNTS = {
+    "ViT-Ti_16": 5_717_416,
+    "ViT-S_16": 22_050_664,
+    "ViT-S_32": 22_878_952,
+    "ViT-B_8": 86_576_872,
+    "ViT-B_16": 86_567_656,
+    "ViT-B_32": 88_224_232,
+    "ViT-L_16": 304_326_632,
+    "ViT-L_32": 306_535_400,
+    "ViT-H_14": 632_045_800,
+    "ViT-S_16-gap-norep": 22_049_896,
+    "ViT-S_32-gap-norep": 22_878_184,
+    "ViT-B_16-gap-norep": 86_566_120,
+    "ViT-B_32-gap-norep": 88_222_696,
+    "R+ViT-Ti_16": 6_337_704,
+    "R26+ViT-S_32": 36_431_912,
+    "R26+ViT-B_32": 101_383_976,
+    "R50+ViT-B_16": 98_659_112,
+    "R50+ViT-L_32": 328_994_856,
 }
 
 CLASSIFIERS = ("token", "gap", "map", "unpooled", "token_unpooled")
@@ -55,7 +84,8 @@ class MultiHeadAttention(nn.Module):
 
     `implementation` is handed to `jax.nn.dot_product_attention`: None or "xla" anywhere, "cudnn"
     for fp16 or bf16 on an NVIDIA GPU. The softmax is computed in float32. Attention dropout, which
-    that function lacks, takes flax's XLA implementation while training.
+    that function lacks, takes flax's XLA implementation while training. The weights, which that
+    function does not return, are computed besides for whoever captures "intermediates".
     """
 
     num_heads: int
@@ -78,6 +108,10 @@ class MultiHeadAttention(nn.Module):
             project("key", keys_values),
             project("value", keys_values),
         )
+        if self.is_mutable_collection("intermediates"):
+            self.sow("intermediates", "attention", nn.dot_product_attention_weights(
+                q.astype(jnp.float32), k.astype(jnp.float32)
+            ))  # fmt: skip
         if self.attention_dropout_rate and not self.deterministic:
             x = nn.dot_product_attention(
                 q,
@@ -190,7 +224,8 @@ class AddPositionEmbedding(nn.Module):
             if stored != (1, n, d):
                 raise ValueError(
                     f"the position embeddings have shape {stored}, but this image size makes "
-                    f"{(1, n, d)}: feed images of the size the weights were made for"
+                    f"{(1, n, d)}: feed images of the size the weights were made for, or resize "
+                    "them with vit_jax.pretrained.adapt"
                 )
         init = nn.initializers.normal(stddev=0.02)
         table = self.param("pos_embedding", init, (1, n, d), jnp.float32)
@@ -240,7 +275,7 @@ class Encoder(nn.Module):
         if self.scan:
             scanned = nn.scan(
                 block_class,
-                variable_axes={"params": 0},
+                variable_axes={"params": 0, "intermediates": 0},
                 split_rngs={"params": True, "dropout": True},
                 length=self.num_layers,
             )
@@ -293,6 +328,9 @@ class VisionTransformer(nn.Module):
             every patch.
         representation_size: width of a tanh layer before the head, or None.
         position_embedding: "learned", "sincos2d" or "none".
+        resnet_layers: units of each stage of a ResNet whose features are cut into patches in place
+            of the image; () is its root alone, None no ResNet.
+        resnet_width_factor: width of that ResNet; 1 is 64 channels after the root.
         head_bias_init: constant initial bias of the head (-6.9 suits a sigmoid loss on ImageNet).
         attention_implementation: None, "xla" or "cudnn", see `MultiHeadAttention`.
         remat: recompute each block in the backward pass instead of storing its activations.
@@ -313,6 +351,8 @@ class VisionTransformer(nn.Module):
     classifier: str = "token"
     representation_size: int | None = None
     position_embedding: str = "learned"
+    resnet_layers: tuple[int, ...] | None = None
+    resnet_width_factor: float = 1.0
     head_bias_init: float = 0.0
     attention_implementation: str | None = None
     remat: bool = False
@@ -324,7 +364,7 @@ class VisionTransformer(nn.Module):
         """Classifies images.
 
         Args:
-            images: (b, h, w, 3) float32 in [-1, 1]; h and w divisible by the patch size.
+            images: (b, h, w, 3) float32 in [-1, 1]; h and w divisible by `stride`.
             train: whether dropout and stochastic depth are active; then `rngs` needs "dropout".
 
         Returns:
@@ -335,13 +375,16 @@ class VisionTransformer(nn.Module):
             ValueError: if a field's value or the image size does not fit.
         """
         self._validate(images)
-        b, h, w, _ = images.shape
-        p = self.patch_size
+        x = images
+        if self.resnet_layers is not None:
+            x = resnet.apply_resnet(x, self.resnet_layers, self._resnet_width, self.dtype)
 
+        p = self.patch_size
         x = nn.Conv(
             self.hidden_size, (p, p), strides=(p, p), padding="VALID", dtype=self.dtype,
             name="embedding",
-        )(images)  # fmt: skip
+        )(x)  # fmt: skip
+        b, *grid, _ = x.shape
         x = x.reshape(b, -1, self.hidden_size)
 
         if self.classifier in ("token", "token_unpooled"):
@@ -352,7 +395,7 @@ class VisionTransformer(nn.Module):
             num_layers=self.num_layers,
             num_heads=self.num_heads,
             mlp_dim=self.mlp_dim,
-            grid=(h // p, w // p),
+            grid=tuple(grid),
             position_embedding=self.position_embedding,
             dropout_rate=self.dropout_rate,
             attention_dropout_rate=self.attention_dropout_rate,
@@ -391,6 +434,73 @@ class VisionTransformer(nn.Module):
             )(x)
         return x
 
+    @property
+    def stride(self) -> int:
+        """Pixels per token, along either axis."""
+        if self.resnet_layers is None:
+            return self.patch_size
+        return self.patch_size * resnet.total_stride(self.resnet_layers)
+
+    @property
+    def _resnet_width(self) -> int:
+        return int(resnet.ROOT_WIDTH * self.resnet_width_factor)
+
+    def image_size(self, params: Mapping[str, Any]) -> tuple[int, int]:
+        """Height and width of the square images that parameters were made for.
+
+        Without learned positions any size will do, and one near 224 is returned.
+
+        Raises:
+            ValueError: if the position embeddings are those of no square.
+        """
+        if self.position_embedding != "learned":
+            return (max(round(224 / self.stride), 1) * self.stride,) * 2
+        count = params["Transformer"]["posembed_input"]["pos_embedding"].shape[1]
+        count -= "cls" in params
+        side = math.isqrt(count)
+        if side**2 != count:
+            raise ValueError(
+                f"the position embeddings are those of {count} patches, which do not make a "
+                "square: say the size of the images"
+            )
+        return (side * self.stride,) * 2
+
+    def torch_names(self) -> dict[str, str]:
+        """Returns timm's names of the submodules and of the parameters outside of them.
+
+        `[i]` marks part i of a tensor that timm keeps fused; see `checkpoints.torch`.
+        """
+        names = {
+            "cls": "cls_token",
+            "Transformer/posembed_input/pos_embedding": "pos_embed",
+            "embedding": "patch_embed.proj",
+            "Transformer/encoder_norm": "norm",
+            "MAPHead_0/probe": "attn_pool.latent",
+            "MAPHead_0/MultiHeadDotProductAttention_0/query": "attn_pool.q",
+            "MAPHead_0/MultiHeadDotProductAttention_0/key": "attn_pool.kv[0]",
+            "MAPHead_0/MultiHeadDotProductAttention_0/value": "attn_pool.kv[1]",
+            "MAPHead_0/MultiHeadDotProductAttention_0/out": "attn_pool.proj",
+            "MAPHead_0/LayerNorm_0": "attn_pool.norm",
+            "MAPHead_0/MlpBlock_0/Dense_0": "attn_pool.mlp.fc1",
+            "MAPHead_0/MlpBlock_0/Dense_1": "attn_pool.mlp.fc2",
+            "head": "head",
+        }
+        for i in range(self.num_layers):
+            for ours, theirs in {
+                "LayerNorm_0": "norm1",
+                "MultiHeadDotProductAttention_1/query": "attn.qkv[0]",
+                "MultiHeadDotProductAttention_1/key": "attn.qkv[1]",
+                "MultiHeadDotProductAttention_1/value": "attn.qkv[2]",
+                "MultiHeadDotProductAttention_1/out": "attn.proj",
+                "LayerNorm_2": "norm2",
+                "MlpBlock_3/Dense_0": "mlp.fc1",
+                "MlpBlock_3/Dense_1": "mlp.fc2",
+            }.items():
+                names[f"Transformer/encoderblock_{i}/{ours}"] = f"blocks.{i}.{theirs}"
+        if self.resnet_layers is not None:
+            names |= resnet.torch_names(self.resnet_layers, "patch_embed.backbone.")
+        return names
+
     def _validate(self, images: jax.Array) -> None:
         choices = {
             "classifier": CLASSIFIERS,
@@ -410,11 +520,19 @@ class VisionTransformer(nn.Module):
             raise ValueError(
                 f"hidden_size={self.hidden_size} is not divisible by num_heads={self.num_heads}"
             )
+        if self.resnet_layers is not None:
+            if any(units < 1 for units in self.resnet_layers):
+                raise ValueError(f"resnet_layers must be positive, not {self.resnet_layers}")
+            if self._resnet_width < 32 or self._resnet_width % 32:
+                raise ValueError(
+                    f"resnet_width_factor={self.resnet_width_factor} makes {self._resnet_width} "
+                    "channels, which must be a multiple of 32"
+                )
         if images.ndim != 4:
             raise ValueError(f"images must have shape (b, h, w, c), not {images.shape}")
         h, w = images.shape[1:3]
-        if h % self.patch_size or w % self.patch_size or not h or not w:
+        if h % self.stride or w % self.stride or not h or not w:
             raise ValueError(
-                f"images of {h} x {w} pixels cannot be cut into patches of {self.patch_size} x "
-                f"{self.patch_size}: choose a height and width divisible by the patch size"
+                f"images of {h} x {w} pixels cannot be cut into patches of {self.stride} x "
+                f"{self.stride}: choose a height and width divisible by the patch size"
             )

@@ -6,11 +6,12 @@ import zipfile
 from collections.abc import Mapping
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from etils import epath
 from flax import traverse_util
 
-from checkpoints import layers
+from checkpoints import files, tree
 
 # Upstream's linen modules number an encoder block's parts by class, the files by position.
 _LINEN_TO_PUBLISHED = {
@@ -18,6 +19,7 @@ _LINEN_TO_PUBLISHED = {
     "MultiHeadDotProductAttention_0": "MultiHeadDotProductAttention_1",
     "MlpBlock_0": "MlpBlock_3",
 }
+_GROUP_NORM = re.compile(r"(^|/)gn(\d+|_root|_proj)/(scale|bias)$")
 _BLOCK_PART = re.compile(r"(.*/encoderblock_\d+)/([^/]+)(/.*)")
 
 
@@ -28,7 +30,7 @@ def save(path: str | os.PathLike[str], params: Mapping[str, Any]) -> None:
         path: ends in .npz.
         params: nested dict of arrays; stacked encoder blocks are written unstacked.
     """
-    flat = traverse_util.flatten_dict(layers.unstack(params), sep="/")
+    flat = traverse_util.flatten_dict(tree.unstack(params), sep="/")
     path = epath.Path(path)
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
@@ -40,51 +42,43 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads parameters; never unpickles.
 
     Args:
-        path: a .npz file with published or with linen numbering.
+        path: a .npz file with published or with linen numbering, local or at any address that
+            `files.fetch` takes.
 
     Returns:
-        Nested dict of numpy arrays with published names.
+        Nested dict of numpy arrays with published names. Values are those of the file; bfloat16
+        is widened to float32, and the leading 1-dims of group norms are taken away.
 
     Raises:
-        ValueError: if the file is missing or is not such a file.
+        ValueError: if the file is missing, out of reach, or not such a file.
     """
+    flat = {_published(name): array for name, array in read(path).items()}
+    return traverse_util.unflatten_dict(
+        {name: _usual(name, array) for name, array in flat.items()}, sep="/"
+    )
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Reads the arrays of a .npz file by their names in the file; see `load` for the errors."""
+    found = files.fetch(path)
     try:
-        with epath.Path(path).open("rb") as data, np.load(data, allow_pickle=False) as file:
-            flat = {_published(name): file[name] for name in file.files}
-    except FileNotFoundError:
-        raise ValueError(f"there is no file {os.fspath(path)}") from None
+        with found.open("rb") as data, np.load(data, allow_pickle=False) as file:
+            return {name: _named_type(file[name]) for name in file.files}
     except (ValueError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"{os.fspath(path)} is not a readable .npz of arrays: {error}") from None
-    return traverse_util.unflatten_dict(flat, sep="/")
 
 
-def check(params: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Compares parameters with those that a model has.
+def _named_type(array: np.ndarray) -> np.ndarray:
+    """Gives bfloat16, which numpy stores as two raw bytes, its type back."""
+    return array.view(ml_dtypes.bfloat16) if array.dtype == np.dtype("V2") else array
 
-    Args:
-        params: nested dict of arrays.
-        expected: nested dict of arrays or of their shapes.
 
-    Raises:
-        ValueError: with what is missing, what is extra and what has another shape, each sorted.
-    """
-    have = {k: tuple(v.shape) for k, v in traverse_util.flatten_dict(params, sep="/").items()}
-    want = {k: tuple(v.shape) for k, v in traverse_util.flatten_dict(expected, sep="/").items()}
-    shapes = [
-        f"{name} {have[name]} in place of {want[name]}"
-        for name in sorted(set(have) & set(want))
-        if have[name] != want[name]
-    ]
-    problems = {
-        "missing": sorted(set(want) - set(have)),
-        "extra": sorted(set(have) - set(want)),
-        "of another shape": shapes,
-    }
-    if any(problems.values()):
-        lists = "; ".join(
-            f"{what}: {', '.join(names)}" for what, names in problems.items() if names
-        )
-        raise ValueError(f"the weights do not fit the model ({lists})")
+def _usual(name: str, array: np.ndarray) -> np.ndarray:
+    if array.dtype == ml_dtypes.bfloat16:
+        array = array.astype(np.float32)
+    if _GROUP_NORM.search(name) and array.size == array.shape[-1]:
+        array = array.reshape(-1)
+    return array
 
 
 def _published(name: str) -> str:

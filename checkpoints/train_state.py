@@ -4,6 +4,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
@@ -79,6 +81,12 @@ class Checkpointer:
             The state.
         """
         return self._manager.restore(step, args=ocp.args.StandardRestore(abstract_state))
+
+    def restore_as_saved(self, step: int) -> dict[str, Any]:
+        """Reads a state without knowing its shape: a tree of numpy arrays."""
+        saved = self._manager.item_metadata(step)
+        abstract = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), saved)
+        return self.restore(step, abstract)
 
     def wait(self) -> None:
         """Waits until what was saved is on disk; raises if that failed."""

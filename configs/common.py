@@ -18,6 +18,13 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict()
     config.dtype = "float32"  # compute type: float32, bfloat16 or float16
 
+    # Weights to begin with: a .npz, .safetensors or .pth file, a run's folder, gs://, https:// or
+    # hf://OWNER/REPOSITORY; or a name that is looked up in pretrained_dir, see pretrained.find.
+    config.pretrained = ""
+    config.pretrained_dir = ""
+    config.pretrained_size = ()  # (h, w) of its images, where no run and no square tells
+    config.dont_load = ""  # regular expression; parameters that are initialised all the same
+
     config.data = ConfigDict()
     config.data.source = ""  # a folder, "digits", or "tfds:NAME"
     config.data.train_pp = "decode|inception_crop(224)|flip_lr|value_range(-1, 1)"
@@ -34,7 +41,7 @@ def get_config() -> ConfigDict:
 
     config.batch_size = 512  # over all devices
     config.accum_steps = 1  # micro-batches per step
-    config.total_steps = placeholder(int)  # wins over total_epochs
+    config.total_steps = placeholder(int)  # wins over total_epochs; 0 only evaluates
     config.total_epochs = placeholder(float)
 
     config.loss = "softmax_xent"  # a function of vit_jax.losses

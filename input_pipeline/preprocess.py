@@ -98,6 +98,23 @@ def reads_files(spec: str) -> bool:
     return parse(spec)[0][0] == "decode"
 
 
+def output_shape(spec: str) -> tuple[int, int, int]:
+    """(h, w, c) of the images that a preprocessing string for evaluation makes.
+
+    Raises:
+        ValueError: see `build`; also if images of different sizes come out.
+    """
+    if reads_files(spec):
+        _, _, spec = spec.partition("|")
+    function = tf.function(build(spec, train=False)).get_concrete_function(
+        tf.TensorSpec((None, None, 3), tf.uint8), tf.TensorSpec((2,), tf.int32)
+    )
+    shape = function.structured_outputs.shape
+    if not shape.is_fully_defined():
+        raise ValueError(f"preprocessing {spec!r} leaves images of different sizes; add resize")
+    return tuple(shape)
+
+
 def parse(spec: str) -> list[tuple[str, Apply]]:
     """Splits a preprocessing string into (name, op); see `build` for the errors."""
     return [_parse_op(text.strip(), spec) for text in spec.split("|")]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from checkpoints import layers, npz
+from checkpoints import npz, tree
 from checkpoints.train_state import Checkpointer
 from vit_jax.models import get_model
 
@@ -44,7 +44,7 @@ def test_npz_has_the_published_names_and_comes_back(tmp_path, params):
 
 
 def test_npz_of_a_scanned_model_is_written_unstacked(tmp_path, params):
-    npz.save(tmp_path / "a.npz", layers.stack(params))
+    npz.save(tmp_path / "a.npz", tree.stack(params))
     assert_equal(npz.load(tmp_path / "a.npz"), params)
 
 
@@ -73,14 +73,14 @@ def test_npz_files_that_are_none(tmp_path):
 
 
 def test_weights_that_do_not_fit_are_listed(params):
-    npz.check(params, jax.eval_shape(lambda: params))
+    tree.check(params, jax.eval_shape(lambda: params))
     other = {**params, "head": {"kernel": jnp.zeros((16, 5)), "scale": jnp.zeros(3)}}
     lists = (
         "missing: head/bias; extra: head/scale; "
         "of another shape: head/kernel (16, 5) in place of (16, 3)"
     )
     with pytest.raises(ValueError, match=re.escape(lists)):
-        npz.check(other, params)
+        tree.check(other, params)
 
 
 def state(value):

@@ -27,7 +27,7 @@ def test_parameter_count(name):
 
 def test_augreg_names():
     names = "B_16 B_32 B_8 L_16 R26_B_32 R26_S_32 R50_L_32 R_Ti_16 S_16 S_32 Ti_16"
-    assert set(names.split()) <= set(AUGREG_NAMES)
+    assert set(names.split()) == set(AUGREG_NAMES)
     assert get_model("R26_S_32") == get_model("R26+ViT-S_32")
     assert get_model("R_Ti_16", num_classes=3).resnet_layers == ()
 

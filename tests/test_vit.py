@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from checkpoints import layers, npz
+from checkpoints import npz, tree
 from vit_jax import ops
 from vit_jax.models import get_model
 
@@ -67,7 +67,7 @@ def test_golden_output(file, scan, tmp_path):
     params = npz.load(tmp_path / "weights.npz")
 
     model = get_model(name, **fields, **({"scan": True} if scan else {}))
-    params = layers.stack(params) if scan else params
+    params = tree.stack(params) if scan else params
     out = apply(model, {"params": params}, images)
     np.testing.assert_allclose(out, expected, atol=2e-6)  # measured 3e-7
 
@@ -142,7 +142,7 @@ def test_sincos2d_leaves_the_class_token_alone(images):
 def test_scan_and_remat_change_nothing(images, overrides):
     variables = init(tiny(), images)
     other = tiny(**overrides)
-    stack = layers.stack if other.scan else lambda params: params
+    stack = tree.stack if other.scan else lambda params: params
 
     def value(model, params):
         return jnp.sum(apply(model, {"params": params}, images) ** 2)
@@ -162,12 +162,12 @@ def test_stack_and_unstack_are_inverse(images):
     block = init(tiny(num_layers=1), images)["params"]["Transformer"]["encoderblock_0"]
     blocks = {f"encoderblock_{i}": jax.tree.map(lambda x, i=i: x + i, block) for i in range(11)}
     params = {"Transformer": blocks, "cls": jnp.zeros(3)}
-    stacked = layers.stack(params)
+    stacked = tree.stack(params)
     assert [name for name in stacked["Transformer"] if "block" in name] == ["encoderblock"]
-    again = layers.unstack(stacked)
+    again = tree.unstack(stacked)
     assert jax.tree.structure(again) == jax.tree.structure(params)
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), again, params))
-    assert jax.tree.structure(layers.unstack(params)) == jax.tree.structure(params)
+    assert jax.tree.structure(tree.unstack(params)) == jax.tree.structure(params)
 
 
 def test_scan_initialises_each_layer_differently(images):

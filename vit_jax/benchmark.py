@@ -1,9 +1,7 @@
 """Times a model on this machine: python -m vit_jax.benchmark [inference] [train] [--model=NAME]."""
 
 import json
-import platform
 import statistics
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import optax
 from absl import flags
 
 from vit_jax import cli
+from vit_jax.inference_time import describe_machine, measure
 from vit_jax.losses import softmax_xent
 from vit_jax.models import get_model
 
@@ -31,8 +30,7 @@ def main(argv: Sequence[str]) -> int:
     for suite in suites:
         if suite not in _SUITES:
             raise ValueError(f"unknown suite {suite!r}; there are: {', '.join(_SUITES)}")
-    device = jax.devices()[0]
-    where = f"{device.device_kind}, {platform.platform()}, jax {jax.__version__}"
+    where = describe_machine()
     print(f"{_MODEL.value}, batch {_BATCH.value}, {_SIZE.value} pixels, {_DTYPE.value}; {where}")
     print(f"{'suite':10}{'compile s':>12}{'median ms':>12}{'least ms':>12}{'images/s':>12}")
     results = []
@@ -51,16 +49,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _time(step: Any, state: Any) -> dict[str, float]:
-    """Times a jitted function that maps a state to the next one."""
-    start = time.perf_counter()
-    compiled = step.lower(state).compile()
-    compile_s = time.perf_counter() - start
-    state = jax.block_until_ready(compiled(state))
-    seconds = []
-    for _ in range(_STEPS.value):
-        start = time.perf_counter()
-        state = jax.block_until_ready(compiled(state))
-        seconds.append(time.perf_counter() - start)
+    """Times a jitted function that maps a state to the next one, as the flags say."""
+    compile_s, seconds = measure(step, state, 1, _STEPS.value)
     median = statistics.median(seconds)
     return {
         "compile_s": compile_s,

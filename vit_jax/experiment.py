@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,13 +14,16 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from checkpoints import tree
 from configs import common
 from input_pipeline import Dataset, Shard, get_dataset
 from input_pipeline.sources import get_absolute
-from vit_jax import optim, sharding
+from vit_jax import optim, pretrained, sharding
 from vit_jax.losses import get_loss
 from vit_jax.metrics import get_metric
 from vit_jax.models import get_model
+
+_LOG = logging.getLogger(__name__)
 
 # Subtrees that take keys of their own; the model and the optimizer check them.
 _OPEN = ("model", "optim.args")
@@ -79,9 +83,33 @@ class Experiment:
     abstract_state: TrainState
 
     def init_state(self) -> TrainState:
-        """Initialises a state from the seed, spread over the devices."""
+        """Initialises a state, spread over the devices: from the seed, and config.pretrained.
+
+        Raises:
+            ValueError: if the pretrained weights are not there or do not fit.
+        """
         init = _state_maker(self.config, self.model, self.data.image_shape, self.tx)
-        return jax.jit(init, out_shardings=self.state_sharding)()
+        state = jax.jit(init, out_shardings=self.state_sharding)()
+        return self._load_pretrained(state) if self.config.pretrained else state
+
+    def _load_pretrained(self, state: TrainState) -> TrainState:
+        config = self.config
+        path = pretrained.find(config.pretrained, config.pretrained_dir)
+        _LOG.info("reading %s", path)
+        gather = jax.jit(lambda x: x, out_shardings=sharding.replicated(self.mesh))
+        params = pretrained.adapt(
+            pretrained.read(path),
+            tree.unstack(jax.device_get(gather(state.params))),
+            self.model,
+            self.data.image_shape[:2],
+            old_size=tuple(config.pretrained_size) or None,
+            class_names=self.data.class_names,
+            dont_load=config.dont_load,
+        )
+        params = tree.stack(params) if self.model != pretrained.unrolled(self.model) else params
+        params = jax.device_put(params, self.state_sharding.params)
+        ema_params = jax.tree.map(jnp.copy, params) if config.ema_decay else None
+        return state.replace(params=params, ema_params=ema_params)
 
 
 def validate_config(config: ConfigDict) -> None:
@@ -94,8 +122,17 @@ def validate_config(config: ConfigDict) -> None:
     for key in ("batch_size", "accum_steps", "log_every", "keep_checkpoints", "fsdp"):
         _check(config[key] >= 1, f"{key} must be at least 1, not {config[key]}")
     _check(0 <= config.seed < 2**31, f"seed must lie in [0, 2^31), and is {config.seed}")
-    for key in ("total_steps", "total_epochs", "eval_every", "checkpoint_every"):
+    for key in ("total_epochs", "eval_every", "checkpoint_every"):
         _check(config[key] is None or config[key] > 0, f"{key} must be positive")
+    _check((config.total_steps or 0) >= 0, "total_steps must not be negative")
+    _check(
+        len(config.pretrained_size) in (0, 2),
+        f"pretrained_size must be (height, width), not {config.pretrained_size}",
+    )
+    _check(
+        bool(config.pretrained) or not config.dont_load,
+        "dont_load is for pretrained weights: say --config.pretrained=PATH",
+    )
     for key in ("label_smoothing", "ema_decay"):
         _check(0 <= config[key] < 1, f"{key} must lie in [0, 1), not {config[key]}")
     for key in ("mixup_alpha", "cutmix_alpha"):
@@ -146,7 +183,9 @@ def build(config: ConfigDict) -> Experiment:
     )
     overrides = {"dtype": config.dtype, **config.model, "num_classes": num_classes}
     model = get_model(config.model_name, **overrides)
-    total_steps = config.total_steps or max(round(config.total_epochs * data.steps_per_epoch), 1)
+    total_steps = config.total_steps
+    if total_steps is None:
+        total_steps = max(round(config.total_epochs * data.steps_per_epoch), 1)
     schedule = optim.make_schedule(
         config.schedule, config.optim.learning_rate, total_steps, data.steps_per_epoch
     )
@@ -192,18 +231,21 @@ def _state_maker(
 ) -> Any:
     make_variables = _variables_maker(config, model, image_shape)
 
-    def make() -> TrainState:
-        variables = make_variables()
-        params = variables.pop("params")
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            params=params,
-            model_state=variables,
-            opt_state=tx.init(params),
-            ema_params=jax.tree.map(jnp.copy, params) if config.ema_decay else None,
-        )
+    return lambda: new_state(config, make_variables(), tx)
 
-    return make
+
+def new_state(
+    config: ConfigDict, variables: Mapping[str, Any], tx: optax.GradientTransformation
+) -> TrainState:
+    """Makes the state of a run that begins with a model's variables."""
+    params = variables["params"]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        model_state={name: tree for name, tree in variables.items() if name != "params"},
+        opt_state=tx.init(params),
+        ema_params=jax.tree.map(jnp.copy, params) if config.ema_decay else None,
+    )
 
 
 def _check(holds: bool, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Trains or evaluates: python -m vit_jax.main --config=configs/NAME.py --workdir=DIR."""
+"""Trains, evaluates or times: python -m vit_jax.main --config=configs/NAME.py --workdir=DIR."""
 
 import sys
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _CONFIG = config_flags.DEFINE_config_file(
     accept_new_attributes=True,  # validate_config refuses unknown keys, and names the known ones
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "benchmark"], "What to do.")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -27,15 +27,19 @@ def main(argv: Sequence[str]) -> int:
     if len(argv) > 1:
         raise ValueError(f"do not know what to do with {' '.join(argv[1:])}; flags begin with --")
     config = _config()
-    if _MODE.value == "train" and config is None:
-        raise ValueError("--mode=train needs --config=configs/NAME.py")
+    if _MODE.value != "evaluate" and config is None:
+        name = "inference_time" if _MODE.value == "benchmark" else "NAME"
+        raise ValueError(f"--mode={_MODE.value} needs --config=configs/{name}.py")
 
     # Imported here, so that --help and mistakes on the command line are answered at once.
-    from vit_jax import evaluate, experiment, train
+    from vit_jax import evaluate, experiment, inference_time, train
     from vit_jax.workdir import Workdir
 
     if _MODE.value == "train":
         train.train_and_evaluate(config, _WORKDIR.value)
+        return 0
+    if _MODE.value == "benchmark":
+        inference_time.run(config, _WORKDIR.value)
         return 0
     workdir = Workdir(_WORKDIR.value)
     stored = workdir.read_config()

@@ -56,7 +56,7 @@ def make_schedule(
         ValueError: for an unknown schedule, or settings that do not fit.
     """
     warmup = config.warmup_steps or round(config.warmup_epochs * steps_per_epoch)
-    if not 0 <= warmup <= total_steps:
+    if warmup < 0 or 0 < total_steps < warmup:
         raise ValueError(
             f"the warmup of {warmup} steps does not fit into the run's {total_steps} steps; set "
             "schedule.warmup_steps (or warmup_epochs), or train for longer"

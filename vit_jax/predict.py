@@ -5,24 +5,27 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 from absl import flags
 
-from checkpoints import npz
-from vit_jax import cli
-from vit_jax.models import get_model
-from vit_jax.workdir import Workdir
+from vit_jax import cli, model_flags
+
+if TYPE_CHECKING:  # it takes seconds to import
+    from vit_jax.pretrained import Pretrained
 
 _LOG = logging.getLogger("vit_jax.predict")  # also when it is run as __main__
 
 _TOP = 5
 _BATCH = 16
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "A trained run's folder.")
 _OUTPUT = flags.DEFINE_string(
     "output", None, "Folder for predictions.csv; none is written if unset."
+)
+_ATTENTION = flags.DEFINE_bool(
+    "attention", False, "Also write pictures of where the model looks, to attention/ in --output."
 )
 
 
@@ -42,50 +45,49 @@ class Classifier:
     predict: Callable[[np.ndarray], np.ndarray]
 
 
-def load(path: str) -> Classifier:
-    """Loads the classifier that a training left behind.
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What came of a file.
 
-    Args:
-        path: the run's folder, with config.json, weights.npz and labels.txt.
+    Attributes:
+        path: of the file.
+        image: (h, w, c) float32, as the model saw it; None if the file could not be read.
+        probabilities: (classes,), or None.
+        problem: what is wrong with the file; "" if nothing is.
+    """
 
-    Returns:
-        The classifier.
+    path: Path
+    image: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
+    problem: str = ""
+
+
+def make_classifier(pretrained: "Pretrained") -> Classifier:
+    """Makes a classifier of a model, see `pretrained.load`.
 
     Raises:
-        ValueError: if there is no finished run, or its weights do not fit its config.
+        ValueError: if the model has no head.
     """
-    from vit_jax import report  # matplotlib and, next, TensorFlow take seconds to import
+    from vit_jax import report  # matplotlib takes a second to import
 
-    workdir = Workdir(path)
-    config = workdir.read_config()
-    if not workdir.weights.exists():
-        raise ValueError(
-            f"{workdir.path} has no weights.npz: the run has not finished. Finish it, or export "
-            f"its best checkpoint so far with: python -m vit_jax.main --mode=evaluate "
-            f"--workdir={path}"
-        )
-    params = npz.load(workdir.weights)
-    labels = workdir.read_labels()
-    fields = {**config.model, "num_classes": len(labels), "dtype": config.dtype, "scan": False}
-    model = get_model(config.model_name, **fields)
-
-    prepare, image_shape = _preparer(config.data.eval_pp)
-    images = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
-    npz.check(params, jax.eval_shape(model.init, jax.random.key(0), images)["params"])
+    if not pretrained.model.num_classes:
+        raise ValueError("these weights have no head to classify with: fine-tune them first")
+    variables = jax.device_put(pretrained.variables)
 
     @jax.jit
     def logits(images: jax.Array) -> jax.Array:
-        return model.apply({"params": params}, images, train=False)
+        return pretrained.model.apply(variables, images, train=False)
 
     return Classifier(
-        labels=labels,
-        prepare=prepare,
-        predict=lambda images: report.probabilities(np.asarray(logits(images)), config.loss),
+        labels=pretrained.labels
+        or tuple(f"class {i}" for i in range(pretrained.model.num_classes)),
+        prepare=_preparer(pretrained.eval_pp),
+        predict=lambda images: report.probabilities(np.asarray(logits(images)), pretrained.loss),
     )
 
 
-def _preparer(spec: str) -> tuple[Callable[[bytes], np.ndarray], tuple[int, ...]]:
-    """Makes the function from a file's bytes to an image, and says the image's shape."""
+def _preparer(spec: str) -> Callable[[bytes], np.ndarray]:
+    """Makes the function from a file's bytes to an image."""
     import tensorflow as tf
 
     from input_pipeline import images, pipeline, preprocess
@@ -103,7 +105,7 @@ def _preparer(spec: str) -> tuple[Callable[[bytes], np.ndarray], tuple[int, ...]
         except tf.errors.OpError as error:
             raise ValueError(pipeline.explain(error)) from error
 
-    return prepare, tuple(apply.get_concrete_function().structured_outputs.shape)
+    return prepare
 
 
 def find_images(paths: Iterable[str]) -> list[Path]:
@@ -136,63 +138,99 @@ def find_images(paths: Iterable[str]) -> list[Path]:
     return found
 
 
-def classify(
-    classifier: Classifier, paths: Sequence[Path]
-) -> Iterator[tuple[Path, np.ndarray | str]]:
-    """Classifies files, a batch at a time.
+def classify(classifier: Classifier, paths: Sequence[Path]) -> Iterator[Prediction]:
+    """Classifies files, a batch at a time, in their order.
 
     Args:
-        classifier: from `load`.
+        classifier: from `make_classifier`.
         paths: of the files.
 
     Yields:
-        Each path with its (classes,) probabilities, or with what is wrong with the file.
+        What came of each; a file that cannot be read has its problem.
     """
     for start in range(0, len(paths), _BATCH):
-        prepared: dict[Path, np.ndarray] = {}
+        images: dict[Path, np.ndarray] = {}
         problems: dict[Path, str] = {}
         batch = paths[start : start + _BATCH]
         for path in batch:
             try:
-                prepared[path] = classifier.prepare(path.read_bytes())
+                images[path] = classifier.prepare(path.read_bytes())
             except OSError as error:
                 problems[path] = error.strerror or str(error)
             except ValueError as error:
                 problems[path] = str(error)
         results: dict[Path, np.ndarray] = {}
-        if prepared:
-            images = np.stack(list(prepared.values()))
+        if images:
+            stacked = np.stack(list(images.values()))
             rows = min(_BATCH, len(paths))  # one shape, so that the model compiles once
-            padding = [(0, rows - len(images))] + [(0, 0)] * 3
-            results = dict(zip(prepared, classifier.predict(np.pad(images, padding))))
+            padding = [(0, rows - len(stacked))] + [(0, 0)] * 3
+            results = dict(zip(images, classifier.predict(np.pad(stacked, padding))))
         for path in batch:
-            yield path, results[path] if path in results else problems[path]
+            if path in problems:
+                yield Prediction(path, problem=problems[path])
+            else:
+                yield Prediction(path, images[path], results[path])
 
 
 def main(argv: Sequence[str]) -> int:
     """Prints, and with --output writes, the five likeliest classes of each image."""
-    if _WORKDIR.value is None:
-        raise ValueError("say which model: --workdir=DIR, a trained run's folder")
     if len(argv) < 2:
         raise ValueError("say which images: one or more files or folders")
-    classifier = load(_WORKDIR.value)
+    if _ATTENTION.value and _OUTPUT.value is None:
+        raise ValueError("--attention writes pictures: say where, --output=FOLDER")
+    pretrained = model_flags.load()
+    classifier = make_classifier(pretrained)
+    draw = _attention_writer(pretrained) if _ATTENTION.value else None
     paths = find_images(argv[1:])
     count = min(_TOP, len(classifier.labels))
     rows, unreadable = [], 0
-    for path, result in classify(classifier, paths):
-        if isinstance(result, str):
-            _LOG.error("cannot read %s: %s", path, result)
+    for prediction in classify(classifier, paths):
+        path = prediction.path
+        if prediction.problem:
+            _LOG.error("cannot read %s: %s", path, prediction.problem)
             unreadable += 1
             continue
-        top = np.argsort(-result)[:count]
-        best = [(classifier.labels[i], float(result[i])) for i in top]
-        print(f"{path}: " + ", ".join(f"{label} {p:.1%}" for label, p in best))
+        top = np.argsort(-prediction.probabilities)[:count]
+        best = [(classifier.labels[i], float(prediction.probabilities[i])) for i in top]
+        print(f"{path}: " + "; ".join(f"{label} {p:.1%}" for label, p in best))
         rows.append([path, *[cell for label, p in best for cell in (label, f"{p:.6f}")]])
+        if draw is not None:
+            draw(prediction, f"{best[0][0]} {best[0][1]:.1%}")
     if _OUTPUT.value is not None:
         _write_csv(Path(_OUTPUT.value), rows, count)
     if unreadable:
         _LOG.error("%d of %d files could not be read", unreadable, len(paths))
     return 1 if unreadable else 0
+
+
+def _attention_writer(pretrained: "Pretrained") -> Callable[[Prediction, str], None]:
+    """Makes the function that draws where the model looks, into attention/ of --output."""
+    from vit_jax import attention_maps, report
+
+    model, size = pretrained.model, pretrained.image_size
+    variables = jax.device_put(pretrained.variables)
+
+    @jax.jit
+    def compute(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        maps = attention_maps.attention_maps(model, variables, images)
+        rolled = attention_maps.to_grid(model, attention_maps.rollout(maps), size)
+        return rolled[0], attention_maps.to_grid(model, maps[-1], size)[0]
+
+    jax.eval_shape(compute, jax.ShapeDtypeStruct((1, *size, 3), np.float32))  # or raises now
+    folder = Path(_OUTPUT.value) / "attention"
+    folder.mkdir(parents=True, exist_ok=True)
+    taken: set[str] = set()
+
+    def draw(prediction: Prediction, title: str) -> None:
+        name = prediction.path.stem
+        if name in taken:  # of another folder, or with another suffix
+            name = f"{len(taken)}_{name}"
+        taken.add(name)
+        rolled, heads = jax.device_get(compute(prediction.image[None]))
+        image = report.displayable(prediction.image)
+        attention_maps.write_picture(folder / f"{name}.png", image, rolled, heads, title)
+
+    return draw
 
 
 def _write_csv(folder: Path, rows: Sequence[Sequence[object]], count: int) -> None:

@@ -64,7 +64,7 @@ class ClassificationReport:
         for axes in figure.subplots(rows, columns).flat:
             axes.axis("off")
         for axes, (image, truth, guess, p) in zip(figure.axes, examples):
-            axes.imshow(_displayable(image))
+            axes.imshow(displayable(image))
             says = f"{_short(self._names[guess])} {p:.0%}"
             right = truth == guess
             axes.set_title(
@@ -139,8 +139,8 @@ def _format(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.4f}"
 
 
-def _displayable(image: np.ndarray) -> np.ndarray:
-    """Maps an image of the model's value range to [0, 1]."""
+def displayable(image: np.ndarray) -> np.ndarray:
+    """Maps an image of the model's value range, [-1, 1] or normalised, to [0, 1]."""
     low, high = -1.0, 1.0
     if image.min() < low or image.max() > high:  # normalised by mean and deviation
         low, high = image.min(), image.max()

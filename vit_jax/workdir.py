@@ -48,6 +48,11 @@ class Workdir:
         self._labels = self.path / "labels.txt"
         self._metrics = self.path / "metrics.jsonl"
 
+    @property
+    def has_config(self) -> bool:
+        """Whether a run has claimed the folder."""
+        return self._config.exists()
+
     def read_config(self) -> ConfigDict:
         """Reads the run's config; a ValueError says if this is no run's folder."""
         try:
@@ -100,7 +105,7 @@ class Workdir:
         if not self._data.exists():
             return
         old = json.loads(self._data.read_text())
-        changes = [f"{k}: {old.get(k)} then, {v} now" for k, v in data.items() if old.get(k) != v]
+        changes = [f"{k}: {old[k]} then, {v} now" for k, v in data.items() if old.get(k, v) != v]
         if changes:
             raise ValueError(
                 f"the run in {self.path} began with other data ({'; '.join(changes)}): give it "
@@ -108,8 +113,10 @@ class Workdir:
             )
 
     def read_labels(self) -> tuple[str, ...]:
-        """Reads the class names."""
-        return tuple(self._labels.read_text(encoding="utf-8").splitlines())
+        """Reads the class names, which a run that has not finished keeps in data.json alone."""
+        if self._labels.exists():
+            return tuple(self._labels.read_text(encoding="utf-8").splitlines())
+        return tuple(json.loads(self._data.read_text(encoding="utf-8"))["classes"])
 
     def write_labels(self, names: Sequence[str]) -> None:
         """Writes the class names."""

@@ -18,11 +18,19 @@ MODELS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
 
 _PARAMETER_COUNTS = vit.PARAMETER_COUNTS | mixer.PARAMETER_COUNTS
 
-# How the files of Steiner et al., "How to train your ViT?" (TMLR 2022) begin: "R26_S_32" and so on.
+# How the files of Steiner et al., "How to train your ViT?" (TMLR 2022) begin.
 AUGREG_NAMES = {
-    name.replace("ViT-", "").replace("+", "_"): name
-    for name in vit.VARIANTS
-    if not name.endswith("-gap-norep")
+    "Ti_16": "ViT-Ti_16",
+    "S_16": "ViT-S_16",
+    "S_32": "ViT-S_32",
+    "B_8": "ViT-B_8",
+    "B_16": "ViT-B_16",
+    "B_32": "ViT-B_32",
+    "L_16": "ViT-L_16",
+    "R_Ti_16": "R+ViT-Ti_16",
+    "R26_S_32": "R26+ViT-S_32",
+    "R26_B_32": "R26+ViT-B_32",
+    "R50_L_32": "R50+ViT-L_32",
 }
 
 DTYPES = ("float32", "bfloat16", "float16")

@@ -144,6 +144,20 @@ class MlpMixer(nn.Module):
             raise ValueError(f"the weights mix {count} patches, which do not make a square")
         return (side * self.patch_size,) * 2
 
+    def resize_params(
+        self, params: Mapping[str, Any], old_size: tuple[int, int], new_size: tuple[int, int]
+    ) -> dict[str, Any]:
+        """Raises a ValueError if the sizes differ in their number of patches; see the class."""
+        old, new = (
+            (h // self.patch_size) * (w // self.patch_size) for h, w in (old_size, new_size)
+        )
+        if old != new:
+            raise ValueError(
+                f"a Mixer's weights for {old} patches cannot be fitted to {new}: use images of "
+                f"{old_size[0]} x {old_size[1]} pixels"
+            )
+        return dict(params)
+
     def torch_names(self) -> dict[str, str]:
         """Returns timm's names of the submodules, see `checkpoints.torch`."""
         names = {"stem": "stem.proj", "pre_head_layer_norm": "norm", "head": "head"}

@@ -107,7 +107,7 @@ def apply_resnet(images: jax.Array, layers: Sequence[int], width: int, dtype: An
     """
     x = StdConv(width, side=7, stride=2, dtype=dtype, name="conv_root")(images)
     x = nn.relu(nn.GroupNorm(_GROUPS, dtype=dtype, name="gn_root")(x))
-    x = nn.max_pool(x, (3, 3), strides=(2, 2), padding="SAME")
+    x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding="SAME")
     for i, units in enumerate(layers):
         stage = ResNetStage(units, width * 2**i, 1 if i == 0 else 2, dtype, name=f"block{i + 1}")
         x = stage(x)

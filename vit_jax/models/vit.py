@@ -17,6 +17,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 
 from vit_jax import ops
 from vit_jax.models import resnet
@@ -335,7 +336,7 @@ class VisionTransformer(nn.Module):
         attention_implementation: None, "xla" or "cudnn", see `MultiHeadAttention`.
         remat: recompute each block in the backward pass instead of storing its activations.
         scan: one compiled block, run num_layers times; its parameters are stacked, see
-            `checkpoints.layers` for the way there and back.
+            `checkpoints.tree` for the way there and back.
         dtype: compute type; parameters, softmax, norm statistics and the head stay float32.
     """
 
@@ -464,6 +465,39 @@ class VisionTransformer(nn.Module):
                 "square: say the size of the images"
             )
         return (side * self.stride,) * 2
+
+    def resize_params(
+        self, params: Mapping[str, Any], old_size: tuple[int, int], new_size: tuple[int, int]
+    ) -> dict[str, Any]:
+        """Fits parameters that were made for images of one size to those of another.
+
+        Learned positions are interpolated on their grid. The class token's comes first and is
+        left as it is; it goes if this model has no class token, and is 0 if only this model has.
+
+        Args:
+            params: of this model, or of one with another classifier.
+            old_size: (h, w) in pixels.
+            new_size: (h, w) in pixels.
+        """
+        path = ("Transformer", "posembed_input", "pos_embedding")
+        flat = traverse_util.flatten_dict(params)
+        if self.position_embedding != "learned" or path not in flat:
+            return dict(params)
+        table = flat[path]
+        split = int("cls" in params)
+        old_grid, new_grid = (
+            (size[0] // self.stride, size[1] // self.stride) for size in (old_size, new_size)
+        )
+        if table.shape[1] != split + math.prod(old_grid):
+            raise ValueError(
+                f"position embeddings of shape {table.shape} are not those of images of "
+                f"{old_size[0]} x {old_size[1]} pixels"
+            )
+        grid = ops.resize_position_embedding(table[:, split:], old_grid, new_grid)
+        if self.classifier in ("token", "token_unpooled"):
+            first = table[:, :1] if split else jnp.zeros_like(grid[:, :1])
+            grid = jnp.concatenate([first, grid], axis=1)
+        return traverse_util.unflatten_dict({**flat, path: grid})
 
     def torch_names(self) -> dict[str, str]:
         """Returns timm's names of the submodules and of the parameters outside of them.

@@ -1,15 +1,16 @@
-"""The two layouts of a stack of encoder blocks.
+"""Parameter trees: their comparison, and the two layouts of a stack of encoder blocks.
 
 An unrolled model has one subtree per block, `encoderblock_0`, `encoderblock_1`, ..., as the
 published files do. A model with `scan=True` has one subtree `encoderblock`, whose leaves have a
 leading axis of that many layers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 
 _STACKED = "encoderblock"
 _NUMBERED = "encoderblock_"
@@ -40,6 +41,39 @@ def unstack(params: Mapping[str, Any]) -> dict[str, Any]:
         for i in range(jax.tree.leaves(stacked)[0].shape[0]):
             tree[f"{_NUMBERED}{i}"] = jax.tree.map(lambda leaf, i=i: leaf[i], stacked)
     return tree
+
+
+def check(params: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Compares parameters with those that a model has.
+
+    Args:
+        params: nested dict of arrays.
+        expected: nested dict of arrays or of their shapes.
+
+    Raises:
+        ValueError: with what is missing, what is extra and what has another shape, each sorted
+            and cut short after 20 names.
+    """
+    have = {k: tuple(v.shape) for k, v in traverse_util.flatten_dict(params, sep="/").items()}
+    want = {k: tuple(v.shape) for k, v in traverse_util.flatten_dict(expected, sep="/").items()}
+    shapes = [
+        f"{name} {have[name]} in place of {want[name]}"
+        for name in sorted(set(have) & set(want))
+        if have[name] != want[name]
+    ]
+    problems = {
+        "missing": sorted(set(want) - set(have)),
+        "extra": sorted(set(have) - set(want)),
+        "of another shape": shapes,
+    }
+    if any(problems.values()):
+        lists = "; ".join(f"{what}: {_some(names)}" for what, names in problems.items() if names)
+        raise ValueError(f"the weights do not fit the model ({lists})")
+
+
+def _some(names: Sequence[str], most: int = 20) -> str:
+    rest = f", and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
 
 
 def _number(name: str) -> int:

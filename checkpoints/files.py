@@ -1,0 +1,94 @@
+"""Where checkpoints lie: on disk, in a bucket, on a web server, or on the Hugging Face hub."""
+
+import logging
+import os
+import sys
+
+from etils import epath
+
+_LOG = logging.getLogger(__name__)
+
+_DEFAULT_HUB_FILE = "model.safetensors"
+_ALTERNATIVES = (
+    "Weights can come from a local file, gs://BUCKET/FILE, https://HOST/FILE or "
+    "hf://OWNER/REPOSITORY: the published ViTs are in gs://vit_models, and on the hub as "
+    "hf://timm/NAME"
+)
+
+
+def fetch(path: str | os.PathLike[str]) -> epath.Path:
+    """Finds a file, and downloads it if it lies behind https:// or hf://.
+
+    What was downloaded stays in a cache and is not downloaded again.
+
+    Args:
+        path: a local path; gs://BUCKET/FILE; https://HOST/FILE; or hf://OWNER/REPOSITORY with,
+            if they are meant, @REVISION and then /FILE in place of /model.safetensors.
+
+    Returns:
+        A path that can be opened: a local one, or one of a bucket.
+
+    Raises:
+        ValueError: if there is no such file, or it cannot be reached; other places are named.
+    """
+    path = os.fspath(path)
+    if path.startswith("hf://"):
+        return _from_hub(path)
+    if path.startswith(("https://", "http://")):
+        return _from_web(path)
+    if path.startswith("gs://"):
+        return _in_bucket(path)
+    found = epath.Path(path).expanduser()
+    if not found.exists():
+        raise ValueError(f"there is no file {path}")
+    return found
+
+
+def _from_hub(path: str) -> epath.Path:
+    from huggingface_hub import errors, hf_hub_download  # takes a second, and few runs need it
+
+    owner, _, rest = path.removeprefix("hf://").partition("/")
+    repository, _, file = rest.partition("/")
+    repository, _, revision = repository.partition("@")
+    if not owner or not repository:
+        raise ValueError(f"{path} must read hf://OWNER/REPOSITORY[@REVISION][/FILE]")
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it announces every retry
+    try:
+        return epath.Path(
+            hf_hub_download(
+                f"{owner}/{repository}", file or _DEFAULT_HUB_FILE, revision=revision or None
+            )
+        )
+    except (OSError, errors.EntryNotFoundError, errors.HFValidationError) as error:
+        raise ValueError(_unreachable(path, error)) from error
+
+
+def _from_web(url: str) -> epath.Path:
+    import pooch
+
+    pooch.get_logger().setLevel(logging.WARNING)  # it would ask for a checksum
+    cache = pooch.os_cache("vit_jax")
+    try:
+        return epath.Path(
+            pooch.retrieve(url, known_hash=None, path=cache, progressbar=sys.stderr.isatty())
+        )
+    except OSError as error:
+        raise ValueError(_unreachable(url, error)) from error
+
+
+def _in_bucket(path: str) -> epath.Path:
+    from tensorflow import errors  # whose file system this is
+
+    found = epath.Path(path)
+    try:
+        exists = found.exists()
+    except (OSError, errors.OpError) as error:
+        raise ValueError(_unreachable(path, error)) from error
+    if not exists:
+        raise ValueError(f"there is no file {path}. {_ALTERNATIVES}")
+    return found
+
+
+def _unreachable(path: str, error: Exception) -> str:
+    reason = str(error).strip().splitlines()[0].rstrip(".")
+    return f"cannot read {path}: {reason}. {_ALTERNATIVES}"

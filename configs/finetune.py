@@ -1,0 +1,32 @@
+"""Fine-tuning on your folder of images at 224 pixels, on whatever machine there is.
+
+Command:   python -m vit_jax.main --config=configs/finetune.py:S_16 --workdir=W \
+               --config.data.source=FOLDER
+           The weights are AugReg's best for that model, from their bucket;
+           --config.pretrained=FILE takes others, such as hf://timm/vit_small_patch16_224.augreg_in21k
+Hardware:  a CPU will do for a few hundred images
+Time:      not yet run
+Score:     not yet run
+"""
+
+from ml_collections import ConfigDict
+
+from configs import presets
+
+
+def get_config(argument: str = "S_16") -> ConfigDict:
+    config = presets.get_finetuning(224)
+
+    config.model_name = presets.find_model(argument, "ViT")
+    config.model.dropout_rate = 0.0
+    config.pretrained = presets.augreg_name(config.model_name)
+    config.pretrained_dir = "gs://vit_models/augreg"
+
+    config.batch_size = 32
+    config.accum_steps = 1
+    config.total_steps = 300
+    config.optim.learning_rate = 0.01
+    config.schedule.warmup_steps = 30
+    config.eval_every = 50
+    config.log_every = 10
+    return config

@@ -1,0 +1,29 @@
+"""Fine-tuning a ViT or hybrid from ImageNet-21k at 384 pixels, with the published settings.
+
+Command:   python -m vit_jax.main --config=configs/vit.py:b16,cifar10 --workdir=W
+           The weights are found in a bucket by their name; --config.pretrained=FILE takes others.
+           Models: b16, l16, r50_l32, ...; data sets: see configs/presets.py, or without one
+           --config.data.source=FOLDER.
+Hardware:  one GPU or TPU; accum_steps keeps micro-batches at 64 images
+Time:      not yet run
+Score:     not yet run
+"""
+
+from ml_collections import ConfigDict
+
+from configs import presets
+
+
+def get_config(argument: str = "b16") -> ConfigDict:
+    model, dataset, *_ = [*presets.split_argument(argument, 2), ""]
+    model_name = presets.find_model(model, "ViT")
+    config = presets.get_finetuning(presets.fit_image_size(384, model_name))
+
+    config.model_name = model_name
+    config.pretrained = config.model_name
+    config.pretrained_dir = "gs://vit_models/imagenet21k"
+
+    presets.set_dataset(config, dataset)
+    if (config.model_name, dataset) == ("ViT-B_16", "cifar10"):
+        config.optim.learning_rate = 0.01
+    return config

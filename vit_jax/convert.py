@@ -1,0 +1,159 @@
+"""Converts weights: python -m vit_jax.convert SRC DST [--model=NAME], or --inspect=FILE."""
+
+import logging
+import os
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+import optax
+from absl import flags
+from etils import epath
+
+from checkpoints import npz, torch
+from checkpoints.train_state import Checkpointer
+from configs import common
+from vit_jax import cli, experiment, model_flags, optim, pretrained
+from vit_jax.models import get_model
+from vit_jax.pretrained import Pretrained
+from vit_jax.workdir import Workdir
+
+_LOG = logging.getLogger("vit_jax.convert")  # also when it is run as __main__
+
+_TOLERANCE = 1e-5  # of the outputs' largest value
+
+_INSPECT = flags.DEFINE_string(
+    "inspect", None, "Print what weights hold, and which model they fit, and do nothing else."
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Converts, runs the model on both sides and prints the largest difference; or inspects."""
+    if _INSPECT.value is not None:
+        if len(argv) > 1:
+            raise ValueError(f"--inspect={_INSPECT.value} stands alone, without {argv[1]}")
+        print(inspect(_INSPECT.value))
+        return 0
+    if len(argv) != 3:
+        raise ValueError("say what to convert to what: SRC DST")
+    source, target = argv[1:]
+    before = model_flags.load_from(source)
+    write(target, before)
+    _LOG.info("wrote %s: %s, %d classes", target, before.name, before.model.num_classes)
+
+    is_run = epath.Path(target).expanduser().is_dir()
+    which = (None, None) if is_run else (before.name, before.fields)
+    after = pretrained.load(target, *which, image_size=before.image_size)
+    outputs = [run(model) for model in (before, after)]
+    largest = float(np.abs(outputs[0]).max())
+    difference = float(np.abs(outputs[0] - outputs[1]).max())
+    print(f"largest difference of the outputs: {difference:.3g}, of values up to {largest:.3g}")
+    if not difference <= _TOLERANCE * max(largest, 1):
+        _LOG.error("%s does not do what %s does: do not use it", target, source)
+        return 1
+    return 0
+
+
+def run(model: Pretrained) -> np.ndarray:
+    """Applies a model to two fixed images of noise; (2, classes) logits, or features."""
+    images = np.random.default_rng(0).uniform(-1, 1, (2, *model.image_size, 3))
+    apply = jax.jit(model.model.apply)
+    return np.asarray(apply(model.variables, images.astype(np.float32)))
+
+
+def write(path: str | os.PathLike[str], model: Pretrained) -> None:
+    """Writes weights, and labels.txt beside them if the class names are known.
+
+    Args:
+        path: a .npz, .safetensors or .pth file, or a folder, which becomes that of a run.
+        model: from `pretrained.load`.
+
+    Raises:
+        ValueError: if the path is of no such kind or would overwrite other labels or a run, or
+            if the format has no place for one of the parameters.
+    """
+    path = os.fspath(path)
+    if "://" in path and not path.startswith("gs://"):
+        raise ValueError(f"cannot write to {path}: choose a local path or gs://")
+    found = epath.Path(path).expanduser()
+    if found.suffix not in pretrained.SUFFIXES:
+        if found.suffix or found.is_file():
+            raise ValueError(
+                f"{path}: weights are written to a file that ends in one of "
+                f"{', '.join(pretrained.SUFFIXES)}, or to the folder of a run, without a suffix"
+            )
+        _write_workdir(Workdir(path), model)
+        return
+    if model.labels is not None:
+        labels = found.parent / "labels.txt"
+        if labels.exists() and pretrained.read_labels(labels) != model.labels:
+            raise ValueError(f"{labels} names other classes: choose another folder for {path}")
+    found.parent.mkdir(parents=True, exist_ok=True)
+    if found.suffix == ".npz":
+        npz.save(found, model.variables["params"])
+    else:
+        torch.write(found, torch.to_state_dict(model.variables, model.model))
+    if model.labels is not None:
+        Workdir(found.parent).write_labels(model.labels)
+
+
+def _write_workdir(workdir: Workdir, model: Pretrained) -> None:
+    """Makes a run's folder, as training would leave it after no steps."""
+    if workdir.has_config:
+        raise ValueError(f"{workdir.path} holds a run already: choose another folder")
+    config = common.get_config()
+    config.model_name = model.name
+    fields = dict(model.fields)
+    config.dtype = fields.pop("dtype", config.dtype)
+    config.model.update(fields)
+    config.data.eval_pp = model.eval_pp
+    config.loss = model.loss
+    config.total_steps = 0
+    labels = model.labels or tuple(f"class {i}" for i in range(model.model.num_classes))
+    params = model.variables["params"]
+    tx = optim.make_optimizer(config.optim, optax.constant_schedule(0), params)
+    state = jax.jit(lambda: experiment.new_state(config, model.variables, tx))()
+
+    workdir.claim(config, {"classes": list(labels)} if model.labels else {})
+    workdir.write_labels(labels)
+    with Checkpointer(workdir.checkpoints, 1, config.best_metric, config.best_mode) as checkpointer:
+        checkpointer.save(0, state, None)
+    npz.save(workdir.weights, params)
+
+
+def inspect(path: str) -> str:
+    """Describes weights: every array with shape and type, their number, and the model they fit."""
+    weights = pretrained.read(path)
+    stored = weights.arrays  # of a .npz, as the file has them rather than as they are read
+    if weights.workdir is None and not weights.is_torch:
+        stored = npz.read(path)
+    rows = [
+        (name, " x ".join(map(str, array.shape)) or "scalar", str(array.dtype))
+        for name, array in stored.items()
+    ]
+    widths = [max((len(row[i]) for row in rows), default=0) for i in range(3)]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows]
+    count = sum(array.size for array in stored.values())
+    lines.append(f"{len(rows)} arrays of {count:,} numbers; {_describe_model(weights)}")
+    return "\n".join(lines)
+
+
+def _describe_model(weights: pretrained.Weights) -> str:
+    if weights.workdir is not None:
+        config = weights.workdir.read_config()
+        fields = "".join(f", {name}={value}" for name, value in sorted(config.model.items()))
+        return f"it is a run of {config.model_name}{fields}"
+    names = pretrained.identify(weights)
+    if not names:
+        return "it fits none of the published models with square images"
+    model = get_model(names[0])
+    model = model.clone(**weights.head_fields(model))
+    height, width = model.image_size(weights.params(model))
+    return (
+        f"it fits {' and '.join(names)}, with {model.num_classes} classes and images of "
+        f"{height} x {width} pixels"
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,168 @@
+"""Exports a trained model: python -m vit_jax.export --workdir=W DST.
+
+DST decides about the format: NAME.stablehlo, NAME.onnx, or a folder for a TensorFlow SavedModel.
+Each takes (b, h, w, 3) float32 images in [-1, 1], for any b, and gives (b, classes) logits.
+"""
+
+import contextlib
+import functools
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from vit_jax import cli, model_flags
+
+if TYPE_CHECKING:  # it takes seconds to import
+    from vit_jax.pretrained import Pretrained
+
+_LOG = logging.getLogger("vit_jax.export")  # also when it is run as __main__
+
+_TOLERANCE = 1e-4  # of the outputs' largest value: another compiler sums in another order
+_PLATFORMS = ("cpu", "cuda", "tpu")
+
+Apply = Callable[[Any], Any]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Exports, runs what was written and prints the largest difference from the model."""
+    if len(argv) != 2:
+        raise ValueError("say where to: NAME.stablehlo, NAME.onnx, or a folder for a SavedModel")
+    target = Path(argv[1])
+    if target.exists():
+        raise ValueError(f"{target} is there already: choose another name")
+    write, read = _format_of(target)
+    model = model_flags.load()
+    write(model, target)
+    if model.labels is not None:
+        beside = target if target.is_dir() else target.parent
+        (beside / "labels.txt").write_text("".join(f"{name}\n" for name in model.labels))
+
+    apply, exported = _apply(model), read(target)
+    differences = []
+    for count in (1, 3):
+        images = np.random.default_rng(count).uniform(-1, 1, (count, *model.image_size, 3))
+        images = images.astype(np.float32)
+        expected = np.asarray(jax.jit(apply)(images))
+        differences.append(
+            np.abs(exported(images) - expected).max() / max(np.abs(expected).max(), 1)
+        )
+    height, width = model.image_size
+    print(f"{target}: {model.name}, (b, {height}, {width}, 3) in [-1, 1] to logits")
+    print(f"largest relative difference from the model: {max(differences):.3g}")
+    if not max(differences) <= _TOLERANCE:
+        _LOG.error("%s does not do what the model does: do not use it", target)
+        return 1
+    return 0
+
+
+def _format_of(target: Path) -> tuple[Callable[..., None], Callable[[Path], Apply]]:
+    """The functions that write and read the format that a path's suffix means."""
+    formats = {
+        ".stablehlo": (write_stablehlo, read_stablehlo),
+        ".onnx": (write_onnx, read_onnx),
+        "": (write_saved_model, read_saved_model),
+    }
+    if target.suffix not in formats:
+        raise ValueError(
+            f"{target}: the suffix must be .stablehlo or .onnx, or none for the folder of a "
+            "SavedModel"
+        )
+    if target.suffix == ".onnx":
+        _import_onnx()
+    return formats[target.suffix]
+
+
+def _apply(model: "Pretrained") -> Apply:
+    """The function from (b, h, w, 3) images to outputs, with the weights in it."""
+    return functools.partial(model.model.apply, jax.device_put(model.variables), train=False)
+
+
+def write_stablehlo(model: "Pretrained", path: Path) -> None:
+    """Writes a file that `jax.export.deserialize` reads, for CPU, NVIDIA GPU and TPU."""
+    (batch,) = jax.export.symbolic_shape("b")
+    images = jax.ShapeDtypeStruct((batch, *model.image_size, 3), np.float32)
+    exported = jax.export.export(jax.jit(_apply(model)), platforms=_PLATFORMS)(images)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(exported.serialize())
+
+
+def read_stablehlo(path: Path) -> Apply:
+    """Reads what `write_stablehlo` wrote, as a function of numpy arrays."""
+    exported = jax.export.deserialize(bytearray(path.read_bytes()))
+    return lambda images: np.asarray(exported.call(images))
+
+
+def write_saved_model(model: "Pretrained", path: Path) -> None:
+    """Writes the folder of a TensorFlow SavedModel; its input is called `images`."""
+    import tensorflow as tf
+    from jax.experimental import jax2tf
+
+    converted = jax2tf.convert(
+        functools.partial(model.model.apply, train=False),
+        polymorphic_shapes=[None, "(b, ...)"],
+        native_serialization_platforms=_PLATFORMS,
+    )
+    module = tf.Module()
+    module.weights = tf.nest.map_structure(tf.Variable, model.variables)
+    images = tf.TensorSpec((None, *model.image_size, 3), tf.float32, name="images")
+    module.serve = tf.function(
+        lambda images: converted(module.weights, images), autograph=False, input_signature=[images]
+    )
+    tf.saved_model.save(module, str(path), signatures=module.serve.get_concrete_function())
+
+
+def read_saved_model(path: Path) -> Apply:
+    """Reads what `write_saved_model` wrote, as a function of numpy arrays."""
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))
+    serve = loaded.signatures["serving_default"]
+    return lambda images: next(iter(serve(images=tf.constant(images)).values())).numpy()
+
+
+def write_onnx(model: "Pretrained", path: Path) -> None:
+    """Writes a file in ONNX, by jax2onnx."""
+    jax2onnx, _ = _import_onnx()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = ("B", *model.image_size, 3)
+    with _quiet():
+        jax2onnx.to_onnx(_apply(model), [images], return_mode="file", output_path=str(path))
+
+
+def read_onnx(path: Path) -> Apply:
+    """Reads what `write_onnx` wrote, with ONNX Runtime, as a function of numpy arrays."""
+    _, onnxruntime = _import_onnx()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda images: session.run(None, {name: images})[0]
+
+
+def _import_onnx() -> tuple[Any, Any]:
+    try:
+        import jax2onnx
+        import onnxruntime
+    except ImportError:
+        raise ValueError("ONNX needs another extra: pip install 'vit_jax[onnx]'") from None
+    return jax2onnx, onnxruntime
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Swallows what jax2onnx prints about its own workings."""
+    logging.disable(logging.WARNING)
+    try:
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+if __name__ == "__main__":
+    cli.run(main)

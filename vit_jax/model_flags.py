@@ -1,0 +1,74 @@
+"""The flags by which a command is told which trained model to use."""
+
+import ast
+import re
+from typing import Any
+
+from absl import flags
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "A trained run's folder.")
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint",
+    None,
+    "In place of --workdir: a .npz, .safetensors or .pth file, local or gs://, https:// or hf://.",
+)
+_MODEL = flags.DEFINE_string(
+    "model", None, "Name of the checkpoint's model; unset: the one published model that it fits."
+)
+_FIELD = flags.DEFINE_multi_string(
+    "field", [], "NAME=VALUE: a field in which that model differs from the published one."
+)
+_IMAGE_SIZE = flags.DEFINE_string(
+    "image_size", None, "224, or HEIGHTxWIDTH; unset: what the model was trained with."
+)
+_LABELS = flags.DEFINE_string(
+    "labels",
+    None,
+    "File with a class name per line, or imagenet1k; unset: the labels.txt beside the weights.",
+)
+
+
+def load() -> Any:
+    """Loads the model that the flags say; see `pretrained.load` for what comes and the errors."""
+    if (_WORKDIR.value is None) == (_CHECKPOINT.value is None):
+        raise ValueError(
+            "say which model: either --workdir=DIR, a trained run's folder, or --checkpoint=FILE"
+        )
+    return load_from(_WORKDIR.value or _CHECKPOINT.value)
+
+
+def load_from(path: str) -> Any:
+    """Loads the model that lies at a path, with the flags that say more about it."""
+    from vit_jax import pretrained  # takes seconds to import
+
+    return pretrained.load(
+        path,
+        name=_MODEL.value,
+        fields=parse_fields(_FIELD.value),
+        image_size=parse_size(_IMAGE_SIZE.value),
+        labels=_LABELS.value,
+    )
+
+
+def parse_fields(settings: list[str]) -> dict[str, Any]:
+    """Reads NAME=VALUE settings; a VALUE that is no Python literal is a string."""
+    fields = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not name or not equals:
+            raise ValueError(f"--field={setting} must read NAME=VALUE")
+        try:
+            fields[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            fields[name] = value
+    return fields
+
+
+def parse_size(size: str | None) -> tuple[int, int] | None:
+    """Reads "224" or "320x480" as (height, width)."""
+    if size is None:
+        return None
+    match = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", size)
+    if match is None:
+        raise ValueError(f"--image_size={size} must read 224 or HEIGHTxWIDTH, such as 320x480")
+    return int(match[1]), int(match[2] or match[1])

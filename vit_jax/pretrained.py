@@ -1,0 +1,485 @@
+"""Weights that others, or earlier runs, have trained: found, read, and fitted to a model."""
+
+import csv
+import dataclasses
+import functools
+import io
+import logging
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from etils import epath
+from flax import traverse_util
+
+from checkpoints import files, npz, torch, tree
+from checkpoints.train_state import Checkpointer
+from vit_jax.models import get_model, list_models
+from vit_jax.workdir import Workdir
+
+_LOG = logging.getLogger(__name__)
+
+SUFFIXES = (".npz", *torch.SAFETENSORS, *torch.PICKLED)
+
+
+def find(pretrained: str, folder: str) -> str:
+    """Says which file `config.pretrained` means.
+
+    Args:
+        pretrained: a path or an address, which is returned as it is; or a name inside `folder`:
+            with a "-" that of a file, less its suffix .npz; else an AugReg short name such as
+            "R_Ti_16", which means the file pretrained on ImageNet-21k that did best on its own
+            validation images, according to the folder's index.csv.
+        folder: `config.pretrained_dir`.
+
+    Returns:
+        The path or address of the weights.
+
+    Raises:
+        ValueError: if the folder or its index.csv does not have it.
+    """
+    is_path = "/" in pretrained or pretrained.endswith(SUFFIXES) or os.path.exists(pretrained)
+    if is_path:
+        return pretrained
+    if not folder:
+        raise ValueError(
+            f"pretrained={pretrained!r} is no file here, and no folder is given in which to look "
+            "for that name: say --config.pretrained=PATH, or --config.pretrained_dir=FOLDER"
+        )
+    folder = folder.rstrip("/")
+    if "-" in pretrained:
+        return f"{folder}/{pretrained}.npz"
+    index = f"{folder}/index.csv"
+    text = files.fetch(index).read_text()
+    rows = [
+        row
+        for row in csv.DictReader(io.StringIO(text))
+        if row.get("ds") == "i21k" and row["filename"].split("-")[0] == pretrained
+    ]
+    rows = [row for row in rows if row["final_val"] and math.isfinite(float(row["final_val"]))]
+    if not rows:
+        raise ValueError(f"{index} knows no {pretrained!r} that was pretrained on i21k")
+    best = max(rows, key=lambda row: float(row["final_val"]))
+    return f"{folder}/{best['filename']}.npz"
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """What a file or a run's folder holds, before it is known whether it fits a model.
+
+    Attributes:
+        path: as it was given.
+        arrays: by their names: ours, or timm's if `is_torch`.
+        is_torch: whether names and layout are those of PyTorch.
+        workdir: the run that the weights belong to, or None.
+    """
+
+    path: str
+    arrays: dict[str, np.ndarray]
+    is_torch: bool
+    workdir: Workdir | None
+
+    @functools.cached_property
+    def labels(self) -> tuple[str, ...] | None:
+        """Class names that lie beside the weights, or None."""
+        if self.workdir is not None:
+            return self.workdir.read_labels()
+        if "://" in self.path and not self.path.startswith("gs://"):
+            return None
+        beside = epath.Path(self.path).expanduser().parent / "labels.txt"
+        return read_labels(beside) if beside.exists() else None
+
+    @functools.cached_property
+    def image_size(self) -> tuple[int, int] | None:
+        """(h, w) of the images that the run evaluated, or None for a file without a run."""
+        if self.workdir is None:
+            return None
+        from input_pipeline import preprocess  # TensorFlow takes seconds to import
+
+        return preprocess.output_shape(self.workdir.read_config().data.eval_pp)[:2]
+
+    def head_fields(self, model: nn.Module) -> dict[str, Any]:
+        """Fields of the model that the weights decide: how many classes, and pre_logits."""
+        flat = self.arrays
+        if self.is_torch:
+            bias = flat.get(f"{model.torch_names()['head']}.bias")
+            fields = {"representation_size": None}
+        else:
+            bias = flat.get("head/bias")
+            pre_logits = flat.get("pre_logits/bias")
+            fields = {"representation_size": None if pre_logits is None else len(pre_logits)}
+        if not hasattr(model, "representation_size"):
+            fields = {}
+        return {**fields, "num_classes": 0 if bias is None else len(bias)}
+
+    def params(self, model: nn.Module, image_size: tuple[int, int] | None = None) -> dict[str, Any]:
+        """The parameters with our names, unrolled, and with whatever head the weights have.
+
+        Args:
+            model: that the weights are for; its head does not matter.
+            image_size: (h, w) that they were made for, where they are not those of a square.
+
+        Raises:
+            ValueError: if a PyTorch file does not fit the model.
+        """
+        if not self.is_torch:
+            return traverse_util.unflatten_dict(self.arrays, sep="/")
+        model = unrolled(model).clone(**self.head_fields(model))
+        try:
+            return torch.from_state_dict(self.arrays, model, image_size or self.image_size)[
+                "params"
+            ]
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from None
+
+
+def read(path: str | os.PathLike[str]) -> Weights:
+    """Reads weights.
+
+    Args:
+        path: a .npz, .safetensors or .pth file, local or at an address that
+            `checkpoints.files.fetch` takes, or the folder of a run.
+
+    Returns:
+        The weights.
+
+    Raises:
+        ValueError: if there are none, or they cannot be read.
+    """
+    path = os.fspath(path)
+    workdir = _find_workdir(path)
+    if workdir is not None:
+        params = npz.load(workdir.weights) if workdir.weights.exists() else _read_best(workdir)
+        return Weights(path, traverse_util.flatten_dict(params, sep="/"), False, workdir)
+    found = files.fetch(path)
+    if found.suffix not in SUFFIXES:
+        raise ValueError(
+            f"{path}: weights are a file that ends in one of {', '.join(SUFFIXES)}, or the folder "
+            "of a run"
+        )
+    if found.suffix == ".npz":
+        arrays = traverse_util.flatten_dict(npz.load(found), sep="/")
+        return Weights(path, arrays, False, None)
+    return Weights(path, torch.read(found), True, None)
+
+
+def _find_workdir(path: str) -> Workdir | None:
+    """The run whose folder, or whose weights.npz, the path is."""
+    if "://" in path and not path.startswith("gs://"):
+        return None
+    workdir = Workdir(path)
+    if not path.endswith(SUFFIXES):
+        if not workdir.path.is_dir():
+            return None
+        workdir.read_config()  # raises if this is no run's folder
+        return workdir
+    beside = Workdir(workdir.path.parent)
+    return beside if beside.weights == workdir.path and beside.has_config else None
+
+
+def _read_best(workdir: Workdir) -> dict[str, Any]:
+    """Parameters of the best checkpoint of a run that has not written its weights.npz yet."""
+    config = workdir.read_config()
+    if not workdir.checkpoints.exists():
+        raise ValueError(
+            f"{workdir.path} has no weights yet, neither weights.npz nor checkpoints: train first"
+        )
+    with Checkpointer(
+        workdir.checkpoints, config.keep_checkpoints, config.best_metric, config.best_mode
+    ) as checkpointer:
+        if checkpointer.best_step is None:
+            raise ValueError(f"{workdir.checkpoints} holds no checkpoint: train first")
+        state = checkpointer.restore_as_saved(checkpointer.best_step)
+    params = state["params"] if state.get("ema_params") is None else state["ema_params"]
+    return tree.unstack(jax.tree.map(np.asarray, params))
+
+
+def unrolled(model: nn.Module) -> nn.Module:
+    """The model with its encoder blocks one by one, as its weights are written."""
+    return model.clone(scan=False) if getattr(model, "scan", False) else model
+
+
+def adapt(
+    weights: Weights,
+    init: Mapping[str, Any],
+    model: nn.Module,
+    image_size: tuple[int, int],
+    old_size: tuple[int, int] | None = None,
+    class_names: Sequence[str] | None = None,
+    dont_load: str = "",
+) -> dict[str, Any]:
+    """Fits weights to a model that is to be fine-tuned.
+
+    A head for other classes is replaced by the model's own, as is one without the pre_logits that
+    it stood on; position embeddings are resized. Everything else must fit exactly.
+
+    Args:
+        weights: from `read`.
+        init: the model's own initial parameters, unrolled.
+        model: to be fine-tuned.
+        image_size: (h, w) of its images.
+        old_size: (h, w) of the images that the weights were trained with; None: that of their run,
+            or of a square.
+        class_names: of the model's head; None compares the number of classes alone.
+        dont_load: regular expression; parameters in whose path it is found stay as initialised,
+            and may be missing from the file, extra in it, or of another shape. "" is none.
+
+    Returns:
+        Parameters like `init`, of the same types.
+
+    Raises:
+        ValueError: with sorted lists of what is missing, extra, or of another shape.
+    """
+    params = weights.params(model, old_size)
+    old_size = old_size or weights.image_size or _image_size(weights, params, model, image_size)
+    if old_size != image_size:
+        shapes = jax.tree.map(np.shape, params)
+        params = model.resize_params(params, old_size, image_size)
+        if jax.tree.map(np.shape, params) != shapes:
+            _LOG.info("fitted to %s pixels, from %s", _by(image_size), _by(old_size))
+    old = traverse_util.flatten_dict(params, sep="/")
+    new = traverse_util.flatten_dict(init, sep="/")
+    reason = _why_new_head(old, new, weights.labels, class_names)
+    if reason:
+        _LOG.info("the head begins anew: %s", reason)
+    own = {"head"} if reason else set()
+    if "pre_logits/kernel" in old and "pre_logits/kernel" not in new:
+        _LOG.info("pre_logits is left out: the model has none")
+        own.add("pre_logits")
+    regex = _compile(dont_load, (*old, *new))
+
+    def is_own(name: str) -> bool:
+        return name.split("/")[0] in own or bool(dont_load and regex.search(name))
+
+    for name in sorted(name for name in new if dont_load and regex.search(name)):
+        _LOG.info("%s stays as initialised", name)
+    loaded = {name: array for name, array in old.items() if not is_own(name)}
+    try:
+        tree.check(loaded, {name: array for name, array in new.items() if not is_own(name)})
+    except ValueError as error:
+        fits = " and ".join(identify(weights)) or "no published model as it is"
+        raise ValueError(
+            f"{weights.path}: {error}. It fits {fits}; --config.dont_load=REGEX leaves parameters "
+            "as they were initialised"
+        ) from None
+    loaded = {name: np.asarray(array, new[name].dtype) for name, array in loaded.items()}
+    return traverse_util.unflatten_dict({**new, **loaded}, sep="/")
+
+
+def _image_size(
+    weights: Weights, params: Mapping[str, Any], model: nn.Module, new: tuple[int, int]
+) -> tuple[int, int]:
+    try:
+        return model.image_size(params)
+    except KeyError:  # tree.check will say what is missing
+        return new
+    except ValueError as error:
+        raise ValueError(
+            f"{weights.path}: {error}, --config.pretrained_size='(HEIGHT, WIDTH)'"
+        ) from None
+
+
+def _why_new_head(
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    old_names: Sequence[str] | None,
+    new_names: Sequence[str] | None,
+) -> str:
+    """Says why a head cannot be kept; "" if it can."""
+    if "head/bias" not in new:
+        return ""
+    if "head/bias" not in old:
+        return "the file has none"
+    before, now = len(old["head/bias"]), len(new["head/bias"])
+    if before != now:
+        return f"it was for {before} classes, and is for {now} now"
+    if "pre_logits/kernel" in old and "pre_logits/kernel" not in new:
+        return "it stood on pre_logits"
+    known = old_names is not None and new_names is not None and len(old_names) == before
+    if known and tuple(old_names) != tuple(new_names):
+        return f"it was for other {before} classes"
+    return ""
+
+
+def _compile(pattern: str, names: Sequence[str]) -> re.Pattern[str]:
+    try:
+        regex = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"dont_load={pattern!r} is not a regular expression: {error}") from None
+    if not any(map(regex.search, names)):
+        raise ValueError(
+            f"dont_load={pattern!r} is found in none of: {', '.join(sorted(set(names)))}"
+        )
+    return regex
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """A model with its weights, ready for use.
+
+    Attributes:
+        name: of the model.
+        fields: of the model that differ from the published ones.
+        model: with as many classes as the head has; unrolled.
+        variables: its variables, numpy.
+        image_size: (h, w) of the images that it takes.
+        labels: class names, or None if they are not known.
+        eval_pp: preprocessing of a file, see `input_pipeline.preprocess`.
+        loss: name of the loss that it was trained with; it decides how logits are read.
+    """
+
+    name: str
+    fields: Mapping[str, Any]
+    model: nn.Module
+    variables: dict[str, Any]
+    image_size: tuple[int, int]
+    labels: tuple[str, ...] | None
+    eval_pp: str
+    loss: str
+
+
+def load(
+    path: str | os.PathLike[str],
+    name: str | None = None,
+    fields: Mapping[str, Any] | None = None,
+    image_size: tuple[int, int] | None = None,
+    labels: str | None = None,
+) -> Pretrained:
+    """Loads a model for use.
+
+    Args:
+        path: as for `read`.
+        name: of the model, for a file without a run; found out if only one model fits.
+        fields: of the model that differ from the published ones, for a file without a run.
+        image_size: (h, w) to use it at; None for what it was trained with.
+        labels: a file with a class name per line, or "imagenet1k"; None for the labels.txt beside
+            the weights, if there is one.
+
+    Returns:
+        The model with its weights.
+
+    Raises:
+        ValueError: if something is missing or does not fit; the message says what.
+    """
+    weights = read(path)
+    eval_pp, loss = None, "softmax_xent"
+    if weights.workdir is not None:
+        if name or fields:
+            raise ValueError(f"{path} is a run, which says itself which model it is: leave --model")
+        config = weights.workdir.read_config()
+        name, eval_pp, loss = config.model_name, config.data.eval_pp, config.loss
+        fields = {**config.model, "dtype": config.dtype}
+    if name is None:
+        name = _identify_one(weights)
+    fields = dict(fields or {})
+    model = unrolled(get_model(name, **fields))
+    model = model.clone(**weights.head_fields(model))
+    params = weights.params(model, image_size)
+    old_size = weights.image_size or _square_or(image_size, path, model, params)
+    size = image_size or old_size
+    if size != old_size:
+        eval_pp = None
+        params = model.resize_params(params, old_size, size)
+    images = jax.ShapeDtypeStruct((1, *size, 3), np.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    try:
+        tree.check(params, shapes)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return Pretrained(
+        name=name,
+        fields=fields,
+        model=model,
+        variables={"params": jax.tree.map(lambda a, s: np.asarray(a, s.dtype), params, shapes)},
+        image_size=size,
+        labels=_labels(labels, weights.labels, model.num_classes),
+        eval_pp=eval_pp or standard_preprocessing(size),
+        loss=loss,
+    )
+
+
+def _square_or(
+    image_size: tuple[int, int] | None, path: Any, model: nn.Module, params: Mapping[str, Any]
+) -> tuple[int, int]:
+    """The size that weights were made for: a square, or else that which is wanted."""
+    try:
+        return model.image_size(params)
+    except KeyError as error:
+        raise ValueError(f"{path} is not for this model: {error} is missing") from None
+    except ValueError as error:
+        if image_size is None:
+            raise ValueError(f"{path}: {error}, --image_size=HEIGHTxWIDTH") from None
+        return image_size
+
+
+def standard_preprocessing(size: tuple[int, int]) -> str:
+    """The evaluation's preprocessing of the published fine-tunings: a plain resize."""
+    height, width = size
+    return f"decode|resize({height if height == width else size})|value_range(-1, 1)"
+
+
+def identify(weights: Weights) -> list[str]:
+    """Names of the published models that weights fit, whatever their image size and classes."""
+    return [name for name in list_models() if _fits(weights, name)]
+
+
+def _fits(weights: Weights, name: str) -> bool:
+    model = get_model(name)
+    width = getattr(model, "hidden_size", None) or getattr(model, "hidden_dim", None)
+    if all(array.shape != (width,) for array in weights.arrays.values()):
+        return False  # the norms have that shape; spares the slow part for most models
+    model = model.clone(**weights.head_fields(model))
+    try:
+        params = weights.params(model)
+        images = jax.ShapeDtypeStruct((1, *model.image_size(params), 3), np.float32)
+        tree.check(params, jax.eval_shape(model.init, jax.random.key(0), images)["params"])
+    except (ValueError, KeyError):
+        return False
+    return True
+
+
+def _identify_one(weights: Weights) -> str:
+    names = identify(weights)
+    if len(names) != 1:
+        found = f"it fits {' and '.join(names)}" if names else "it fits none of them"
+        raise ValueError(
+            f"{weights.path}: say which model it is, --model=NAME; of the published ones {found}"
+        )
+    return names[0]
+
+
+def read_labels(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Reads a file with a class name per line."""
+    try:
+        return tuple(epath.Path(path).read_text(encoding="utf-8").splitlines())
+    except OSError as error:
+        raise ValueError(f"cannot read the labels {os.fspath(path)}: {error.strerror}") from None
+
+
+def _labels(wanted: str | None, beside: Sequence[str] | None, count: int) -> tuple[str, ...] | None:
+    if wanted == "imagenet1k":
+        # The builder of another data set spells out the names; imagenet2012's has the synsets.
+        from tensorflow_datasets.datasets.siscore.labels import IMAGENET_LABELS_LIST
+
+        names, where = tuple(IMAGENET_LABELS_LIST), wanted
+    elif wanted:
+        names, where = read_labels(wanted), wanted
+    elif beside is not None:
+        names, where = tuple(beside), "the labels.txt beside the weights"
+    else:
+        return None
+    if len(names) != count:
+        raise ValueError(
+            f"{where} has {len(names)} names, but the head has {count} classes: say which are "
+            "meant, --labels=FILE with a name per line"
+        )
+    return names

@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_DIR := runs/digits
 
-.PHONY: help demo test lint fmt bench clean
+.PHONY: help demo test parity lint fmt bench clean
 
 help:
 	@echo "make demo   train a small ViT on handwritten digits; results in $(DEMO_DIR)"
 	@echo "make test   run the tests"
+	@echo "make parity compare with PyTorch, timm and ONNX Runtime"
 	@echo "make lint   check style;  make fmt  repair it"
 	@echo "make bench  time inference and training on this machine"
 	@echo "make clean  remove $(VENV) and $(DEMO_DIR)"
@@ -31,6 +32,10 @@ demo: $(VENV)/.installed-demo
 test: $(VENV)/.installed-dev
 	@echo "Running the tests ..."
 	$(BIN)/python -m pytest
+
+parity: $(addprefix $(VENV)/.installed-,dev torch onnx)
+	@echo "Comparing with PyTorch, timm and ONNX Runtime ..."
+	$(BIN)/python -m pytest -m parity
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -28,14 +28,18 @@ setup(
         "clu>=0.0.12",
         "etils[epath]",
         "flax>=0.12",
+        "huggingface-hub>=1.0",
         "importlib-resources",  # tensorflow-datasets imports it without declaring it
         "jax>=0.10",
         "matplotlib",
         "ml-collections>=1.1",
+        "ml-dtypes",
         "numpy>=2.0",
         "optax>=0.2.6",
         "orbax-checkpoint>=0.11.20",
         "pillow>=11",
+        "pooch>=1.8",
+        "safetensors>=0.5",
         "tensorboard",  # clu.metric_writers imports it without declaring it
         'tensorflow-cpu>=2.20; sys_platform == "linux"',
         'tensorflow>=2.20; sys_platform != "linux"',
@@ -46,7 +50,8 @@ setup(
         "demo": DEMO,
         "gpu": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
-        "torch": ["torch"],
+        "torch": ["torch", "torchvision", "timm"],
+        "onnx": ["jax2onnx", "onnxruntime"],
         "dev": [*DEMO, "pytest", "pytest-xdist", "ruff", "setuptools>=77"],
     },
 )

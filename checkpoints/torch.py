@@ -9,6 +9,8 @@ import collections
 import os
 import pickle
 import re
+import struct
+import tempfile
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -33,6 +35,12 @@ _PART = re.compile(r"(.+)\[(\d+)\]")
 # Where training scripts put the weights inside of what they save, and what they put before names.
 _WRAPPERS = ("state_dict", "model", "params_ema", "params")
 _PREFIXES = ("module.", "_orig_mod.")
+
+# What unpickling raises for a file of another kind, or one with more than weights in it.
+_NO_WEIGHTS = (
+    pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, struct.error, LookupError,
+    ValueError, AttributeError, TypeError,
+)  # fmt: skip
 
 
 def from_state_dict(
@@ -105,13 +113,8 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         ImportError: if a .pth file is to be read without PyTorch.
     """
     found = files.fetch(path)
-    if found.suffix in SAFETENSORS:
-        try:
-            state_dict = safetensors.flax.load(found.read_bytes())
-        except safetensors.SafetensorError as error:
-            raise ValueError(f"{os.fspath(path)} is no .safetensors file: {error}") from None
-    else:
-        state_dict = _read_pickled(found)
+    read_file = _read_safetensors if found.suffix in SAFETENSORS else _read_pickled
+    state_dict = read_file(found)
     return {_without_prefix(name): np.asarray(array) for name, array in state_dict.items()}
 
 
@@ -212,13 +215,25 @@ def _image_size(
         return otherwise
 
 
+def _read_safetensors(path: epath.Path) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        local = os.fspath(path)
+        if local.startswith("gs://"):  # the reader takes local files only
+            local = os.path.join(folder, path.name)
+            path.copy(local)
+        try:
+            return safetensors.flax.load_file(local)  # the reader for numpy lacks bfloat16
+        except safetensors.SafetensorError as error:
+            raise ValueError(f"{path} is no .safetensors file: {error}") from None
+
+
 def _read_pickled(path: epath.Path) -> dict[str, np.ndarray]:
     torch = _import_torch()
     try:
         with path.open("rb") as file:
             loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
-        reason = str(error).strip().splitlines()[0]
+    except _NO_WEIGHTS as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path} is no PyTorch file of weights alone: {reason}") from None
     for wrapper in _WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):

@@ -10,11 +10,33 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
 
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from configs import common
+from vit_jax.models import get_model
+
+TINY = dict(patch_size=4, hidden_size=16, num_layers=2, num_heads=2, mlp_dim=32)
+TINY_HYBRID = dict(TINY, patch_size=1, resnet_layers=(2, 1), resnet_width_factor=0.5)
+TINY_MIXER = dict(patch_size=4, num_blocks=2, hidden_dim=16, tokens_mlp_dim=8, channels_mlp_dim=32)
+
+
+def random_params(name, size, seed=0, **fields):
+    """A model, and parameters none of which is 0 or 1, as numpy arrays; size is (h, w)."""
+    model = get_model(name, **fields)
+    images = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    random = np.random.default_rng(seed)
+    return model, jax.tree.map(
+        lambda leaf: random.normal(scale=0.2, size=leaf.shape).astype(np.float32), shapes
+    )
+
+
+def noise(shape, seed=0):
+    return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
 
 
 def tiny_digits_config():

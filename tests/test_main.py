@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -127,10 +128,20 @@ def test_predict_does_what_it_can(trained, tmp_path):
         ("main", ["--config=configs/digits.py", "--config.a.b=3"], "error: .*'a'"),
         ("main", ["--config=configs/digits.py", "--config.batch_size=x"], "error: .*batch_size=x"),
         ("main", ["--config=configs/digits.py", "stray"], "error: .* what to do with stray"),
+        ("main", ["--config=configs/vit.py:b17"], "error: unknown ViT 'b17'; there are: "),
         ("main", ["--mode=evaluate"], "error: .* holds no run"),
+        ("main", ["--mode=benchmark"], "error: .* needs --config=configs/inference_time"),
+        ("main", ["--mode=benchmark", "--config=configs/digits.py"], "error: .* unknown: accum_s"),
+        ("main", ["--config=configs/digits.py", "--config.dont_load=x"], "error: dont_load is for"),
         ("main", ["--config=configs/digits.py", "--workdir=/dev/null/w"], "error: .*Not a dir"),
         ("predict", ["x.jpg"], "error: .* holds no run"),
         ("predict", [], "error: say which images"),
+        ("predict", ["--checkpoint=x.npz", "x.jpg"], "error: say which model: either --workdir"),
+        ("predict", ["--attention", "x.jpg"], "error: --attention writes pictures: say where"),
+        ("predict", ["--image_size=3by4", "x.jpg"], "error: --image_size=3by4 must read 224 or"),
+        ("convert", ["a.npz"], "error: say what to convert to what: SRC DST"),
+        ("convert", ["no.npz", "a.npz"], "error: there is no file no.npz"),
+        ("export", ["a.tflite"], "error: a.tflite: the suffix must be .stablehlo or .onnx"),
     ],
 )  # fmt: skip
 def test_mistakes_are_answered_in_one_line(module, args, message, tmp_path):
@@ -141,8 +152,18 @@ def test_mistakes_are_answered_in_one_line(module, args, message, tmp_path):
     assert not (tmp_path / "w").exists()
 
 
-def test_predict_without_a_finished_run_says_how_to_get_weights(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
-    result = run("predict", f"--workdir={tmp_path}", "x.jpg")
+def test_predict_with_a_run_that_has_not_finished(trained, photos, tmp_path):
+    workdir, _, _ = trained
+    unfinished = tmp_path / "w"
+    shutil.copytree(workdir, unfinished)
+    (unfinished / "weights.npz").unlink()
+    (unfinished / "labels.txt").unlink()
+    images = [photos / "red" / "0.jpg", photos / "blue" / "0.jpg"]
+    results = [run("predict", f"--workdir={w}", *images) for w in (workdir, unfinished)]
+    assert results[1].stdout == results[0].stdout
+    assert results[1].stdout.count("red") >= 2
+
+    shutil.rmtree(unfinished / "checkpoints")
+    result = run("predict", f"--workdir={unfinished}", *images)
     assert result.returncode == 2
-    assert "--mode=evaluate" in result.stderr
+    assert "has no weights yet, neither weights.npz nor checkpoints" in result.stderr

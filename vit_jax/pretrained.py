@@ -174,7 +174,7 @@ def _find_workdir(path: str) -> Workdir | None:
         return None
     workdir = Workdir(path)
     if not path.endswith(SUFFIXES):
-        if not workdir.path.is_dir():
+        if workdir.path.exists() and not workdir.path.is_dir():
             return None
         workdir.read_config()  # raises if this is no run's folder
         return workdir
@@ -237,11 +237,10 @@ def adapt(
     """
     params = weights.params(model, old_size)
     old_size = old_size or weights.image_size or _image_size(weights, params, model, image_size)
-    if old_size != image_size:
-        shapes = jax.tree.map(np.shape, params)
-        params = model.resize_params(params, old_size, image_size)
-        if jax.tree.map(np.shape, params) != shapes:
-            _LOG.info("fitted to %s pixels, from %s", _by(image_size), _by(old_size))
+    shapes = jax.tree.map(np.shape, params)
+    params = model.resize_params(params, old_size, image_size)
+    if jax.tree.map(np.shape, params) != shapes:
+        _LOG.info("resized for images of %s pixels, from %s", _by(image_size), _by(old_size))
     old = traverse_util.flatten_dict(params, sep="/")
     new = traverse_util.flatten_dict(init, sep="/")
     reason = _why_new_head(old, new, weights.labels, class_names)

@@ -1,0 +1,105 @@
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from checkpoints import tree
+from tests.conftest import TINY, TINY_HYBRID, TINY_MIXER, noise, random_params
+from vit_jax import attention_maps
+from vit_jax.models import get_model
+
+
+def compute(model, params, images):
+    return np.asarray(
+        jax.jit(lambda v, x: attention_maps.attention_maps(model, v, x))({"params": params}, images)
+    )
+
+
+def test_the_first_layers_attention_is_that_of_the_formula():
+    model, params = random_params("ViT-B_16", (8, 12), num_classes=3, **TINY)
+    images = noise((2, 8, 12, 3))
+    maps = compute(model, params, images)
+    assert maps.shape == (2, 2, 2, 7, 7)  # layers, batch, heads, class token and 2 x 3 patches
+    np.testing.assert_allclose(maps.sum(-1), 1, atol=1e-6)
+
+    _, state = model.apply({"params": params}, images, capture_intermediates=True)
+    block = state["intermediates"]["Transformer"]["encoderblock_0"]
+    (y,) = block["LayerNorm_0"]["__call__"]
+    weights = params["Transformer"]["encoderblock_0"]["MultiHeadDotProductAttention_1"]
+
+    def project(name):
+        kernel, bias = weights[name]["kernel"], weights[name]["bias"]
+        return np.einsum("bnd,dhk->bhnk", y, kernel) + bias[:, None]
+
+    logits = project("query") @ project("key").swapaxes(-1, -2) / np.sqrt(8)
+    expected = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    np.testing.assert_allclose(maps[0], expected, atol=1e-5)
+
+
+def test_looking_changes_nothing():
+    model, params = random_params("ViT-B_16", (8, 8), num_classes=3, **TINY)
+    images = noise((2, 8, 8, 3))
+    seen, _ = model.apply({"params": params}, images, mutable=["intermediates"])
+    np.testing.assert_array_equal(seen, model.apply({"params": params}, images))
+
+
+@pytest.mark.parametrize("overrides", [{"scan": True}, {"remat": True}])
+def test_scanned_and_rematerialised_models_show_the_same(overrides):
+    model, params = random_params("ViT-B_16", (8, 8), num_classes=3, **TINY)
+    images = noise((2, 8, 8, 3))
+    other = get_model("ViT-B_16", num_classes=3, **TINY, **overrides)
+    other_params = tree.stack(params) if "scan" in overrides else params
+    np.testing.assert_allclose(
+        compute(other, other_params, images), compute(model, params, images), atol=1e-6
+    )
+
+
+def test_rollout():
+    random = np.random.default_rng(0)
+    maps = random.dirichlet(np.ones(4), size=(3, 2, 5, 4))
+    rolled = np.asarray(attention_maps.rollout(maps))
+    layers = [(m.mean(axis=1) + np.eye(4)) / 2 for m in maps]
+    np.testing.assert_allclose(rolled, layers[2] @ layers[1] @ layers[0], atol=1e-6)
+    np.testing.assert_allclose(rolled.sum(-1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["vit", "gap", "hybrid"])
+def test_maps_lie_over_the_image_as_the_patches_do(name):
+    """The token at row 0, column 2 is attended to by all; its map must say so."""
+    fields = {"vit": TINY, "gap": dict(TINY, classifier="gap"), "hybrid": TINY_HYBRID}[name]
+    model = get_model("ViT-B_16", num_classes=3, **fields)
+    size = (2 * model.stride, 3 * model.stride)
+    class_tokens = int(name != "gap")
+    n = 6 + class_tokens
+    weights = np.zeros((2, n, n), np.float32)
+    weights[..., class_tokens + 2] = 1
+    grid = np.asarray(attention_maps.to_grid(model, weights, size))
+    expected = np.zeros((2, 2, 3))
+    expected[:, 0, 2] = 1
+    np.testing.assert_array_equal(grid, expected)
+    rows = np.asarray(attention_maps.to_grid(model, weights, size, pool=False))
+    np.testing.assert_array_equal(rows, np.broadcast_to(expected[:, None], (2, n, 2, 3)))
+
+
+def test_hybrids():
+    model, params = random_params("R50+ViT-B_16", (16, 32), num_classes=3, **TINY_HYBRID)
+    maps = compute(model, params, noise((1, 16, 32, 3)))
+    assert maps.shape == (2, 1, 2, 9, 9)  # 2 x 4 positions and the class token
+    assert attention_maps.to_grid(model, maps, (16, 32)).shape == (2, 1, 2, 2, 4)
+
+
+def test_a_mixer_has_no_attention():
+    model, params = random_params("Mixer-B_16", (8, 8), num_classes=3, **TINY_MIXER)
+    with pytest.raises(ValueError, match="MlpMixer has no attention to look at"):
+        attention_maps.attention_maps(model, {"params": params}, noise((1, 8, 8, 3)))
+
+
+def test_pictures(tmp_path):
+    random = np.random.default_rng(0)
+    attention_maps.write_picture(
+        tmp_path / "a.png", random.random((20, 30, 3)), random.random((2, 3)),
+        random.random((7, 2, 3)), "a title",
+    )  # fmt: skip
+    picture = np.asarray(Image.open(tmp_path / "a.png"))
+    assert picture.shape[0] > 200
+    assert picture.std() > 10

@@ -1,0 +1,99 @@
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from checkpoints import npz
+from tests.conftest import TINY, TINY_MIXER, random_params
+from tests.test_main import run
+from vit_jax import convert, pretrained
+
+LABELS = ("a", "b", "c")
+
+
+@pytest.fixture
+def vit(tmp_path):
+    """A ViT with labels, in a file."""
+    _, params = random_params("ViT-B_16", (16, 16), num_classes=3, **TINY)
+    npz.save(tmp_path / "vit.npz", params)
+    (tmp_path / "labels.txt").write_text("a\nb\nc\n")
+    return tmp_path / "vit.npz", params
+
+
+def assert_equal(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_from_format_to_format(vit, tmp_path):
+    path, params = vit
+    for i, target in enumerate(("a.safetensors", "run", "b.npz")):
+        source = pretrained.load(path, *(("ViT-B_16", TINY) if path.suffix else ()))
+        path = tmp_path / str(i) / target
+        convert.write(path, source)
+        weights = pretrained.read(path)
+        assert weights.labels == LABELS
+    assert_equal(npz.load(path), params)
+
+    run_folder = tmp_path / "1" / "run"
+    (run_folder / "weights.npz").unlink()  # so that its orbax checkpoint is read
+    loaded = pretrained.load(run_folder)
+    assert (loaded.name, loaded.labels, loaded.image_size) == ("ViT-B_16", LABELS, (16, 16))
+    assert_equal(loaded.variables["params"], params)
+
+
+def test_the_command(vit, tmp_path):
+    path, _ = vit
+    fields = [f"--field={name}={value}" for name, value in TINY.items()]
+    target = tmp_path / "new" / "vit.safetensors"
+    result = run("convert", path, target, "--model=ViT-B_16", *fields)
+    assert result.returncode == 0, result.stderr
+    assert re.match(r"largest difference of the outputs: 0, of values up to \d", result.stdout)
+    assert result.stderr == f"wrote {target}: ViT-B_16, 3 classes\n"
+    assert (target.parent / "labels.txt").read_text() == "a\nb\nc\n"
+
+
+def test_a_conversion_that_goes_wrong_is_noticed(vit, tmp_path, monkeypatch, capsys):
+    path, params = vit
+    model = pretrained.load(path, "ViT-B_16", TINY)
+    wrong = jax.tree.map(np.zeros_like, params)
+    monkeypatch.setattr(convert.model_flags, "load_from", lambda _: model)
+    monkeypatch.setattr(convert, "_INSPECT", type("Flag", (), {"value": None}))
+    monkeypatch.setattr(npz, "save", lambda path, _, save=npz.save: save(path, wrong))
+    assert convert.main(["convert", str(path), str(tmp_path / "b.npz")]) == 1
+    assert "largest difference of the outputs: 0," not in capsys.readouterr().out
+
+
+def test_nothing_is_overwritten_by_mistake(vit, tmp_path):
+    model = pretrained.load(vit[0], "ViT-B_16", TINY)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "labels.txt").write_text("x\ny\nz\n")
+    with pytest.raises(ValueError, match=r"other/labels\.txt names other classes"):
+        convert.write(tmp_path / "other" / "a.npz", model)
+    assert not (tmp_path / "other" / "a.npz").exists()
+    convert.write(tmp_path / "run", model)
+    with pytest.raises(ValueError, match="holds a run already"):
+        convert.write(tmp_path / "run", model)
+    with pytest.raises(ValueError, match=r"a\.h5: weights are written to a file that ends in one"):
+        convert.write(tmp_path / "a.h5", model)
+    with pytest.raises(ValueError, match="cannot write to hf://a/b: choose a local path"):
+        convert.write("hf://a/b", model)
+
+
+def test_inspect(tmp_path):
+    _, params = random_params("ViT-Ti_16", (32, 32), num_classes=3)
+    npz.save(tmp_path / "a.npz", params)
+    text = convert.inspect(tmp_path / "a.npz")
+    assert re.search(r"^cls +1 x 1 x 192 +float32$", text, re.MULTILINE)
+    assert text.splitlines()[-1] == (
+        "200 arrays of 5,488,131 numbers; it fits ViT-Ti_16, with 3 classes and images of 32 x 32 "
+        "pixels"
+    )
+    _, params = random_params("Mixer-B_16", (8, 8), **TINY_MIXER)
+    np.savez(tmp_path / "b.npz", **{"head/bias": params["head"]["bias"].astype(np.float16)})
+    text = convert.inspect(tmp_path / "b.npz")
+    assert text.splitlines() == [
+        "head/bias  1000  float16",
+        "1 arrays of 1,000 numbers; it fits none of the published models with square images",
+    ]

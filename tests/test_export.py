@@ -1,0 +1,64 @@
+import jax
+import numpy as np
+import pytest
+
+from checkpoints import npz
+from tests.conftest import TINY, TINY_HYBRID, TINY_MIXER, noise, random_params
+from tests.test_main import run
+from vit_jax import export, pretrained
+
+MODELS = {
+    "vit": ("ViT-B_16", TINY),
+    "hybrid": ("R50+ViT-B_16", TINY_HYBRID),
+    "mixer": ("Mixer-B_16", TINY_MIXER),
+}
+FORMATS = {
+    "a.stablehlo": (export.write_stablehlo, export.read_stablehlo),
+    "a": (export.write_saved_model, export.read_saved_model),
+    "a.onnx": (export.write_onnx, export.read_onnx),
+}
+
+
+@pytest.fixture(params=MODELS)
+def model(request, tmp_path):
+    name, fields = MODELS[request.param]
+    _, params = random_params(name, (16, 32), num_classes=3, **fields)
+    npz.save(tmp_path / "weights.npz", params)
+    return pretrained.load(tmp_path / "weights.npz", name, fields, image_size=(16, 32))
+
+
+@pytest.mark.parametrize(
+    "file", ["a.stablehlo", "a", pytest.param("a.onnx", marks=pytest.mark.parity)]
+)
+def test_what_is_exported_does_what_the_model_does(model, file, tmp_path):
+    write, read = FORMATS[file]
+    path = tmp_path / "new" / file
+    write(model, path)
+    exported = read(path)
+    for count in (1, 5):
+        images = noise((count, 16, 32, 3), seed=count)
+        expected = jax.jit(model.model.apply)(model.variables, images)
+        np.testing.assert_allclose(exported(images), expected, atol=1e-5)
+
+
+def test_stablehlo_is_for_every_platform(model, tmp_path):
+    export.write_stablehlo(model, tmp_path / "a")
+    exported = jax.export.deserialize(bytearray((tmp_path / "a").read_bytes()))
+    assert set(exported.platforms) == {"cpu", "cuda", "tpu"}
+
+
+def test_the_command(tmp_path):
+    _, params = random_params("ViT-B_16", (16, 16), num_classes=3, **TINY)
+    npz.save(tmp_path / "a.npz", params)
+    (tmp_path / "labels.txt").write_text("a\nb\nc\n")
+    fields = [f"--field={name}={value}" for name, value in TINY.items()]
+    args = [f"--checkpoint={tmp_path}/a.npz", "--model=ViT-B_16", *fields]
+    target = tmp_path / "new" / "a.stablehlo"
+    result = run("export", *args, target)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(f"{target}: ViT-B_16, (b, 16, 16, 3) in [-1, 1] to logits\n")
+    assert "largest relative difference from the model: 0\n" in result.stdout
+    assert (target.parent / "labels.txt").read_text() == "a\nb\nc\n"
+    again = run("export", *args, target)
+    assert again.returncode == 2
+    assert again.stderr == f"error: {target} is there already: choose another name\n"

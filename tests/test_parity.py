@@ -1,0 +1,207 @@
+"""Comparison with timm, which reads what we write and writes what we read: make parity."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from checkpoints import npz, torch
+from tests.conftest import noise
+from vit_jax import pretrained, train
+from vit_jax.models import get_model
+
+pytestmark = pytest.mark.parity
+
+TANH = {"act_layer": "gelu_tanh"}  # as the published weights were trained; timm's default is erf
+
+# Ours, timm's, the image size, timm's arguments, and the largest difference of logits of order 1.
+# A hybrid's convolutions standardise their kernels with another epsilon in timm.
+CASES = {
+    "Ti_16": ("ViT-Ti_16", "vit_tiny_patch16_224", 224, TANH, 2e-5),
+    "B_16": ("ViT-B_16", "vit_base_patch16_224", 224, TANH, 2e-5),
+    "B_16 at 384": ("ViT-B_16", "vit_base_patch16_384", 384, TANH, 2e-5),
+    "gap": (
+        "ViT-S_16-gap-norep", "vit_small_patch16_224", 224,
+        dict(TANH, global_pool="avg", class_token=False, fc_norm=False), 2e-5,
+    ),
+    "R_Ti_16": ("R+ViT-Ti_16", "vit_tiny_r_s16_p8_224", 224, TANH, 2e-5),
+    "R26_S_32": ("R26+ViT-S_32", "vit_small_r26_s32_224", 224, TANH, 5e-4),
+    "Mixer": ("Mixer-B_16", "mixer_b16_224", 224, {}, 2e-5),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def timm():
+    import torch
+
+    library = torch.library.Library("torchvision", "DEF")  # there is no CPU build with its ops
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    import timm
+
+    yield timm
+    del library
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request, timm):
+    """Our model with random weights, timm's without, and the tolerance."""
+    ours, theirs, size, kwargs, tolerance = CASES[request.param]
+    model = get_model(ours)
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    random = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda x: np.asarray(x + random.normal(scale=0.02, size=x.shape), np.float32),
+        variables["params"],
+    )
+    if "Mixer" in ours:
+        kwargs = {"act_layer": timm.layers.get_act_layer("gelu_tanh")}
+    return model, params, timm.create_model(theirs, num_classes=1000, **kwargs), size, tolerance
+
+
+def apply(model, params, images):
+    return np.asarray(jax.jit(model.apply)({"params": params}, images))
+
+
+def apply_timm(model, images):
+    import torch
+
+    with torch.no_grad():
+        return model.eval()(torch.from_numpy(images.transpose(0, 3, 1, 2))).numpy()
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pth"])
+def test_timm_reads_what_we_write(case, timm, tmp_path, suffix):
+    model, params, theirs, size, tolerance = case
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".npz":
+        if not hasattr(theirs, "load_pretrained"):
+            pytest.skip("timm reads no .npz of a Mixer")
+        npz.save(path, params)
+        theirs.load_pretrained(str(path))
+    else:
+        torch.write(path, torch.to_state_dict({"params": params}, model))
+        timm.models.load_checkpoint(theirs, str(path), strict=True)
+    images = noise((2, size, size, 3))
+    expected = apply(model, params, images)
+    assert np.abs(expected).max() > 0.3
+    np.testing.assert_allclose(apply_timm(theirs, images), expected, atol=tolerance)
+
+
+def test_we_read_what_timm_writes(case, timm, tmp_path):
+    import safetensors.torch
+    import torch as pytorch
+
+    model, _, theirs, size, tolerance = case
+    pytorch.manual_seed(0)
+    state_dict = {
+        name: tensor + 0.02 * pytorch.randn(tensor.shape)
+        for name, tensor in theirs.state_dict().items()
+    }
+    theirs.load_state_dict(state_dict)
+    pytorch.save({"state_dict": {f"module.{k}": v for k, v in state_dict.items()}},
+                 tmp_path / "a.pth")  # fmt: skip
+    safetensors.torch.save_file(state_dict, tmp_path / "a.safetensors")
+    images = noise((2, size, size, 3), seed=1)
+    expected = apply_timm(theirs, images)
+    for file in ("a.pth", "a.safetensors"):
+        params = torch.from_state_dict(torch.read(tmp_path / file), model)["params"]
+        np.testing.assert_allclose(apply(model, params, images), expected, atol=tolerance)
+
+
+def test_hybrids_differ_by_the_epsilon_alone(case):
+    """With our epsilon in timm's convolutions the logits agree ten times as closely."""
+    import torch as pytorch
+    from timm.layers import StdConv2dSame
+    from timm.layers.padding import pad_same
+
+    model, params, theirs, size, _ = case
+    convolutions = [m for m in theirs.modules() if isinstance(m, StdConv2dSame)]
+    if not convolutions:
+        pytest.skip("no hybrid")
+
+    def forward(self, x):
+        weight = self.weight - self.weight.mean(dim=(1, 2, 3), keepdim=True)
+        weight = weight / (weight.std(dim=(1, 2, 3), keepdim=True, correction=0) + 1e-5)
+        if self.same_pad:
+            x = pad_same(x, self.kernel_size, self.stride, self.dilation)
+        padding = 0 if self.same_pad else self.padding
+        return pytorch.nn.functional.conv2d(x, weight, self.bias, self.stride, padding)
+
+    state_dict = torch.to_state_dict({"params": params}, model)
+    theirs.load_state_dict({k: pytorch.from_numpy(np.array(v)) for k, v in state_dict.items()})
+    images = noise((2, size, size, 3))
+    for module in convolutions:
+        module.forward = types.MethodType(forward, module)
+    try:
+        found = apply_timm(theirs, images)
+    finally:
+        for module in convolutions:
+            del module.forward
+    np.testing.assert_allclose(found, apply(model, params, images), atol=5e-5)
+
+
+def test_attention_pooling(timm):
+    import torch as pytorch
+
+    theirs = timm.models.vision_transformer.VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=48, depth=2, num_heads=3, mlp_ratio=2, num_classes=7,
+        global_pool="map", class_token=False, act_layer="gelu_tanh",
+    )  # fmt: skip
+    pytorch.manual_seed(0)
+    state_dict = {
+        k: v + 0.1 * pytorch.randn(v.shape) for k, v in theirs.state_dict().items()
+    }  # fmt: skip
+    theirs.load_state_dict(state_dict)
+    model = get_model(
+        "ViT-B_16", patch_size=8, hidden_size=48, num_layers=2, num_heads=3, mlp_dim=96,
+        num_classes=7, classifier="map",
+    )  # fmt: skip
+    arrays = {k: v.numpy() for k, v in state_dict.items()}
+    params = torch.from_state_dict(arrays, model)["params"]
+    images = noise((2, 32, 32, 3))
+    np.testing.assert_allclose(
+        apply(model, params, images), apply_timm(theirs, images), atol=2e-5
+    )  # fmt: skip
+
+
+def test_timm_reads_what_was_fine_tuned(folder_config, timm, tmp_path):
+    """From a file of 1000 classes at 64 pixels to two classes at 48 pixels, and on to timm."""
+    model = get_model("ViT-Ti_16")
+    images = jnp.zeros((1, 64, 64, 3))
+    npz.save(tmp_path / "a.npz", jax.jit(model.init)(jax.random.key(0), images)["params"])
+    folder_config.model = {}
+    folder_config.pretrained = str(tmp_path / "a.npz")
+    folder_config.data.train_pp = "decode|resize(48)|value_range(-1, 1)"
+    folder_config.data.eval_pp = folder_config.data.train_pp
+    folder_config.optim.learning_rate = 1e-3
+    folder_config.total_steps = 2
+    train.train_and_evaluate(folder_config, tmp_path / "w")
+
+    theirs = timm.create_model("vit_tiny_patch16_224", img_size=48, num_classes=2, **TANH)
+    theirs.load_pretrained(str(tmp_path / "w" / "weights.npz"))
+    ours = pretrained.load(tmp_path / "w")
+    assert ours.image_size == (48, 48)
+    images = noise((2, 48, 48, 3))
+    expected = apply(ours.model, ours.variables["params"], images)
+    assert np.abs(expected).max() > 0.01
+    np.testing.assert_allclose(apply_timm(theirs, images), expected, atol=2e-5)
+
+
+def test_files_with_more_than_weights(tmp_path):
+    import torch as pytorch
+
+    pytorch.save({"epoch": 3, "weight": pytorch.zeros(2)}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"a\.pth holds more than weights: epoch"):
+        torch.read(tmp_path / "a.pth")
+    pytorch.save(pytorch.nn.Linear(1, 1), tmp_path / "b.pth")
+    with pytest.raises(ValueError, match=r"b\.pth is no PyTorch file of weights alone"):
+        torch.read(tmp_path / "b.pth")
+    pytorch.save([1], tmp_path / "c.pth")
+    with pytest.raises(ValueError, match=r"c\.pth holds a list in place of a dict"):
+        torch.read(tmp_path / "c.pth")
+    (tmp_path / "d.pth").write_bytes(b"junk")
+    with pytest.raises(ValueError, match=r"d\.pth is no PyTorch file"):
+        torch.read(tmp_path / "d.pth")

@@ -90,8 +90,10 @@ def test_predict(trained, tmp_path):
     Image.fromarray(np.full((9, 9), 30000, np.uint16)).save(tmp_path / "grey16.tif")
     (tmp_path / "notes.txt").write_text("no image")
     out = tmp_path / "out"
-    result = run("predict", f"--workdir={workdir}", f"--output={out}", tmp_path)
+    result = run("predict", f"--workdir={workdir}", f"--output={out}", "--attention", tmp_path)
     assert result.returncode == 0, result.stderr
+    pictures = {path.name for path in (out / "attention").iterdir()}
+    assert pictures == {"red rgba.png", "blue.png", "grey16.png"}
     with (out / "predictions.csv").open() as file:
         rows = {Path(row["file"]).name: row for row in csv.DictReader(file)}
     assert set(rows) == {"red rgba.png", "blue.webp", "grey16.tif"}

@@ -5,8 +5,8 @@ Command:   python -m vit_jax.main --config=configs/finetune.py:S_16 --workdir=W 
            The weights are AugReg's best for that model, from their bucket;
            --config.pretrained=FILE takes others, such as hf://timm/vit_small_patch16_224.augreg_in21k
 Hardware:  a CPU will do for a few hundred images
-Time:      not yet run
-Score:     not yet run
+Time:      1 minute for 60 steps of 8 images with a ViT-Ti on two cores
+Score:     with published weights not yet run; the README fine-tunes our own
 """
 
 from ml_collections import ConfigDict

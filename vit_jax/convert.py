@@ -84,17 +84,13 @@ def write(path: str | os.PathLike[str], model: Pretrained) -> None:
             )
         _write_workdir(Workdir(path), model)
         return
-    if model.labels is not None:
-        labels = found.parent / "labels.txt"
-        if labels.exists() and pretrained.read_labels(labels) != model.labels:
-            raise ValueError(f"{labels} names other classes: choose another folder for {path}")
+    pretrained.check_labels_beside(found.parent, model.labels)
     found.parent.mkdir(parents=True, exist_ok=True)
     if found.suffix == ".npz":
         npz.save(found, model.variables["params"])
     else:
         torch.write(found, torch.to_state_dict(model.variables, model.model))
-    if model.labels is not None:
-        Workdir(found.parent).write_labels(model.labels)
+    pretrained.write_labels_beside(found.parent, model.labels)
 
 
 def _write_workdir(workdir: Workdir, model: Pretrained) -> None:

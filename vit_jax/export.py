@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+from etils import epath
 
 from vit_jax import cli, model_flags
 
@@ -32,15 +33,17 @@ def main(argv: Sequence[str]) -> int:
     """Exports, runs what was written and prints the largest difference from the model."""
     if len(argv) != 2:
         raise ValueError("say where to: NAME.stablehlo, NAME.onnx, or a folder for a SavedModel")
-    target = Path(argv[1])
+    target = Path(argv[1]).expanduser()
     if target.exists():
         raise ValueError(f"{target} is there already: choose another name")
     write, read = _format_of(target)
+    from vit_jax import pretrained  # takes seconds to import
+
     model = model_flags.load()
+    folder = epath.Path(target if target.suffix == "" else target.parent)
+    pretrained.check_labels_beside(folder, model.labels)
     write(model, target)
-    if model.labels is not None:
-        beside = target if target.is_dir() else target.parent
-        (beside / "labels.txt").write_text("".join(f"{name}\n" for name in model.labels))
+    pretrained.write_labels_beside(folder, model.labels)
 
     apply, exported = _apply(model), read(target)
     differences = []

@@ -464,6 +464,19 @@ def read_labels(path: str | os.PathLike[str]) -> tuple[str, ...]:
         raise ValueError(f"cannot read the labels {os.fspath(path)}: {error.strerror}") from None
 
 
+def check_labels_beside(folder: epath.Path, labels: Sequence[str] | None) -> None:
+    """Raises a ValueError if class names written to a folder would replace others."""
+    path = folder / "labels.txt"
+    if labels is not None and path.exists() and read_labels(path) != tuple(labels):
+        raise ValueError(f"{path} names other classes: choose another folder")
+
+
+def write_labels_beside(folder: epath.Path, labels: Sequence[str] | None) -> None:
+    """Writes class names, if they are known, to a folder where weights lie."""
+    if labels is not None:
+        Workdir(folder).write_labels(labels)
+
+
 def _labels(wanted: str | None, beside: Sequence[str] | None, count: int) -> tuple[str, ...] | None:
     if wanted == "imagenet1k":
         # The builder of another data set spells out the names; imagenet2012's has the synsets.

@@ -35,7 +35,7 @@ test: $(VENV)/.installed-dev
 
 parity: $(addprefix $(VENV)/.installed-,dev torch onnx)
 	@echo "Comparing with PyTorch, timm and ONNX Runtime ..."
-	$(BIN)/python -m pytest -m parity
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -m parity
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -6,10 +6,8 @@ import sys
 
 from etils import epath
 
-_LOG = logging.getLogger(__name__)
-
 _DEFAULT_HUB_FILE = "model.safetensors"
-_ALTERNATIVES = (
+ALTERNATIVES = (
     "Weights can come from a local file, gs://BUCKET/FILE, https://HOST/FILE or "
     "hf://OWNER/REPOSITORY: the published ViTs are in gs://vit_models, and on the hub as "
     "hf://timm/NAME"
@@ -19,7 +17,8 @@ _ALTERNATIVES = (
 def fetch(path: str | os.PathLike[str]) -> epath.Path:
     """Finds a file, and downloads it if it lies behind https:// or hf://.
 
-    What was downloaded stays in a cache and is not downloaded again.
+    What was downloaded stays in a cache and is not downloaded again. Files in buckets are read
+    where they are.
 
     Args:
         path: a local path; gs://BUCKET/FILE; https://HOST/FILE; or hf://OWNER/REPOSITORY with,
@@ -40,7 +39,7 @@ def fetch(path: str | os.PathLike[str]) -> epath.Path:
         return _in_bucket(path)
     found = epath.Path(path).expanduser()
     if not found.exists():
-        raise ValueError(f"there is no file {path}")
+        raise ValueError(f"there is no file {path}. {ALTERNATIVES}")
     return found
 
 
@@ -85,10 +84,10 @@ def _in_bucket(path: str) -> epath.Path:
     except (OSError, errors.OpError) as error:
         raise ValueError(_unreachable(path, error)) from error
     if not exists:
-        raise ValueError(f"there is no file {path}. {_ALTERNATIVES}")
+        raise ValueError(f"there is no file {path}. {ALTERNATIVES}")
     return found
 
 
 def _unreachable(path: str, error: Exception) -> str:
     reason = str(error).strip().splitlines()[0].rstrip(".")
-    return f"cannot read {path}: {reason}. {_ALTERNATIVES}"
+    return f"cannot read {path}: {reason}. {ALTERNATIVES}"

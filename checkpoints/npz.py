@@ -3,6 +3,7 @@
 import os
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,19 +53,29 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         ValueError: if the file is missing, out of reach, or not such a file.
     """
-    flat = {_published(name): array for name, array in read(path).items()}
-    return traverse_util.unflatten_dict(
-        {name: _usual(name, array) for name, array in flat.items()}, sep="/"
-    )
+    flat: dict[str, np.ndarray] = {}
+    for stored, array in read(path).items():
+        name = _published(stored)
+        if name in flat:
+            raise ValueError(f"{os.fspath(path)} holds {name} twice, also as {stored}")
+        flat[name] = _usual(name, array)
+    folders = {name[:i] for name in flat for i, c in enumerate(name) if c == "/"}
+    if clash := sorted(folders & set(flat)):
+        raise ValueError(f"{os.fspath(path)} holds both {clash[0]} and something inside it")
+    return traverse_util.unflatten_dict(flat, sep="/")
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Reads the arrays of a .npz file by their names in the file; see `load` for the errors."""
     found = files.fetch(path)
     try:
-        with found.open("rb") as data, np.load(data, allow_pickle=False) as file:
-            return {name: _named_type(file[name]) for name in file.files}
-    except (ValueError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
+        with found.open("rb") as data:
+            file = np.load(data, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("it holds a single array")
+            with file:
+                return {name: _named_type(file[name]) for name in file.files}
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{os.fspath(path)} is not a readable .npz of arrays: {error}") from None
 
 
@@ -76,7 +87,7 @@ def _named_type(array: np.ndarray) -> np.ndarray:
 def _usual(name: str, array: np.ndarray) -> np.ndarray:
     if array.dtype == ml_dtypes.bfloat16:
         array = array.astype(np.float32)
-    if _GROUP_NORM.search(name) and array.size == array.shape[-1]:
+    if _GROUP_NORM.search(name) and array.ndim and array.size == array.shape[-1]:
         array = array.reshape(-1)
     return array
 

@@ -61,23 +61,52 @@ def from_state_dict(
     Raises:
         ValueError: with sorted lists of what is missing, extra, or of another shape.
     """
-    names = model.torch_names()
-    unrolled = _unrolled(model)
-    images = jax.ShapeDtypeStruct((1, *_image_size(state_dict, model, image_size), 3), jnp.float32)
-    shapes = jax.eval_shape(unrolled.init, jax.random.key(0), images)["params"]
-    wanted = jax.eval_shape(lambda params: _to_torch(params, names), shapes)
+    shapes = _shapes(model, _image_size(state_dict, model, image_size))
+    wanted = jax.eval_shape(lambda params: _to_torch(params, model.torch_names()), shapes)
     tree.check(state_dict, wanted)
+    params = traverse_util.unflatten_dict(rename(state_dict, model), sep="/")
+    return {"params": params if tree.unrolled(model) is model else tree.stack(params)}
 
+
+def rename(state_dict: Mapping[str, np.ndarray], model: Any) -> dict[str, np.ndarray]:
+    """Gives timm's weights our names and layout, without asking whether they are complete.
+
+    Args:
+        state_dict: arrays by timm's names.
+        model: the flax module that they are for.
+
+    Returns:
+        float32 arrays by our names, joined by "/" and unrolled; what the model does not have keeps
+        timm's name, and what has another shape than the model's keeps that as well as it can.
+    """
+    names = model.torch_names()
     parts = _count_parts(names)
-    params = {}
-    for name, shape in traverse_util.flatten_dict(shapes, sep="/").items():
+    try:
+        image_size = _image_size(state_dict, model, None)
+    except ValueError:  # the shape of the heads, which is needed here, is the same for all sizes
+        image_size = (model.stride, model.stride)
+    renamed, used = {}, set()
+    for name, leaf in traverse_util.flatten_dict(_shapes(model, image_size), sep="/").items():
         theirs, part = _their_name(name, names)
+        if theirs not in state_dict:
+            continue
+        used.add(theirs)
         array = np.asarray(state_dict[theirs], np.float32)
         if part is not None:
-            array = np.split(array, parts[theirs.rpartition(".")[0]])[part]
-        params[name] = (_to_flax(array) if name not in names else array).reshape(shape.shape)
-    params = traverse_util.unflatten_dict(params, sep="/")
-    return {"params": tree.stack(params) if unrolled is not model else params}
+            array = np.array_split(array, parts[theirs.rpartition(".")[0]])[part]
+        if name not in names:
+            array = _to_flax(array)
+        with_heads = array.ndim + 1 == len(leaf.shape) and array.size == np.prod(leaf.shape)
+        renamed[name] = array.reshape(leaf.shape) if with_heads else array
+    ours = {theirs: name for name, theirs in names.items()}  # a class token too many, say
+    for theirs in state_dict.keys() - used:
+        renamed[ours.get(theirs, theirs)] = np.asarray(state_dict[theirs], np.float32)
+    return renamed
+
+
+def _shapes(model: Any, image_size: tuple[int, int]) -> Any:
+    images = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
+    return jax.eval_shape(tree.unrolled(model).init, jax.random.key(0), images)["params"]
 
 
 def to_state_dict(variables: Mapping[str, Any], model: Any) -> dict[str, np.ndarray]:
@@ -91,8 +120,14 @@ def to_state_dict(variables: Mapping[str, Any], model: Any) -> dict[str, np.ndar
         numpy arrays by timm's names.
 
     Raises:
-        ValueError: if timm's model has no place for a parameter, such as pre_logits.
+        ValueError: if timm's model has no place for a parameter, such as pre_logits, or has one
+            that the model lacks: fixed positions.
     """
+    if getattr(model, "position_embedding", "learned") != "learned":
+        raise ValueError(
+            f"timm's model learns its position embeddings, and this one has them of the kind "
+            f"{model.position_embedding}: keep it as .npz"
+        )
     state_dict = _to_torch(tree.unstack(variables["params"]), model.torch_names())
     return {name: np.ascontiguousarray(array) for name, array in state_dict.items()}
 
@@ -109,8 +144,8 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         Arrays by name, without the prefix that DataParallel and torch.compile add.
 
     Raises:
-        ValueError: if the file is missing, or cannot be read as a dict of arrays.
-        ImportError: if a .pth file is to be read without PyTorch.
+        ValueError: if the file is missing or cannot be read as a dict of arrays, or if PyTorch is
+            needed and not there.
     """
     found = files.fetch(path)
     read_file = _read_safetensors if found.suffix in SAFETENSORS else _read_pickled
@@ -191,10 +226,6 @@ def _to_flax(array: np.ndarray) -> np.ndarray:
     return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
 
 
-def _unrolled(model: Any) -> Any:
-    return model.clone(scan=False) if getattr(model, "scan", False) else model
-
-
 def _image_size(
     state_dict: Mapping[str, np.ndarray], model: Any, otherwise: tuple[int, int] | None
 ) -> tuple[int, int]:
@@ -255,7 +286,7 @@ def _import_torch() -> Any:
     try:
         import torch
     except ImportError:
-        raise ImportError(
+        raise ValueError(
             "PyTorch's own files need PyTorch: pip install 'vit_jax[torch]', or use .safetensors"
         ) from None
     return torch

@@ -43,6 +43,11 @@ def unstack(params: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
+def unrolled(model: Any) -> Any:
+    """Returns a flax model with its encoder blocks one by one, as its weights are written."""
+    return model.clone(scan=False) if getattr(model, "scan", False) else model
+
+
 def check(params: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Compares parameters with those that a model has.
 

@@ -2,7 +2,8 @@
 
 import os
 
-# Before JAX starts.
+# Before JAX starts. The programs are tiny, and compiling them is what takes time.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     flag = "--xla_force_host_platform_device_count=2"

@@ -71,27 +71,51 @@ def test_maps_lie_over_the_image_as_the_patches_do(name):
     size = (2 * model.stride, 3 * model.stride)
     class_tokens = int(name != "gap")
     n = 6 + class_tokens
-    weights = np.zeros((2, n, n), np.float32)
-    weights[..., class_tokens + 2] = 1
-    grid = np.asarray(attention_maps.to_grid(model, weights, size))
-    expected = np.zeros((2, 2, 3))
+    weights = np.zeros((5, n), np.float32)
+    weights[:, class_tokens + 2] = 1
+    expected = np.zeros((5, 2, 3))
     expected[:, 0, 2] = 1
-    np.testing.assert_array_equal(grid, expected)
-    rows = np.asarray(attention_maps.to_grid(model, weights, size, pool=False))
-    np.testing.assert_array_equal(rows, np.broadcast_to(expected[:, None], (2, n, 2, 3)))
+    np.testing.assert_array_equal(attention_maps.to_grid(model, weights, size), expected)
+
+
+@pytest.mark.parametrize("classifier", ["token", "gap", "map"])
+def test_a_model_looks_where_its_head_draws_from(classifier):
+    """Attention to a patch stands where the patch is, for each way of pooling."""
+    model, params = random_params(
+        "ViT-B_16", (8, 12), num_classes=3, classifier=classifier, **TINY
+    )  # fmt: skip
+    images = noise((2, 8, 12, 3))
+    rolled, heads = jax.jit(lambda v, x: attention_maps.look(model, v, x))(
+        {"params": params}, images
+    )
+    maps = compute(model, params, images)
+    total = np.asarray(attention_maps.rollout(maps))
+    if classifier == "token":
+        pool, expected = np.eye(7)[None, :1], maps[-1][:, :, 0, 1:]
+    elif classifier == "gap":
+        pool, expected = np.full((1, 1, 6), 1 / 6), maps[-1].mean(axis=2)
+    else:
+        _, state = model.apply({"params": params}, images, mutable=["intermediates"])
+        pooling = state["intermediates"]["MAPHead_0"]["MultiHeadDotProductAttention_0"]
+        expected = np.asarray(pooling["attention"][0])[:, :, 0]
+        np.testing.assert_allclose(expected.sum(-1), 1, atol=1e-6)
+        pool = expected.mean(axis=1, keepdims=True)
+    drawn = (pool @ total)[:, 0, -6:]
+    np.testing.assert_allclose(rolled, drawn.reshape(2, 2, 3), atol=1e-6)
+    np.testing.assert_allclose(heads, expected.reshape(2, 2, 2, 3), atol=1e-6)
 
 
 def test_hybrids():
     model, params = random_params("R50+ViT-B_16", (16, 32), num_classes=3, **TINY_HYBRID)
     maps = compute(model, params, noise((1, 16, 32, 3)))
     assert maps.shape == (2, 1, 2, 9, 9)  # 2 x 4 positions and the class token
-    assert attention_maps.to_grid(model, maps, (16, 32)).shape == (2, 1, 2, 2, 4)
+    assert attention_maps.to_grid(model, maps, (16, 32)).shape == (2, 1, 2, 9, 2, 4)
 
 
 def test_a_mixer_has_no_attention():
     model, params = random_params("Mixer-B_16", (8, 8), num_classes=3, **TINY_MIXER)
     with pytest.raises(ValueError, match="MlpMixer has no attention to look at"):
-        attention_maps.attention_maps(model, {"params": params}, noise((1, 8, 8, 3)))
+        attention_maps.look(model, {"params": params}, noise((1, 8, 8, 3)))
 
 
 def test_pictures(tmp_path):

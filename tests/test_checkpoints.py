@@ -67,6 +67,20 @@ def test_npz_files_that_are_none(tmp_path):
     np.savez(tmp_path / "pickle.npz", a=np.array([{"a": 1}], object))
     with pytest.raises(ValueError, match=r"pickle\.npz is not a readable \.npz"):
         npz.load(tmp_path / "pickle.npz")
+    np.savez_compressed(tmp_path / "damaged.npz", a=np.arange(5000.0))
+    data = bytearray((tmp_path / "damaged.npz").read_bytes())
+    data[100:200] = bytes(100)
+    (tmp_path / "damaged.npz").write_bytes(data)
+    with pytest.raises(ValueError, match=r"damaged\.npz is not a readable \.npz"):
+        npz.load(tmp_path / "damaged.npz")
+    np.savez(tmp_path / "clash.npz", **{"a": np.ones(1), "a/b": np.ones(1)})
+    with pytest.raises(ValueError, match=r"clash\.npz holds both a and something inside it"):
+        npz.load(tmp_path / "clash.npz")
+    block = "Transformer/encoderblock_0"
+    twice = {f"{block}/LayerNorm_1/bias": np.ones(1), f"{block}/LayerNorm_2/bias": np.ones(1)}
+    np.savez(tmp_path / "twice.npz", **twice)
+    with pytest.raises(ValueError, match=r"holds .*LayerNorm_2/bias twice, also as"):
+        npz.load(tmp_path / "twice.npz")
     np.save(tmp_path / "single.npy", np.ones(3))
     with pytest.raises(ValueError, match="is not a readable"):
         npz.load(tmp_path / "single.npy")

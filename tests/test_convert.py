@@ -1,3 +1,4 @@
+import functools
 import re
 
 import jax
@@ -49,31 +50,68 @@ def test_the_command(vit, tmp_path):
     target = tmp_path / "new" / "vit.safetensors"
     result = run("convert", path, target, "--model=ViT-B_16", *fields)
     assert result.returncode == 0, result.stderr
-    assert re.match(r"largest difference of the outputs: 0, of values up to \d", result.stdout)
+    lines = [f"largest difference of the {what}: 0, of values up to " for what in
+             ("features", "logits")]  # fmt: skip
+    assert re.match("\n".join(line + r"[\d.]+" for line in lines), result.stdout)
     assert result.stderr == f"wrote {target}: ViT-B_16, 3 classes\n"
     assert (target.parent / "labels.txt").read_text() == "a\nb\nc\n"
+    again = run("convert", path, target, "--model=ViT-B_16", *fields)
+    assert again.returncode == 2
+    assert again.stderr == f"error: {target} is there already: choose another name\n"
 
 
-def test_a_conversion_that_goes_wrong_is_noticed(vit, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("head", [0.0, 1.0])
+def test_a_conversion_that_goes_wrong_is_noticed(vit, tmp_path, monkeypatch, capsys, head):
+    """Also one of weights whose head is 0, as it is before any training."""
     path, params = vit
+    params["head"] = jax.tree.map(lambda x: head * x, params["head"])
+    npz.save(path, params)
     model = pretrained.load(path, "ViT-B_16", TINY)
-    wrong = jax.tree.map(np.zeros_like, params)
+    wrong = {**params, "cls": -params["cls"]}
     monkeypatch.setattr(convert.model_flags, "load_from", lambda _: model)
     monkeypatch.setattr(convert, "_INSPECT", type("Flag", (), {"value": None}))
     monkeypatch.setattr(npz, "save", lambda path, _, save=npz.save: save(path, wrong))
     assert convert.main(["convert", str(path), str(tmp_path / "b.npz")]) == 1
-    assert "largest difference of the outputs: 0," not in capsys.readouterr().out
+    assert "largest difference of the features: 0," not in capsys.readouterr().out
+
+
+def test_sizes_are_not_guessed_from_the_number_of_patches(tmp_path, monkeypatch, capsys):
+    """2 x 8 patches are 16, as 4 x 4 are."""
+    _, params = random_params("ViT-B_16", (8, 32), num_classes=3, **TINY)
+    npz.save(tmp_path / "a.npz", params)
+    load = functools.partial(pretrained.load, name="ViT-B_16", fields=TINY, old_size=(8, 32))
+    monkeypatch.setattr(convert.model_flags, "load_from", load)
+    monkeypatch.setattr(convert, "_INSPECT", type("Flag", (), {"value": None}))
+    path = tmp_path / "b.safetensors"
+    assert convert.main(["convert", str(tmp_path / "a.npz"), str(path)]) == 0
+    assert "features: 0," in capsys.readouterr().out
+    assert load(path).image_size == (8, 32)
+    assert_equal(load(path).variables["params"], params)
+
+
+def test_a_folder_without_names_has_none(tmp_path):
+    _, params = random_params("ViT-B_16", (16, 16), num_classes=3, **TINY)
+    npz.save(tmp_path / "a.npz", params)
+    convert.write(
+        tmp_path / "lr0.1", pretrained.load(tmp_path / "a.npz", "ViT-B_16", {**TINY, "scan": True})
+    )
+    loaded = pretrained.load(tmp_path / "lr0.1")
+    assert (loaded.labels, loaded.image_size, loaded.model.scan) == (None, (16, 16), False)
+    assert_equal(loaded.variables["params"], params)
+    (tmp_path / "labels.txt").write_text("a\nb\nc\n")
+    with pytest.raises(ValueError, match="names the classes of other weights"):
+        convert.write(tmp_path / "b.npz", loaded)
 
 
 def test_nothing_is_overwritten_by_mistake(vit, tmp_path):
     model = pretrained.load(vit[0], "ViT-B_16", TINY)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "labels.txt").write_text("x\ny\nz\n")
-    with pytest.raises(ValueError, match=r"other/labels\.txt names other classes"):
+    with pytest.raises(ValueError, match=r"other/labels\.txt names the classes of other weights"):
         convert.write(tmp_path / "other" / "a.npz", model)
     assert not (tmp_path / "other" / "a.npz").exists()
     convert.write(tmp_path / "run", model)
-    with pytest.raises(ValueError, match="holds a run already"):
+    with pytest.raises(ValueError, match="run is there already: choose another folder"):
         convert.write(tmp_path / "run", model)
     with pytest.raises(ValueError, match=r"a\.h5: weights are written to a file that ends in one"):
         convert.write(tmp_path / "a.h5", model)

@@ -11,6 +11,7 @@ MODELS = {
     "vit": ("ViT-B_16", TINY),
     "hybrid": ("R50+ViT-B_16", TINY_HYBRID),
     "mixer": ("Mixer-B_16", TINY_MIXER),
+    "sincos2d": ("ViT-B_16", dict(TINY, position_embedding="sincos2d", classifier="map")),
 }
 FORMATS = {
     "a.stablehlo": (export.write_stablehlo, export.read_stablehlo),
@@ -56,7 +57,8 @@ def test_the_command(tmp_path):
     target = tmp_path / "new" / "a.stablehlo"
     result = run("export", *args, target)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith(f"{target}: ViT-B_16, (b, 16, 16, 3) in [-1, 1] to logits\n")
+    assert result.stdout.startswith(f"{target}: ViT-B_16, from (b, 16, 16, 3) to (b, 3)\n")
+    assert "prepared by decode|resize(16)|value_range(-1, 1)\n" in result.stdout
     assert "largest relative difference from the model: 0\n" in result.stdout
     assert (target.parent / "labels.txt").read_text() == "a\nb\nc\n"
     again = run("export", *args, target)

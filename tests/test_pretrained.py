@@ -175,6 +175,43 @@ def test_what_does_not_fit_is_listed(saved, tmp_path, caplog):
             adapt(tmp_path / "wrong.npz", dont_load=pattern)
 
 
+def test_timm_files_go_the_same_way(saved, tmp_path):
+    """Also what is not loaded, and what does not fit."""
+    _, model, params = saved
+    state_dict = torch.to_state_dict({"params": params}, model)
+    state_dict["fc_norm.weight"] = state_dict.pop("norm.weight")
+    state_dict["blocks.0.mlp.fc1.bias"] = np.zeros(31, np.float32)
+    torch.write(tmp_path / "a.safetensors", state_dict)
+    lists = (
+        "(missing: Transformer/encoder_norm/scale; extra: fc_norm.weight; of another shape: "
+        "Transformer/encoderblock_0/MlpBlock_3/Dense_0/bias (31,) in place of (32,)). It fits no"
+    )
+    with pytest.raises(ValueError, match=re.escape(lists)):
+        adapt(tmp_path / "a.safetensors")
+    dont_load = "norm/scale|fc_norm|MlpBlock_3/Dense_0|^cls$"
+    _, init, result = adapt(
+        tmp_path / "a.safetensors", overrides={"classifier": "gap"}, dont_load=dont_load
+    )
+    own = {name for name in result if np.array_equal(result[name], init[name])}
+    assert own == {name for name in result if re.search(dont_load + "|^head", name)}
+
+
+def test_what_is_not_loaded_need_not_fit_the_size(tmp_path):
+    model, params = random_params("Mixer-B_16", (16, 16), num_classes=5, **TINY_MIXER)
+    npz.save(tmp_path / "a.npz", params)
+    weights = pretrained.read(tmp_path / "a.npz")
+    _, init = random_params("Mixer-B_16", (24, 24), seed=1, num_classes=5, **TINY_MIXER)
+    result = pretrained.adapt(weights, init, model, (24, 24), dont_load="token_mixing")
+    own = {k for k, v in flat(result).items() if np.array_equal(v, flat(init)[k])}
+    assert own == {k for k in flat(init) if "token_mixing" in k}
+
+    _, params = random_params("ViT-B_16", (8, 20), num_classes=3, **TINY)
+    npz.save(tmp_path / "b.npz", params)
+    old, init, result = adapt(tmp_path / "b.npz", dont_load="pos_embedding")
+    np.testing.assert_array_equal(result[POSITIONS], init[POSITIONS])
+    np.testing.assert_array_equal(result["cls"], old["cls"])
+
+
 def test_a_mixer_cannot_be_resized(tmp_path):
     model, params = random_params("Mixer-B_16", (16, 16), num_classes=5, **TINY_MIXER)
     npz.save(tmp_path / "a.npz", params)
@@ -211,10 +248,15 @@ def test_loading_for_use(tmp_path, name, fields, suffix):
 
 
 def test_using_at_another_size(saved):
-    path, _, _ = saved
+    path, _, params = saved
     loaded = pretrained.load(path, "ViT-B_16", TINY, image_size=(8, 24))
     assert loaded.eval_pp == "decode|resize((8, 24))|value_range(-1, 1)"
-    assert flat(loaded.variables["params"])[POSITIONS].shape == (1, 13, 16)
+    table = flat(loaded.variables["params"])[POSITIONS]
+    old = flat(params)[POSITIONS]
+    np.testing.assert_array_equal(table[:, :1], old[:, :1])
+    np.testing.assert_array_equal(
+        table[:, 1:], ops.resize_position_embedding(old[:, 1:], (4, 4), (2, 6))
+    )
     with pytest.raises(ValueError, match="images of 10 x 24 pixels cannot be cut"):
         pretrained.load(path, "ViT-B_16", TINY, image_size=(10, 24))
 
@@ -234,6 +276,18 @@ def test_labels_travel_with_the_weights(saved, tmp_path):
         load(labels="imagenet1k")
     with pytest.raises(ValueError, match=r"cannot read the labels no\.txt"):
         load(labels="no.txt")
+
+
+def test_weights_without_a_head_have_no_labels(saved):
+    path, _, params = saved
+    (path.parent / "labels.txt").write_text("a\nb\n")
+    npz.save(path, {k: v for k, v in params.items() if k != "head"})
+    loaded = pretrained.load(path, "ViT-B_16", TINY)
+    assert (loaded.labels, loaded.model.num_classes) == (None, 0)
+    npz.save(path, params)
+    assert pretrained.load(path, "ViT-B_16", TINY, labels="none").labels is None
+    with pytest.raises(ValueError, match="has num_classes=5, and not 7"):
+        pretrained.load(path, "ViT-B_16", {**TINY, "num_classes": 7}, labels="none")
 
 
 def test_imagenet_names(tmp_path):
@@ -258,7 +312,9 @@ def test_models_are_recognised(tmp_path):
 def test_a_model_that_is_not_recognised(saved):
     with pytest.raises(ValueError, match=r"say which model it is, --model=NAME; .*fits none"):
         pretrained.load(saved[0])
-    with pytest.raises(ValueError, match=r"vit\.npz.*missing: MixerBlock_0|not for this model"):
+    with pytest.raises(
+        ValueError, match=r"vit\.npz is not for this model: it lacks .*MixerBlock_0"
+    ):
         pretrained.load(saved[0], "Mixer-B_16")
     with pytest.raises(ValueError, match=r"vit.npz: the weights do not fit .*missing: .*block_11"):
         pretrained.load(saved[0], "ViT-B_16")
@@ -270,8 +326,9 @@ def test_files_that_are_no_weights(tmp_path):
         pretrained.read(tmp_path / "a.h5")
     with pytest.raises(ValueError, match=r"there is no file .*no.npz"):
         pretrained.read(tmp_path / "no.npz")
-    with pytest.raises(ValueError, match="holds no run"):
-        pretrained.read(tmp_path)
+    for path in (tmp_path, "no/such"):
+        with pytest.raises(ValueError, match=r"holds no run, and is no file\. .*hf://OWNER"):
+            pretrained.read(path)
 
 
 INDEX = """\
@@ -293,6 +350,10 @@ def test_the_best_of_augreg_is_found(tmp_path):
         assert pretrained.find(path, "elsewhere") == path
     with pytest.raises(ValueError, match=r"index.csv knows no 'S_16' that was pretrained on i21k"):
         pretrained.find("S_16", str(tmp_path))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "index.csv").write_text("name,filename\na,b\n")
+    with pytest.raises(ValueError, match=r"other/index.csv lacks the column\(s\) ds, final_val"):
+        pretrained.find("S_16", str(tmp_path / "other"))
     with pytest.raises(ValueError, match=r"there is no file .*index.csv"):
         pretrained.find("S_16", str(tmp_path / "no"))
     with pytest.raises(ValueError, match=r"say --config\.pretrained=PATH"):
@@ -417,10 +478,72 @@ def test_runs_of_other_image_shapes_need_no_size(digits_config, tmp_path):
         assert weights.image_size == (8, 16)
         assert weights.labels == tuple("0123456789")
         loaded = pretrained.load(path, image_size=(16, 8))
-        assert flat(loaded.variables["params"])[POSITIONS].shape == (1, 8, 32)
+        assert loaded.eval_pp == "grayscale_to_rgb|resize((16, 8))|value_range(-1, 1)"
+        np.testing.assert_allclose(
+            flat(loaded.variables["params"])[POSITIONS],
+            ops.resize_position_embedding(weights.arrays[POSITIONS], (2, 4), (4, 2)),
+        )
     assert Workdir(tmp_path / "a").has_config
     with pytest.raises(ValueError, match="says itself which model it is"):
         pretrained.load(tmp_path / "a", name="ViT-B_16")
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("decode|resize(8)|value_range(-1, 1)", "decode|resize((4, 6))|value_range(-1, 1)"),
+        (
+            "decode|resize((8, 9), method='bicubic')|normalize((0.5,), (0.5,))",
+            "decode|resize((4, 6), method='bicubic')|normalize((0.5,), (0.5,))",
+        ),
+        ("decode|resize(9)|central_crop(8)|value_range(-1, 1)", None),
+        ("decode|resize_small(9)|central_crop(8)|value_range(-1, 1)", None),
+    ],
+)
+def test_a_runs_preprocessing_to_another_size(spec, expected):
+    if expected is None:
+        with pytest.raises(ValueError, match="which --image_size cannot change: leave it out"):
+            pretrained._resize_preprocessing(spec, (4, 6))
+    else:
+        assert pretrained._resize_preprocessing(spec, (4, 6)) == expected
+
+
+def test_the_config_is_read(digits_config, tmp_path, monkeypatch, caplog):
+    """Every key that says something about pretrained weights has its effect on a new state."""
+    fields = {k: digits_config.model[k] for k in digits_config.model}
+    _, params = random_params("ViT-Ti_16", (8, 32), num_classes=10, **fields)
+    npz.save(tmp_path / "Ti_16-i21k-best.npz", params)
+    (tmp_path / "labels.txt").write_text("".join(f"{c}\n" for c in "abcdefghij"))
+    (tmp_path / "index.csv").write_text(INDEX)
+    digits_config.pretrained = "Ti_16"
+    digits_config.pretrained_dir = str(tmp_path)
+    digits_config.pretrained_size = (8, 32)
+    digits_config.dont_load = "embedding/bias"
+    state = experiment.build(digits_config).init_state()
+    found = flat(jax.device_get(state.params))
+    assert not found["embedding/bias"].any()
+    np.testing.assert_array_equal(found["embedding/kernel"], params["embedding"]["kernel"])
+    np.testing.assert_array_equal(
+        found[POSITIONS],
+        ops.resize_position_embedding(flat(params)[POSITIONS], (2, 8), (2, 2)),
+    )
+    assert "the head begins anew: it was for other 10 classes" in caplog.text
+    assert not found["head/kernel"].any()
+
+
+@pytest.mark.parametrize("size", [(8,), (8, 8, 8), (-8, 8)])
+def test_a_size_that_is_none(digits_config, size):
+    digits_config.pretrained_size = size
+    with pytest.raises(ValueError, match=r"pretrained_size must be \(height, width\)"):
+        experiment.validate_config(digits_config)
+
+
+def test_the_path_of_the_weights_is_made_absolute(digits_config, saved, monkeypatch):
+    monkeypatch.chdir(saved[0].parent)
+    digits_config.pretrained = "vit.npz"
+    assert experiment.build(digits_config).config.pretrained == str(saved[0])
+    assert pretrained.get_absolute("Ti_16") == "Ti_16"
+    assert pretrained.get_absolute("hf://a/b") == "hf://a/b"
 
 
 def test_the_model_by_name_is_the_models_own(saved):

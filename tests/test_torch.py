@@ -1,6 +1,7 @@
 """timm's names and layout, without PyTorch; test_parity.py compares with timm itself."""
 
 import re
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -119,6 +120,19 @@ def test_half_precision_and_prefixes(tmp_path):
     kernel = params["head"]["kernel"]
     assert loaded["head"]["kernel"].dtype == np.float32
     np.testing.assert_array_equal(loaded["head"]["kernel"], jnp.bfloat16(kernel).astype("float32"))
+
+
+def test_pytorch_files_need_pytorch(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
+    (tmp_path / "a.pth").touch()
+    with pytest.raises(ValueError, match=r"need PyTorch: pip install 'vit_jax\[torch\]'"):
+        torch.read(tmp_path / "a.pth")
+
+
+def test_timm_has_no_fixed_positions():
+    model, params = random_params("ViT-B_16", (16, 16), position_embedding="sincos2d", **TINY)
+    with pytest.raises(ValueError, match=r"of the kind sincos2d: keep it as \.npz"):
+        torch.to_state_dict({"params": params}, model)
 
 
 def test_what_is_no_safetensors_file(tmp_path):

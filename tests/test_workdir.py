@@ -36,6 +36,20 @@ def test_claim_by_the_same_config_and_by_another(workdir, digits_config):
     assert workdir.read_config().batch_size == 64
 
 
+def test_a_run_from_before_a_key_existed(workdir, digits_config, tmp_path):
+    stored = json.loads((tmp_path / "config.json").read_text())
+    del stored["pretrained"], stored["data"]["skip_corrupt"]
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    assert workdir.read_config().pretrained == ""
+    assert workdir.read_config().data.skip_corrupt is False
+    workdir.claim(digits_config, DATA)
+    del stored["seed"]
+    digits_config.seed = 3
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match="seed was 0, is now 3"):
+        workdir.claim(digits_config, DATA)
+
+
 def test_a_key_that_only_one_config_has_is_a_difference(workdir, digits_config):
     digits_config.model.position_embedding = "none"
     with pytest.raises(ValueError, match=r"model\.position_embedding was None, is now 'none'"):

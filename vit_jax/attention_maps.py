@@ -31,17 +31,30 @@ def attention_maps(model: nn.Module, variables: Mapping[str, Any], images: jax.A
     Raises:
         ValueError: if the model has no attention.
     """
+    return _of_layers(_capture(model, variables, images))
+
+
+def _capture(model: nn.Module, variables: Mapping[str, Any], images: jax.Array) -> Any:
     _, state = model.apply(variables, images, train=False, mutable=["intermediates"])
-    blocks = state.get("intermediates", {}).get("Transformer", {})
-    if "encoderblock" in blocks:  # scanned
-        return _weights(blocks["encoderblock"])
-    if "encoderblock_0" not in blocks:
+    if "Transformer" not in state.get("intermediates", {}):
         raise ValueError(f"{type(model).__name__} has no attention to look at")
-    return jnp.stack([_weights(blocks[f"encoderblock_{i}"]) for i in range(len(blocks))])
+    return state["intermediates"]
 
 
-def _weights(block: Mapping[str, Any]) -> jax.Array:
-    return block["MultiHeadDotProductAttention_1"]["attention"][0]
+def _of_layers(captured: Mapping[str, Any]) -> jax.Array:
+    blocks = captured["Transformer"]
+    if "encoderblock" in blocks:  # scanned
+        return _weights(blocks["encoderblock"]["MultiHeadDotProductAttention_1"])
+    return jnp.stack(
+        [
+            _weights(blocks[f"encoderblock_{i}"]["MultiHeadDotProductAttention_1"])
+            for i in range(len(blocks))
+        ]
+    )
+
+
+def _weights(attention: Mapping[str, Any]) -> jax.Array:
+    return attention["attention"][0]
 
 
 def rollout(maps: jax.Array) -> jax.Array:
@@ -63,43 +76,70 @@ def rollout(maps: jax.Array) -> jax.Array:
     return total
 
 
-def to_grid(
-    model: nn.Module, weights: jax.Array, image_size: tuple[int, int], pool: bool = True
-) -> jax.Array:
-    """Lays what the tokens attend to out over the image.
+def look(
+    model: nn.Module, variables: Mapping[str, Any], images: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Says where a model looks to answer.
+
+    Args:
+        model: a `VisionTransformer`, hybrids included.
+        variables: its variables.
+        images: (b, h, w, 3) in [-1, 1].
+
+    Returns:
+        The rollout of what the head sees: the class token's, or that of all patches together,
+        weighted by the pooling attention if the model has one: (b, rows, columns). And the heads of
+        the last attention: the class token's, the mean over the patches', or those of the pooling
+        attention: (b, heads, rows, columns).
+
+    Raises:
+        ValueError: if the model has no attention.
+    """
+    captured = _capture(model, variables, images)
+    maps = _of_layers(captured)
+    rolled = rollout(maps)
+    if "MAPHead_0" in captured:
+        heads = _weights(captured["MAPHead_0"]["MultiHeadDotProductAttention_0"])[:, :, 0]
+        rolled = jnp.einsum("bhn,bnm->bm", heads, rolled) / heads.shape[1]
+    elif model.classifier in ("token", "token_unpooled"):
+        heads, rolled = maps[-1][:, :, 0], rolled[:, 0]
+    else:
+        heads, rolled = jnp.mean(maps[-1], axis=2), jnp.mean(rolled, axis=1)
+    size = images.shape[1:3]
+    return to_grid(model, rolled, size), to_grid(model, heads, size)
+
+
+def to_grid(model: nn.Module, weights: jax.Array, image_size: tuple[int, int]) -> jax.Array:
+    """Lays what a token attends to out over the image.
 
     Args:
         model: that the weights come from.
-        weights: (..., n, n), of `attention_maps` or `rollout`.
+        weights: (..., n), rows of `attention_maps` or `rollout`.
         image_size: (h, w) of the images in pixels.
-        pool: whether to take the class token's row, or the mean of all rows if there is none; else
-            every row has its map.
 
     Returns:
-        (..., rows, columns), or (..., n, rows, columns) unless pool; the weights of the patches,
-        which sum to less than 1 if there is a class token.
+        (..., rows, columns): the weights of the patches, which sum to less than 1 if there is a
+        class token.
     """
     rows, columns = (side // model.stride for side in image_size)
     class_tokens = weights.shape[-1] - rows * columns
-    if pool:
-        weights = weights[..., 0, :] if class_tokens else jnp.mean(weights, axis=-2)
     return weights[..., class_tokens:].reshape(*weights.shape[:-1], rows, columns)
 
 
 def write_picture(
     path: Path, image: np.ndarray, rolled: np.ndarray, heads: np.ndarray, title: str
 ) -> None:
-    """Draws an image, its rollout over it, and each head of the last layer over it.
+    """Draws an image, its rollout over it, and each head of the last attention over it.
 
     Args:
         path: of the .png file.
         image: (h, w, 3) in [0, 1].
         rolled: (rows, columns) rollout.
-        heads: (heads, rows, columns) attention.
+        heads: (heads, rows, columns) attention; the first 16 are drawn.
         title: over the picture.
     """
     maps = [("rollout", rolled)]
-    maps += [(f"last layer, head {i + 1}", head) for i, head in enumerate(heads[:_MOST_HEADS])]
+    maps += [(f"last attention, head {i + 1}", head) for i, head in enumerate(heads[:_MOST_HEADS])]
     columns = min(len(maps) + 1, 5)
     rows = -(-(len(maps) + 1) // columns)
     h, w = image.shape[:2]

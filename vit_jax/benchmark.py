@@ -1,5 +1,6 @@
 """Times a model on this machine: python -m vit_jax.benchmark [inference] [train] [--model=NAME]."""
 
+import functools
 import json
 import statistics
 from collections.abc import Sequence
@@ -48,9 +49,9 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _time(step: Any, state: Any) -> dict[str, float]:
-    """Times a jitted function that maps a state to the next one, as the flags say."""
-    compile_s, seconds = measure(step, state, 1, _STEPS.value)
+def _time(step: Any, args: tuple[Any, ...], carry: bool) -> dict[str, float]:
+    """Times a jitted function as the flags say; see `measure`."""
+    compile_s, seconds = measure(step, args, 1, _STEPS.value, carry)
     median = statistics.median(seconds)
     return {
         "compile_s": compile_s,
@@ -60,19 +61,13 @@ def _time(step: Any, state: Any) -> dict[str, float]:
     }
 
 
-def _inference() -> tuple[Any, Any]:
+def _inference() -> tuple[Any, tuple[Any, ...], bool]:
     model, images, _ = _model_and_data()
     variables = jax.jit(model.init)(jax.random.key(0), images)
-
-    @jax.jit
-    def step(state: Any) -> Any:
-        _, images = state
-        return model.apply(variables, images, train=False), images
-
-    return step, (jnp.zeros((_BATCH.value, model.num_classes)), images)
+    return jax.jit(functools.partial(model.apply, train=False)), (variables, images), False
 
 
-def _train() -> tuple[Any, Any]:
+def _train() -> tuple[Any, tuple[Any, ...], bool]:
     model, images, labels = _model_and_data()
     params = jax.jit(model.init)(jax.random.key(0), images)["params"]
     tx = optax.adamw(1e-3)
@@ -87,7 +82,7 @@ def _train() -> tuple[Any, Any]:
         updates, opt_state = tx.update(jax.grad(loss_of)(params), opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
-    return jax.jit(step, donate_argnums=0), (params, jax.jit(tx.init)(params))
+    return jax.jit(step, donate_argnums=0), ((params, jax.jit(tx.init)(params)),), True
 
 
 def _model_and_data() -> tuple[Any, jax.Array, jax.Array]:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Sequence
 
 import jax
@@ -21,6 +22,7 @@ from vit_jax.workdir import Workdir
 _LOG = logging.getLogger("vit_jax.convert")  # also when it is run as __main__
 
 _TOLERANCE = 1e-5  # of the outputs' largest value
+_FOLDER = re.compile(r"[^.].*?\.\d+|[^.]+")  # of a run: its name may have a dot in a number
 
 _INSPECT = flags.DEFINE_string(
     "inspect", None, "Print what weights hold, and which model they fit, and do nothing else."
@@ -37,27 +39,34 @@ def main(argv: Sequence[str]) -> int:
     if len(argv) != 3:
         raise ValueError("say what to convert to what: SRC DST")
     source, target = argv[1:]
+    if "://" not in target and epath.Path(target).expanduser().exists():
+        raise ValueError(f"{target} is there already: choose another name")
     before = model_flags.load_from(source)
     write(target, before)
     _LOG.info("wrote %s: %s, %d classes", target, before.name, before.model.num_classes)
 
     is_run = epath.Path(target).expanduser().is_dir()
     which = (None, None) if is_run else (before.name, before.fields)
-    after = pretrained.load(target, *which, image_size=before.image_size)
-    outputs = [run(model) for model in (before, after)]
-    largest = float(np.abs(outputs[0]).max())
-    difference = float(np.abs(outputs[0] - outputs[1]).max())
-    print(f"largest difference of the outputs: {difference:.3g}, of values up to {largest:.3g}")
-    if not difference <= _TOLERANCE * max(largest, 1):
+    after = pretrained.load(target, *which, old_size=before.image_size)
+    # The features as well, since a head that has not been trained yet gives 0 for all of them.
+    agree = True
+    for what in ("features", "logits") if before.model.num_classes else ("features",):
+        expected, found = (run(model, what == "logits") for model in (before, after))
+        largest = float(np.abs(expected).max())
+        difference = float(np.abs(expected - found).max())
+        print(f"largest difference of the {what}: {difference:.3g}, of values up to {largest:.3g}")
+        agree = agree and difference <= _TOLERANCE * largest
+    if not agree:
         _LOG.error("%s does not do what %s does: do not use it", target, source)
         return 1
     return 0
 
 
-def run(model: Pretrained) -> np.ndarray:
-    """Applies a model to two fixed images of noise; (2, classes) logits, or features."""
+def run(model: Pretrained, with_head: bool) -> np.ndarray:
+    """Applies a model to two fixed images of noise; (2, classes) logits, or (2, d) features."""
     images = np.random.default_rng(0).uniform(-1, 1, (2, *model.image_size, 3))
-    apply = jax.jit(model.model.apply)
+    module = model.model if with_head else model.model.clone(num_classes=0)
+    apply = jax.jit(module.apply)
     return np.asarray(apply(model.variables, images.astype(np.float32)))
 
 
@@ -77,10 +86,10 @@ def write(path: str | os.PathLike[str], model: Pretrained) -> None:
         raise ValueError(f"cannot write to {path}: choose a local path or gs://")
     found = epath.Path(path).expanduser()
     if found.suffix not in pretrained.SUFFIXES:
-        if found.suffix or found.is_file():
+        if not _FOLDER.fullmatch(found.name) or found.is_file():
             raise ValueError(
                 f"{path}: weights are written to a file that ends in one of "
-                f"{', '.join(pretrained.SUFFIXES)}, or to the folder of a run, without a suffix"
+                f"{', '.join(pretrained.SUFFIXES)}, or to the folder of a run, which has no suffix"
             )
         _write_workdir(Workdir(path), model)
         return
@@ -95,23 +104,24 @@ def write(path: str | os.PathLike[str], model: Pretrained) -> None:
 
 def _write_workdir(workdir: Workdir, model: Pretrained) -> None:
     """Makes a run's folder, as training would leave it after no steps."""
-    if workdir.has_config:
-        raise ValueError(f"{workdir.path} holds a run already: choose another folder")
+    if workdir.path.exists():
+        raise ValueError(f"{workdir.path} is there already: choose another folder")
     config = common.get_config()
     config.model_name = model.name
     fields = dict(model.fields)
     config.dtype = fields.pop("dtype", config.dtype)
+    fields.pop("scan", None)  # the state is written unrolled
     config.model.update(fields)
+    config.data.train_pp = model.eval_pp
     config.data.eval_pp = model.eval_pp
     config.loss = model.loss
     config.total_steps = 0
-    labels = model.labels or tuple(f"class {i}" for i in range(model.model.num_classes))
     params = model.variables["params"]
     tx = optim.make_optimizer(config.optim, optax.constant_schedule(0), params)
     state = jax.jit(lambda: experiment.new_state(config, model.variables, tx))()
 
-    workdir.claim(config, {"classes": list(labels)} if model.labels else {})
-    workdir.write_labels(labels)
+    workdir.claim(config, {} if model.labels is None else {"classes": list(model.labels)})
+    pretrained.write_labels_beside(workdir.path, model.labels)
     with Checkpointer(workdir.checkpoints, 1, config.best_metric, config.best_mode) as checkpointer:
         checkpointer.save(0, state, None)
     npz.save(workdir.weights, params)

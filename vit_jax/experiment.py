@@ -106,7 +106,7 @@ class Experiment:
             class_names=self.data.class_names,
             dont_load=config.dont_load,
         )
-        params = tree.stack(params) if self.model != pretrained.unrolled(self.model) else params
+        params = params if tree.unrolled(self.model) is self.model else tree.stack(params)
         params = jax.device_put(params, self.state_sharding.params)
         ema_params = jax.tree.map(jnp.copy, params) if config.ema_decay else None
         return state.replace(params=params, ema_params=ema_params)
@@ -126,7 +126,7 @@ def validate_config(config: ConfigDict) -> None:
         _check(config[key] is None or config[key] > 0, f"{key} must be positive")
     _check((config.total_steps or 0) >= 0, "total_steps must not be negative")
     _check(
-        len(config.pretrained_size) in (0, 2),
+        len(config.pretrained_size) in (0, 2) and all(n > 0 for n in config.pretrained_size),
         f"pretrained_size must be (height, width), not {config.pretrained_size}",
     )
     _check(
@@ -170,7 +170,9 @@ def build(config: ConfigDict) -> Experiment:
     """
     validate_config(config)
     with config.unlocked():
-        config.data.source = get_absolute(config.data.source)  # the workdir is used from anywhere
+        # So that the run can be continued from any folder.
+        config.data.source = get_absolute(config.data.source)
+        config.pretrained = pretrained.get_absolute(config.pretrained)
     mesh = sharding.make_mesh(config.fsdp)
     sharding.check_batch(mesh, config.batch_size, config.accum_steps)
     shard = Shard(jax.process_index(), jax.process_count())

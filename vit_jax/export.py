@@ -1,10 +1,12 @@
 """Exports a trained model: python -m vit_jax.export --workdir=W DST.
 
 DST decides about the format: NAME.stablehlo, NAME.onnx, or a folder for a TensorFlow SavedModel.
-Each takes (b, h, w, 3) float32 images in [-1, 1], for any b, and gives (b, classes) logits.
+Each takes (b, h, w, 3) float32 images, for any b, prepared as the command prints, which for
+published weights means values in [-1, 1]; and gives (b, classes) logits.
 """
 
 import contextlib
+import dataclasses
 import functools
 import logging
 import os
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
@@ -33,6 +36,8 @@ def main(argv: Sequence[str]) -> int:
     """Exports, runs what was written and prints the largest difference from the model."""
     if len(argv) != 2:
         raise ValueError("say where to: NAME.stablehlo, NAME.onnx, or a folder for a SavedModel")
+    if "://" in argv[1]:
+        raise ValueError(f"cannot write to {argv[1]}: choose a local path")
     target = Path(argv[1]).expanduser()
     if target.exists():
         raise ValueError(f"{target} is there already: choose another name")
@@ -40,6 +45,8 @@ def main(argv: Sequence[str]) -> int:
     from vit_jax import pretrained  # takes seconds to import
 
     model = model_flags.load()
+    if target.suffix == ".onnx":  # ONNX Runtime has no convolution in bfloat16
+        model = dataclasses.replace(model, model=model.model.clone(dtype=jnp.float32))
     folder = epath.Path(target if target.suffix == "" else target.parent)
     pretrained.check_labels_beside(folder, model.labels)
     write(model, target)
@@ -51,11 +58,13 @@ def main(argv: Sequence[str]) -> int:
         images = np.random.default_rng(count).uniform(-1, 1, (count, *model.image_size, 3))
         images = images.astype(np.float32)
         expected = np.asarray(jax.jit(apply)(images))
-        differences.append(
-            np.abs(exported(images) - expected).max() / max(np.abs(expected).max(), 1)
-        )
+        largest = np.abs(expected).max()
+        if not largest:
+            _LOG.warning("all logits are 0: this head has not been trained, and nothing is checked")
+        differences.append(np.abs(exported(images) - expected).max() / (largest or 1))
     height, width = model.image_size
-    print(f"{target}: {model.name}, (b, {height}, {width}, 3) in [-1, 1] to logits")
+    print(f"{target}: {model.name}, from (b, {height}, {width}, 3) to (b, {expected.shape[-1]})")
+    print(f"images are to be prepared by {model.eval_pp}")
     print(f"largest relative difference from the model: {max(differences):.3g}")
     if not max(differences) <= _TOLERANCE:
         _LOG.error("%s does not do what the model does: do not use it", target)

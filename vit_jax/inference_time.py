@@ -1,5 +1,6 @@
 """How fast a model classifies: python -m vit_jax.main --mode=benchmark."""
 
+import functools
 import json
 import os
 import platform
@@ -46,13 +47,10 @@ def run(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
     init = jax.jit(model.init, out_shardings=sharding.replicated(mesh))
     variables = init(key, jnp.zeros((1, *shape[1:])))
 
-    def step(state: Any) -> Any:
-        variables, images, _ = state
-        return variables, images, model.apply(variables, images, train=False)
-
-    state = (variables, make_images(), None)
-    state = (*state[:2], jax.jit(step)(state)[2])  # so that a step maps a state to its like
-    compile_s, seconds = measure(jax.jit(step), state, config.warmup_steps, config.steps)
+    apply = jax.jit(functools.partial(model.apply, train=False))
+    compile_s, seconds = measure(
+        apply, (variables, make_images()), config.warmup_steps, config.steps
+    )
 
     rates = [config.batch_size / mesh.size / s for s in seconds]
     result = {
@@ -111,19 +109,30 @@ def describe_machine() -> str:
     return f"{device.device_kind}, {platform.platform()}, jax {jax.__version__}"
 
 
-def measure(step: Any, state: Any, warmup: int, steps: int) -> tuple[float, list[float]]:
-    """Times a jitted function that maps a state to its like.
+def measure(
+    step: Any, args: tuple[Any, ...], warmup: int, steps: int, carry: bool = False
+) -> tuple[float, list[float]]:
+    """Times a jitted function.
+
+    Args:
+        step: the function.
+        args: its arguments.
+        warmup: calls that are not timed.
+        steps: calls that are.
+        carry: whether each call takes the result of the one before in place of its one argument,
+            as a training step does, which uses its argument up.
 
     Returns:
-        Seconds of the compilation, and of each step after those that warm up.
+        Seconds of the compilation, and of each call.
     """
     start = time.perf_counter()
-    compiled = step.lower(state).compile()
+    compiled = step.lower(*args).compile()
     compile_s = time.perf_counter() - start
     seconds = []
     for i in range(warmup + steps):
         start = time.perf_counter()
-        state = jax.block_until_ready(compiled(state))
+        result = jax.block_until_ready(compiled(*args))
         if i >= warmup:
             seconds.append(time.perf_counter() - start)
+        args = (result,) if carry else args
     return compile_s, seconds

@@ -24,7 +24,12 @@ _IMAGE_SIZE = flags.DEFINE_string(
 _LABELS = flags.DEFINE_string(
     "labels",
     None,
-    "File with a class name per line, or imagenet1k; unset: the labels.txt beside the weights.",
+    "A class name per line, or imagenet1k, or none; unset: the labels.txt beside the weights.",
+)
+_PRETRAINED_SIZE = flags.DEFINE_string(
+    "pretrained_size",
+    None,
+    "HEIGHTxWIDTH of the images that a checkpoint was made for; unset: of a square.",
 )
 
 
@@ -45,8 +50,9 @@ def load_from(path: str) -> Any:
         path,
         name=_MODEL.value,
         fields=parse_fields(_FIELD.value),
-        image_size=parse_size(_IMAGE_SIZE.value),
+        image_size=parse_size("image_size", _IMAGE_SIZE.value),
         labels=_LABELS.value,
+        old_size=parse_size("pretrained_size", _PRETRAINED_SIZE.value),
     )
 
 
@@ -64,11 +70,11 @@ def parse_fields(settings: list[str]) -> dict[str, Any]:
     return fields
 
 
-def parse_size(size: str | None) -> tuple[int, int] | None:
+def parse_size(flag: str, size: str | None) -> tuple[int, int] | None:
     """Reads "224" or "320x480" as (height, width)."""
     if size is None:
         return None
     match = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", size)
     if match is None:
-        raise ValueError(f"--image_size={size} must read 224 or HEIGHTxWIDTH, such as 320x480")
+        raise ValueError(f"--{flag}={size} must read 224 or HEIGHTxWIDTH, such as 320x480")
     return int(match[1]), int(match[2] or match[1])

@@ -29,11 +29,12 @@ def sincos2d_position_embedding(height: int, width: int, hidden_size: int) -> ja
             f"sincos2d position embeddings need a hidden_size that is a multiple of 4 and at "
             f"least 8, not {hidden_size}"
         )
-    y, x = jnp.mgrid[:height, :width]
-    frequencies = 10_000.0 ** -jnp.linspace(0, 1, hidden_size // 4)
+    y, x = np.mgrid[:height, :width]
+    frequencies = 10_000.0 ** -np.linspace(0, 1, hidden_size // 4)
     x = x.reshape(-1, 1) * frequencies
     y = y.reshape(-1, 1) * frequencies
-    return jnp.concatenate([jnp.sin(x), jnp.cos(x), jnp.sin(y), jnp.cos(y)], axis=1)[None]
+    table = np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1)[None]
+    return jnp.asarray(table, jnp.float32)
 
 
 def resize_position_embedding(

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -210,23 +211,20 @@ def _attention_writer(pretrained: "Pretrained") -> Callable[[Prediction, str], N
     model, size = pretrained.model, pretrained.image_size
     variables = jax.device_put(pretrained.variables)
 
-    @jax.jit
-    def compute(images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        maps = attention_maps.attention_maps(model, variables, images)
-        rolled = attention_maps.to_grid(model, attention_maps.rollout(maps), size)
-        return rolled[0], attention_maps.to_grid(model, maps[-1], size)[0]
-
-    jax.eval_shape(compute, jax.ShapeDtypeStruct((1, *size, 3), np.float32))  # or raises now
+    look = jax.jit(lambda images: attention_maps.look(model, variables, images))
+    jax.eval_shape(look, jax.ShapeDtypeStruct((1, *size, 3), np.float32))  # or raises now
     folder = Path(_OUTPUT.value) / "attention"
     folder.mkdir(parents=True, exist_ok=True)
     taken: set[str] = set()
 
     def draw(prediction: Prediction, title: str) -> None:
         name = prediction.path.stem
-        if name in taken:  # of another folder, or with another suffix
-            name = f"{len(taken)}_{name}"
+        for i in itertools.count(2):  # of another folder, or with another suffix
+            if name not in taken:
+                break
+            name = f"{prediction.path.stem}_{i}"
         taken.add(name)
-        rolled, heads = jax.device_get(compute(prediction.image[None]))
+        (rolled,), (heads,) = jax.device_get(look(prediction.image[None]))
         image = report.displayable(prediction.image)
         attention_maps.write_picture(folder / f"{name}.png", image, rolled, heads, title)
 

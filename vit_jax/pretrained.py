@@ -55,17 +55,25 @@ def find(pretrained: str, folder: str) -> str:
     if "-" in pretrained:
         return f"{folder}/{pretrained}.npz"
     index = f"{folder}/index.csv"
-    text = files.fetch(index).read_text()
+    reader = csv.DictReader(io.StringIO(files.fetch(index).read_text()))
+    lacking = {"ds", "final_val", "filename"} - set(reader.fieldnames or ())
+    if lacking:
+        raise ValueError(f"{index} lacks the column(s) {', '.join(sorted(lacking))}")
     rows = [
-        row
-        for row in csv.DictReader(io.StringIO(text))
-        if row.get("ds") == "i21k" and row["filename"].split("-")[0] == pretrained
+        row for row in reader if row["ds"] == "i21k" and row["filename"].split("-")[0] == pretrained
     ]
     rows = [row for row in rows if row["final_val"] and math.isfinite(float(row["final_val"]))]
     if not rows:
         raise ValueError(f"{index} knows no {pretrained!r} that was pretrained on i21k")
     best = max(rows, key=lambda row: float(row["final_val"]))
     return f"{folder}/{best['filename']}.npz"
+
+
+def get_absolute(pretrained: str) -> str:
+    """Makes a local path absolute; an address or a name stays as it is."""
+    if "://" in pretrained or not os.path.exists(os.path.expanduser(pretrained)):
+        return pretrained
+    return os.path.abspath(os.path.expanduser(pretrained))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,25 +125,23 @@ class Weights:
             fields = {}
         return {**fields, "num_classes": 0 if bias is None else len(bias)}
 
-    def params(self, model: nn.Module, image_size: tuple[int, int] | None = None) -> dict[str, Any]:
-        """The parameters with our names, unrolled, and with whatever head the weights have.
+    def may_be_of(self, model: nn.Module) -> bool:
+        """Whether the names are those of a model's blocks; spares most models a closer look."""
+        blocks = {k: v for k, v in model.torch_names().items() if "block" in k or "conv" in k}
+        wanted = {v.partition("[")[0] for v in blocks.values()} if self.is_torch else set(blocks)
+        dot = "." if self.is_torch else "/"
+        return wanted <= {name.rpartition(dot)[0] for name in self.arrays}
+
+    def params(self, model: nn.Module) -> dict[str, Any]:
+        """The parameters with our names, unrolled, whether or not they are all that a model has.
 
         Args:
-            model: that the weights are for; its head does not matter.
-            image_size: (h, w) that they were made for, where they are not those of a square.
-
-        Raises:
-            ValueError: if a PyTorch file does not fit the model.
+            model: that timm's names are looked up for; its head does not matter.
         """
-        if not self.is_torch:
-            return traverse_util.unflatten_dict(self.arrays, sep="/")
-        model = unrolled(model).clone(**self.head_fields(model))
-        try:
-            return torch.from_state_dict(self.arrays, model, image_size or self.image_size)[
-                "params"
-            ]
-        except ValueError as error:
-            raise ValueError(f"{self.path}: {error}") from None
+        arrays = self.arrays
+        if self.is_torch:
+            arrays = torch.rename(arrays, tree.unrolled(model).clone(**self.head_fields(model)))
+        return traverse_util.unflatten_dict(arrays, sep="/")
 
 
 def read(path: str | os.PathLike[str]) -> Weights:
@@ -176,7 +182,8 @@ def _find_workdir(path: str) -> Workdir | None:
     if not path.endswith(SUFFIXES):
         if workdir.path.exists() and not workdir.path.is_dir():
             return None
-        workdir.read_config()  # raises if this is no run's folder
+        if not workdir.has_config:
+            raise ValueError(f"{path} holds no run, and is no file. {files.ALTERNATIVES}")
         return workdir
     beside = Workdir(workdir.path.parent)
     return beside if beside.weights == workdir.path and beside.has_config else None
@@ -197,11 +204,6 @@ def _read_best(workdir: Workdir) -> dict[str, Any]:
         state = checkpointer.restore_as_saved(checkpointer.best_step)
     params = state["params"] if state.get("ema_params") is None else state["ema_params"]
     return tree.unstack(jax.tree.map(np.asarray, params))
-
-
-def unrolled(model: nn.Module) -> nn.Module:
-    """The model with its encoder blocks one by one, as its weights are written."""
-    return model.clone(scan=False) if getattr(model, "scan", False) else model
 
 
 def adapt(
@@ -235,14 +237,18 @@ def adapt(
     Raises:
         ValueError: with sorted lists of what is missing, extra, or of another shape.
     """
-    params = weights.params(model, old_size)
+    old = traverse_util.flatten_dict(weights.params(model), sep="/")
+    new = traverse_util.flatten_dict(init, sep="/")
+    regex = _compile(dont_load, (*old, *new))
+    # What is not loaded need not fit; but the class token says how the positions are to be read.
+    old = {k: v for k, v in old.items() if k == "cls" or not (dont_load and regex.search(k))}
+    params = traverse_util.unflatten_dict(old, sep="/")
     old_size = old_size or weights.image_size or _image_size(weights, params, model, image_size)
     shapes = jax.tree.map(np.shape, params)
     params = model.resize_params(params, old_size, image_size)
     if jax.tree.map(np.shape, params) != shapes:
         _LOG.info("resized for images of %s pixels, from %s", _by(image_size), _by(old_size))
     old = traverse_util.flatten_dict(params, sep="/")
-    new = traverse_util.flatten_dict(init, sep="/")
     reason = _why_new_head(old, new, weights.labels, class_names)
     if reason:
         _LOG.info("the head begins anew: %s", reason)
@@ -250,7 +256,6 @@ def adapt(
     if "pre_logits/kernel" in old and "pre_logits/kernel" not in new:
         _LOG.info("pre_logits is left out: the model has none")
         own.add("pre_logits")
-    regex = _compile(dont_load, (*old, *new))
 
     def is_own(name: str) -> bool:
         return name.split("/")[0] in own or bool(dont_load and regex.search(name))
@@ -279,7 +284,8 @@ def _image_size(
         return new
     except ValueError as error:
         raise ValueError(
-            f"{weights.path}: {error}, --config.pretrained_size='(HEIGHT, WIDTH)'"
+            f"{weights.path}: {error}: say the size of the images they were made for, "
+            "--config.pretrained_size='(HEIGHT, WIDTH)'"
         ) from None
 
 
@@ -352,6 +358,7 @@ def load(
     fields: Mapping[str, Any] | None = None,
     image_size: tuple[int, int] | None = None,
     labels: str | None = None,
+    old_size: tuple[int, int] | None = None,
 ) -> Pretrained:
     """Loads a model for use.
 
@@ -360,8 +367,9 @@ def load(
         name: of the model, for a file without a run; found out if only one model fits.
         fields: of the model that differ from the published ones, for a file without a run.
         image_size: (h, w) to use it at; None for what it was trained with.
-        labels: a file with a class name per line, or "imagenet1k"; None for the labels.txt beside
-            the weights, if there is one.
+        labels: a file with a class name per line, "imagenet1k" or "none"; None for the labels.txt
+            beside the weights, if there is one.
+        old_size: (h, w) that the weights were made for, where no run and no square tells.
 
     Returns:
         The model with its weights.
@@ -373,21 +381,27 @@ def load(
     eval_pp, loss = None, "softmax_xent"
     if weights.workdir is not None:
         if name or fields:
-            raise ValueError(f"{path} is a run, which says itself which model it is: leave --model")
+            raise ValueError(
+                f"{path} is a run, which says itself which model it is: leave --model and --field"
+            )
         config = weights.workdir.read_config()
         name, eval_pp, loss = config.model_name, config.data.eval_pp, config.loss
         fields = {**config.model, "dtype": config.dtype}
     if name is None:
         name = _identify_one(weights)
     fields = dict(fields or {})
-    model = unrolled(get_model(name, **fields))
-    model = model.clone(**weights.head_fields(model))
-    params = weights.params(model, image_size)
-    old_size = weights.image_size or _square_or(image_size, path, model, params)
+    model = tree.unrolled(get_model(name, **fields))
+    head = weights.head_fields(model)
+    wrong = [k for k, v in head.items() if fields.get(k, v) != v]
+    if wrong:
+        raise ValueError(f"{path} has {wrong[0]}={head[wrong[0]]}, and not {fields[wrong[0]]}")
+    model = model.clone(**head)
+    params = weights.params(model)
+    old_size = old_size or weights.image_size or _square_or(image_size, path, model, params)
     size = image_size or old_size
     if size != old_size:
-        eval_pp = None
         params = model.resize_params(params, old_size, size)
+        eval_pp = eval_pp and _resize_preprocessing(eval_pp, size)
     images = jax.ShapeDtypeStruct((1, *size, 3), np.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
     try:
@@ -413,17 +427,38 @@ def _square_or(
     try:
         return model.image_size(params)
     except KeyError as error:
-        raise ValueError(f"{path} is not for this model: {error} is missing") from None
+        raise ValueError(f"{path} is not for this model: it lacks {error}") from None
     except ValueError as error:
         if image_size is None:
-            raise ValueError(f"{path}: {error}, --image_size=HEIGHTxWIDTH") from None
+            raise ValueError(
+                f"{path}: {error}: say the size of the images they were made for, "
+                "--pretrained_size=HEIGHTxWIDTH"
+            ) from None
         return image_size
 
 
 def standard_preprocessing(size: tuple[int, int]) -> str:
     """The evaluation's preprocessing of the published fine-tunings: a plain resize."""
-    height, width = size
-    return f"decode|resize({height if height == width else size})|value_range(-1, 1)"
+    return f"decode|resize({_side(size)})|value_range(-1, 1)"
+
+
+def _resize_preprocessing(spec: str, size: tuple[int, int]) -> str:
+    """The same preprocessing to another size, if a plain resize is what makes the size."""
+    plain = re.fullmatch(
+        r"((?:decode|grayscale_to_rgb)\|)?(resize\()(\d+|\(\d+, *\d+\))([^|]*\))"
+        r"(\|(?:value_range|normalize)\([^|]*\))",
+        spec.replace(" |", "|").replace("| ", "|"),
+    )
+    if plain is None:
+        raise ValueError(
+            f"this run prepares images by {spec!r}, which --image_size cannot change: leave it out"
+        )
+    begin, resize, _, rest, end = plain.groups(default="")
+    return f"{begin}{resize}{_side(size)}{rest}{end}"
+
+
+def _side(size: tuple[int, int]) -> str:
+    return str(size[0] if size[0] == size[1] else size)
 
 
 def identify(weights: Weights) -> list[str]:
@@ -433,9 +468,8 @@ def identify(weights: Weights) -> list[str]:
 
 def _fits(weights: Weights, name: str) -> bool:
     model = get_model(name)
-    width = getattr(model, "hidden_size", None) or getattr(model, "hidden_dim", None)
-    if all(array.shape != (width,) for array in weights.arrays.values()):
-        return False  # the norms have that shape; spares the slow part for most models
+    if not weights.may_be_of(model):
+        return False
     model = model.clone(**weights.head_fields(model))
     try:
         params = weights.params(model)
@@ -465,10 +499,10 @@ def read_labels(path: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 def check_labels_beside(folder: epath.Path, labels: Sequence[str] | None) -> None:
-    """Raises a ValueError if class names written to a folder would replace others."""
+    """Raises a ValueError if a folder already names other classes, or any where none are known."""
     path = folder / "labels.txt"
-    if labels is not None and path.exists() and read_labels(path) != tuple(labels):
-        raise ValueError(f"{path} names other classes: choose another folder")
+    if path.exists() and (labels is None or read_labels(path) != tuple(labels)):
+        raise ValueError(f"{path} names the classes of other weights: choose another folder")
 
 
 def write_labels_beside(folder: epath.Path, labels: Sequence[str] | None) -> None:
@@ -478,6 +512,8 @@ def write_labels_beside(folder: epath.Path, labels: Sequence[str] | None) -> Non
 
 
 def _labels(wanted: str | None, beside: Sequence[str] | None, count: int) -> tuple[str, ...] | None:
+    if wanted == "none" or not count:
+        return None
     if wanted == "imagenet1k":
         # The builder of another data set spells out the names; imagenet2012's has the synsets.
         from tensorflow_datasets.datasets.siscore.labels import IMAGENET_LABELS_LIST
@@ -492,6 +528,6 @@ def _labels(wanted: str | None, beside: Sequence[str] | None, count: int) -> tup
     if len(names) != count:
         raise ValueError(
             f"{where} has {len(names)} names, but the head has {count} classes: say which are "
-            "meant, --labels=FILE with a name per line"
+            "meant, --labels=FILE with a name per line, or --labels=none"
         )
     return names

@@ -19,6 +19,8 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
+from configs import common
+
 # Keys that may change between the start of a run and its continuation.
 _MAY_CHANGE = (
     "eval_every",
@@ -54,9 +56,12 @@ class Workdir:
         return self._config.exists()
 
     def read_config(self) -> ConfigDict:
-        """Reads the run's config; a ValueError says if this is no run's folder."""
+        """Reads the run's config; a ValueError says if this is no run's folder.
+
+        Keys that did not exist yet when the run began have their default.
+        """
         try:
-            return ConfigDict(json.loads(self._config.read_text()))
+            return ConfigDict(_with_defaults(json.loads(self._config.read_text())))
         except FileNotFoundError:
             raise ValueError(
                 f"{self.path} holds no run (it has no config.json): train first, or check --workdir"
@@ -74,10 +79,10 @@ class Workdir:
         """
         new = json.loads(config.to_json())
         if self._config.exists() and self._has_checkpoint():
-            old = _flatten(json.loads(self._config.read_text()))
+            old = _flatten(json.loads(self.read_config().to_json()))
             changes = [
                 f"{key} was {old.get(key)!r}, is now {value!r}"
-                for key, value in {**dict.fromkeys(old), **_flatten(new)}.items()
+                for key, value in sorted({**dict.fromkeys(old), **_flatten(new)}.items())
                 if old.get(key) != value and key not in _MAY_CHANGE
             ]
             if changes:
@@ -112,11 +117,16 @@ class Workdir:
                 "the data it had, or choose another --workdir"
             )
 
-    def read_labels(self) -> tuple[str, ...]:
-        """Reads the class names, which a run that has not finished keeps in data.json alone."""
+    def read_labels(self) -> tuple[str, ...] | None:
+        """Reads the class names, which a run that has not finished keeps in data.json alone.
+
+        Returns:
+            The names, or None for converted weights whose classes nobody named.
+        """
         if self._labels.exists():
             return tuple(self._labels.read_text(encoding="utf-8").splitlines())
-        return tuple(json.loads(self._data.read_text(encoding="utf-8"))["classes"])
+        classes = json.loads(self._data.read_text(encoding="utf-8")).get("classes")
+        return None if classes is None else tuple(classes)
 
     def write_labels(self, names: Sequence[str]) -> None:
         """Writes the class names."""
@@ -145,6 +155,14 @@ def _write(path: epath.Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
+
+
+def _with_defaults(stored: Mapping[str, Any]) -> dict[str, Any]:
+    defaults = json.loads(common.get_config().to_json())
+    merged = {**defaults, **stored}
+    for key in ("data", "optim", "schedule"):
+        merged[key] = {**defaults[key], **stored.get(key, {})}
+    return merged
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

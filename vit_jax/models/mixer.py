@@ -4,13 +4,14 @@ Source: Tolstikhin et al., "MLP-Mixer: An all-MLP Architecture for Vision" (Neur
 published code and weights of google-research/vision_transformer, whose names the submodules carry.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
+from flax import traverse_util
 
 _BASE = dict(num_blocks=12, hidden_dim=768, tokens_mlp_dim=384, channels_mlp_dim=3072)
 _LARGE = dict(num_blocks=24, hidden_dim=1024, tokens_mlp_dim=512, channels_mlp_dim=4096)
@@ -26,6 +27,8 @@ PARAMETER_COUNTS = {
     "Mixer-B_32": 60_293_428,
     "Mixer-L_16": 208_196_168,
 }
+
+_FIRST_KERNEL = ("MixerBlock_0", "token_mixing", "Dense_0", "kernel")
 
 
 class MlpBlock(nn.Module):
@@ -132,14 +135,21 @@ class MlpMixer(nn.Module):
                 "feed images of the size the weights were made for"
             )
 
+    @property
+    def stride(self) -> int:
+        """Pixels per token, along either axis."""
+        return self.patch_size
+
     def image_size(self, params: Mapping[str, Any]) -> tuple[int, int]:
         """Height and width of the square images that parameters were made for.
 
         Raises:
+            KeyError: if they lack the first block.
             ValueError: if their number of patches is that of no square.
         """
-        count = params["MixerBlock_0"]["token_mixing"]["Dense_0"]["kernel"].shape[0]
-        side = round(np.sqrt(count))
+        kernel = traverse_util.flatten_dict(params)[_FIRST_KERNEL]
+        count = kernel.shape[0]
+        side = math.isqrt(count)
         if side**2 != count:
             raise ValueError(f"the weights mix {count} patches, which do not make a square")
         return (side * self.patch_size,) * 2

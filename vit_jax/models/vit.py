@@ -76,6 +76,8 @@ CLASSIFIERS = ("token", "gap", "map", "unpooled", "token_unpooled")
 POSITION_EMBEDDINGS = ("learned", "sincos2d", "none")
 ATTENTION_IMPLEMENTATIONS = ("xla", "cudnn")
 
+_POSITIONS = ("Transformer", "posembed_input", "pos_embedding")
+
 _XAVIER = nn.initializers.xavier_uniform()
 _TINY_NORMAL = nn.initializers.normal(stddev=1e-6)
 
@@ -452,17 +454,19 @@ class VisionTransformer(nn.Module):
         Without learned positions any size will do, and one near 224 is returned.
 
         Raises:
+            KeyError: if they lack the position embeddings.
             ValueError: if the position embeddings are those of no square.
         """
         if self.position_embedding != "learned":
             return (max(round(224 / self.stride), 1) * self.stride,) * 2
-        count = params["Transformer"]["posembed_input"]["pos_embedding"].shape[1]
-        count -= "cls" in params
-        side = math.isqrt(count)
-        if side**2 != count:
+        table = traverse_util.flatten_dict(params)[_POSITIONS]
+        if len(table.shape) != 3:
+            raise ValueError(f"position embeddings have shape (1, n, d), not {table.shape}")
+        count = table.shape[1] - ("cls" in params)
+        side = math.isqrt(max(count, 0))
+        if side**2 != count or not side:
             raise ValueError(
-                f"the position embeddings are those of {count} patches, which do not make a "
-                "square: say the size of the images"
+                f"the position embeddings are those of {count} patches, which do not make a square"
             )
         return (side * self.stride,) * 2
 
@@ -479,11 +483,10 @@ class VisionTransformer(nn.Module):
             old_size: (h, w) in pixels.
             new_size: (h, w) in pixels.
         """
-        path = ("Transformer", "posembed_input", "pos_embedding")
         flat = traverse_util.flatten_dict(params)
-        if self.position_embedding != "learned" or path not in flat:
+        if self.position_embedding != "learned" or _POSITIONS not in flat:
             return dict(params)
-        table = flat[path]
+        table = flat[_POSITIONS]
         split = int("cls" in params)
         old_grid, new_grid = (
             (size[0] // self.stride, size[1] // self.stride) for size in (old_size, new_size)
@@ -497,7 +500,7 @@ class VisionTransformer(nn.Module):
         if self.classifier in ("token", "token_unpooled"):
             first = table[:, :1] if split else jnp.zeros_like(grid[:, :1])
             grid = jnp.concatenate([first, grid], axis=1)
-        return traverse_util.unflatten_dict({**flat, path: grid})
+        return traverse_util.unflatten_dict({**flat, _POSITIONS: grid})
 
     def torch_names(self) -> dict[str, str]:
         """Returns timm's names of the submodules and of the parameters outside of them.

@@ -212,10 +212,10 @@ def _count_parts(names: Mapping[str, str]) -> collections.Counter[str]:
 
 def _to_torch_layout(name: str, leaf: Any) -> Any:
     """(h, w, in, out) -> (out, in, h, w); (in, out) -> (out, in), with heads flattened."""
-    if name.endswith("bias") or leaf.ndim == 1:
-        return leaf.reshape(-1)
     if leaf.ndim == 4:
         return leaf.transpose(3, 2, 0, 1)
+    if name.endswith("bias") or leaf.ndim == 1:
+        return leaf.reshape(-1)
     if name.endswith("/out/kernel"):  # (heads, d, out)
         return leaf.reshape(-1, leaf.shape[-1]).T
     return leaf.reshape(leaf.shape[0], -1).T  # (in, out) or (in, heads, d)

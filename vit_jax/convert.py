@@ -43,15 +43,17 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(f"{target} is there already: choose another name")
     before = model_flags.load_from(source)
     write(target, before)
-    _LOG.info("wrote %s: %s, %d classes", target, before.name, before.model.num_classes)
+    num_classes = getattr(before.model, "num_classes", 0)
+    classes = f", {num_classes} classes" if num_classes else ""
+    _LOG.info("wrote %s: %s%s", target, before.name, classes)
 
     is_run = epath.Path(target).expanduser().is_dir()
     which = (None, None) if is_run else (before.name, before.fields)
     after = pretrained.load(target, *which, old_size=before.image_size)
     # The features as well, since a head that has not been trained yet gives 0 for all of them.
     agree = True
-    for what in ("features", "logits") if before.model.num_classes else ("features",):
-        expected, found = (run(model, what == "logits") for model in (before, after))
+    for what in ("features", "logits") if num_classes else ("outputs",):
+        expected, found = (run(model, what != "features") for model in (before, after))
         largest = float(np.abs(expected).max())
         difference = float(np.abs(expected - found).max())
         print(f"largest difference of the {what}: {difference:.3g}, of values up to {largest:.3g}")
@@ -63,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def run(model: Pretrained, with_head: bool) -> np.ndarray:
-    """Applies a model to two fixed images of noise; (2, classes) logits, or (2, d) features."""
+    """Applies a model, or what precedes its head, to two fixed images of noise."""
     images = np.random.default_rng(0).uniform(-1, 1, (2, *model.image_size, 3))
     module = model.model if with_head else model.model.clone(num_classes=0)
     apply = jax.jit(module.apply)
@@ -153,6 +155,8 @@ def _describe_model(weights: pretrained.Weights) -> str:
     if not names:
         return "it fits none of the published models with square images"
     model = get_model(names[0])
+    if not hasattr(model, "num_classes"):
+        return f"it fits {' and '.join(names)}"
     model = model.clone(**weights.head_fields(model))
     height, width = model.image_size(weights.params(model))
     return (

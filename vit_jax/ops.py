@@ -86,3 +86,90 @@ def stochastic_depth(x: jax.Array, rate: float | jax.Array, key: jax.Array) -> j
     keep = 1.0 - rate
     mask = jax.random.bernoulli(key, keep, (x.shape[0],) + (1,) * (x.ndim - 1))
     return jnp.where(mask, x / jnp.asarray(keep, x.dtype), jnp.zeros_like(x))
+
+
+def reflect_pad(x: jax.Array, top: int, left: int, bottom: int = -1, right: int = -1) -> jax.Array:
+    """Pads height and width by reflection about the border pixels.
+
+    Args:
+        x: (b, h, w, c).
+        top: rows above; fewer than h.
+        left: columns; fewer than w.
+        bottom: rows below; as many as above if -1.
+        right: columns; as many as left if -1.
+    """
+    bottom, right = (top if bottom < 0 else bottom), (left if right < 0 else right)
+    if not (top or left or bottom or right):
+        return x
+    return jnp.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), mode="reflect")
+
+
+def depthwise_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolves each channel with a kernel of its own, without padding.
+
+    XLA is slow at that on CPUs, where shifted products are summed instead.
+
+    Args:
+        x: (b, h, w, c).
+        kernel: (kh, kw, 1, c).
+
+    Returns:
+        (b, h - kh + 1, w - kw + 1, c).
+    """
+
+    def shifted(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        rows, columns = kernel.shape[:2]
+        h, w = x.shape[1] - rows + 1, x.shape[2] - columns + 1
+        return sum(
+            x[:, i : i + h, j : j + w] * kernel[i, j] for i in range(rows) for j in range(columns)
+        )
+
+    def convolved(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            (1, 1),
+            "VALID",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=x.shape[-1],
+        )
+
+    return jax.lax.platform_dependent(x, kernel, cpu=shifted, default=convolved)
+
+
+def to_windows(x: jax.Array, side: int) -> jax.Array:
+    """Cuts images into square windows.
+
+    Args:
+        x: (b, h, w, c); h and w divisible by side.
+        side: of the windows.
+
+    Returns:
+        (b * windows, side * side, c); windows and the pixels in them in row-major order.
+    """
+    b, h, w, c = x.shape
+    x = x.reshape(b, h // side, side, w // side, side, c)
+    return x.swapaxes(2, 3).reshape(-1, side * side, c)
+
+
+def from_windows(windows: jax.Array, side: int, size: tuple[int, int]) -> jax.Array:
+    """Puts windows together again; the inverse of `to_windows`, size being (h, w)."""
+    h, w = size
+    x = windows.reshape(-1, h // side, w // side, side, side, windows.shape[-1])
+    return x.swapaxes(2, 3).reshape(-1, h, w, windows.shape[-1])
+
+
+def pixel_shuffle(x: jax.Array, factor: int) -> jax.Array:
+    """Turns channels into pixels, in PyTorch's order.
+
+    Args:
+        x: (b, h, w, c * factor * factor); channel c * factor^2 + i * factor + j becomes channel c
+            of the pixel in row i and column j.
+        factor: rows and columns per pixel.
+
+    Returns:
+        (b, h * factor, w * factor, c).
+    """
+    b, h, w, channels = x.shape
+    x = x.reshape(b, h, w, channels // factor**2, factor, factor)
+    return x.transpose(0, 1, 4, 2, 5, 3).reshape(b, h * factor, w * factor, -1)

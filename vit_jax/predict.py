@@ -71,7 +71,7 @@ def make_classifier(pretrained: "Pretrained") -> Classifier:
     """
     from vit_jax import report  # matplotlib takes a second to import
 
-    if not pretrained.model.num_classes:
+    if not getattr(pretrained.model, "num_classes", 0):
         raise ValueError("these weights have no head to classify with: fine-tune them first")
     variables = jax.device_put(pretrained.variables)
 

@@ -112,8 +112,10 @@ class Weights:
         return preprocess.output_shape(self.workdir.read_config().data.eval_pp)[:2]
 
     def head_fields(self, model: nn.Module) -> dict[str, Any]:
-        """Fields of the model that the weights decide: how many classes, and pre_logits."""
+        """Fields of a classifier that the weights decide: how many classes, and pre_logits."""
         flat = self.arrays
+        if not hasattr(model, "num_classes"):
+            return {}
         if self.is_torch:
             bias = flat.get(f"{model.torch_names()['head']}.bias")
             fields = {"representation_size": None}
@@ -334,7 +336,7 @@ class Pretrained:
     Attributes:
         name: of the model.
         fields: of the model that differ from the published ones.
-        model: with as many classes as the head has; unrolled.
+        model: with as many classes as the head has, if it has one; unrolled.
         variables: its variables, numpy.
         image_size: (h, w) of the images that it takes.
         labels: class names, or None if they are not known.
@@ -414,7 +416,7 @@ def load(
         model=model,
         variables={"params": jax.tree.map(lambda a, s: np.asarray(a, s.dtype), params, shapes)},
         image_size=size,
-        labels=_labels(labels, weights.labels, model.num_classes),
+        labels=_labels(labels, weights.labels, getattr(model, "num_classes", 0)),
         eval_pp=eval_pp or standard_preprocessing(size),
         loss=loss,
     )

@@ -9,14 +9,15 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vit_jax.models import mixer, vit
+from vit_jax.models import dehazeformer, mixer, vit
 
 MODELS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     **{name: (vit.VisionTransformer, fields) for name, fields in vit.VARIANTS.items()},
     **{name: (mixer.MlpMixer, fields) for name, fields in mixer.VARIANTS.items()},
+    **{name: (dehazeformer.DehazeFormer, fields) for name, fields in dehazeformer.VARIANTS.items()},
 }
 
-_PARAMETER_COUNTS = vit.PARAMETER_COUNTS | mixer.PARAMETER_COUNTS
+_PARAMETER_COUNTS = vit.PARAMETER_COUNTS | mixer.PARAMETER_COUNTS | dehazeformer.PARAMETER_COUNTS
 
 # How the files of Steiner et al., "How to train your ViT?" (TMLR 2022) begin.
 AUGREG_NAMES = {
@@ -92,13 +93,21 @@ def _check_type(model: str, field: str, value: Any, expected: Any) -> None:
         fits = bool in allowed
     elif isinstance(value, int) and float in allowed:
         fits = True
-    elif isinstance(value, tuple):  # the only tuples there are: of whole numbers
-        fits = tuple[int, ...] in allowed and all(type(v) is int for v in value)
+    elif isinstance(value, tuple):
+        fits = any(
+            typing.get_origin(t) is tuple
+            and all(_is_number(v, typing.get_args(t)[0]) for v in value)
+            for t in allowed
+        )
     else:
         fits = isinstance(value, tuple(t for t in allowed if isinstance(t, type)))
     if not fits:
         names = " or ".join(t.__name__ if type(t) is type else str(t) for t in allowed)
         raise ValueError(f"model {model!r}: {field} must be of type {names}, not {value!r}")
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    return type(value) is int or (kind is float and type(value) is float)
 
 
 def _dtype(value: Any) -> jnp.dtype:

@@ -1,0 +1,413 @@
+"""DehazeFormer: image dehazing with a U-shaped window Transformer.
+
+Source: Song et al., "Vision Transformers for Single Image Dehazing" (IEEE TIP 2023), and the
+published code and weights, whose names `DehazeFormer.torch_names` maps.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vit_jax import ops
+
+_NARROW, _WIDE = (24, 48, 96, 48, 24), (48, 96, 192, 96, 48)
+_MIXED = (0.25, 0.5, 0.75, 0.0, 0.0)
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "DehazeFormer-T": dict(
+        hidden_sizes=_NARROW, depths=(4, 4, 4, 2, 2), attention_ratios=(0.0, 0.5, 1.0, 0.0, 0.0)
+    ),
+    "DehazeFormer-S": dict(hidden_sizes=_NARROW, depths=(8, 8, 8, 4, 4), attention_ratios=_MIXED),
+    "DehazeFormer-B": dict(
+        hidden_sizes=_NARROW, depths=(16, 16, 16, 8, 8), attention_ratios=_MIXED
+    ),
+    "DehazeFormer-D": dict(
+        hidden_sizes=_NARROW, depths=(32, 32, 32, 16, 16), attention_ratios=_MIXED
+    ),
+    "DehazeFormer-W": dict(hidden_sizes=_WIDE, depths=(16, 16, 16, 8, 8), attention_ratios=_MIXED),
+    "DehazeFormer-M": dict(
+        hidden_sizes=_NARROW, depths=(12, 12, 12, 6, 6), attention_ratios=_MIXED, conv="full"
+    ),
+    "DehazeFormer-L": dict(
+        hidden_sizes=_WIDE, depths=(16, 16, 16, 12, 12), attention_ratios=_MIXED, conv="full"
+    ),
+}
+
+PARAMETER_COUNTS = {
+    "DehazeFormer-T": 687_404,
+    "DehazeFormer-S": 1_284_884,
+    "DehazeFormer-B": 2_517_612,
+    "DehazeFormer-D": 4_983_068,
+    "DehazeFormer-W": 9_686_724,
+    "DehazeFormer-M": 4_635_952,
+    "DehazeFormer-L": 25_451_652,
+}
+
+WINDOW = 8
+SMALLEST_SIDE = 25  # reflection needs features that are larger than what is padded
+_SHIFT = WINDOW // 2
+_STAGES = 5
+_CONVS = ("depthwise", "full")
+
+Init = Any
+
+
+def _uniform_by_fan_in(fan_in: int) -> Init:
+    """PyTorch's default for weights and biases of convolutions and linear layers."""
+    bound = 1 / math.sqrt(fan_in)
+    return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+def _xavier_normal(gain: float) -> tuple[Init, Init]:
+    """Of the attention's and the MLPs' convolutions: kernels, and biases of 0."""
+
+    def kernel_init(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+        side, _, inputs, outputs = shape
+        std = gain * math.sqrt(2 / (side**2 * (inputs + outputs)))
+        return std * jax.random.normal(key, shape, dtype)
+
+    return kernel_init, nn.initializers.zeros
+
+
+class Conv(nn.Module):
+    """Convolution, reflecting at the border; 1x1 convolutions are matrix products.
+
+    Attributes:
+        features: output channels.
+        side: of the square kernel.
+        stride: of the output; with a stride nothing is padded.
+        inits: of kernel and bias; None is PyTorch's default.
+        depthwise: whether each channel has a kernel of its own.
+        use_bias: whether there is a bias.
+        dtype: compute type.
+    """
+
+    features: int
+    side: int = 1
+    stride: int = 1
+    inits: tuple[Init, Init] | None = None
+    depthwise: bool = False
+    use_bias: bool = True
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(b, h, w, c) -> (b, h / stride, w / stride, features)."""
+        inputs = 1 if self.depthwise else x.shape[-1]
+        default = _uniform_by_fan_in(self.side**2 * inputs)
+        kernel_init, bias_init = self.inits or (default, default)
+        shape = (self.side, self.side, inputs, self.features)
+        kernel = self.param("kernel", kernel_init, shape, jnp.float32).astype(self.dtype)
+        x = x.astype(self.dtype)
+        if self.stride == 1:
+            x = ops.reflect_pad(x, self.side // 2, self.side // 2)
+        if self.depthwise:
+            x = ops.depthwise_conv(x, kernel)
+        elif self.side == 1:
+            x = x @ kernel[0, 0]
+        else:
+            x = jax.lax.conv_general_dilated(
+                x, kernel, (self.stride,) * 2, "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+        if self.use_bias:
+            x = x + self.param("bias", bias_init, (self.features,), jnp.float32).astype(self.dtype)
+        return x
+
+
+class RescaleNorm(nn.Module):
+    """Normalises an image by its one mean and deviation, and says how to undo it (section III-B).
+
+    The statistics are those of the whole image, over height, width and channels.
+    """
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """(b, h, w, c) -> the same, and (b, 1, 1, c) factors and summands for afterwards."""
+        features = x.shape[-1]
+        # The file's (1, c, 1, 1) in the order of axes that kernels have.
+        scale = self.param("scale", nn.initializers.ones, (1, 1, features, 1), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (1, 1, features, 1), jnp.float32)
+        x = x.astype(jnp.float32)
+        mean = jnp.mean(x, axis=(1, 2, 3), keepdims=True)
+        std = jnp.sqrt(jnp.var(x, axis=(1, 2, 3), keepdims=True) + 1e-5)
+        normal = nn.initializers.normal(0.02)
+        ones, zeros = nn.initializers.ones, nn.initializers.zeros
+        rescale = Conv(features, inits=(normal, ones), name="meta1")(std)
+        rebias = Conv(features, inits=(normal, zeros), name="meta2")(mean)
+        x = (x - mean) / std * scale[..., 0] + bias[..., 0]
+        return x.astype(self.dtype), rescale.astype(self.dtype), rebias.astype(self.dtype)
+
+
+class PositionBias(nn.Module):
+    """A small network from the offset of two pixels in a window to a bias per head."""
+
+    num_heads: int
+
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        """The result is (1, heads, 64, 64) float32: the query's pixel, then the key's."""
+        pixels = np.stack(np.mgrid[:WINDOW, :WINDOW], axis=-1).reshape(-1, 2)
+        offsets = (pixels[:, None] - pixels[None]).astype(np.float32)  # row first
+        offsets = np.sign(offsets) * np.log1p(np.abs(offsets))
+
+        def dense(features: int, fan_in: int, name: str) -> nn.Dense:
+            init = _uniform_by_fan_in(fan_in)
+            return nn.Dense(features, kernel_init=init, bias_init=init, name=name)
+
+        hidden = nn.relu(dense(256, 2, "meta_0")(offsets))
+        return dense(self.num_heads, 256, "meta_2")(hidden).transpose(2, 0, 1)[None]
+
+
+class Attention(nn.Module):
+    """Attention within windows beside a convolution, on the same values (section III-D).
+
+    Padding reflects the projected queries, keys and values; shifted windows begin half a window
+    outside the image, so that nothing has to be rolled or masked.
+    """
+
+    num_heads: int
+    attends: bool
+    shifted: bool
+    conv: str
+    gain: float
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(b, h, w, c) -> (b, h, w, c)."""
+        features = x.shape[-1]
+
+        def conv(name: str, side: int = 1, depthwise: bool = False) -> Conv:
+            return Conv(
+                features, side, inits=_xavier_normal(self.gain), depthwise=depthwise,
+                dtype=self.dtype, name=name,
+            )  # fmt: skip
+
+        if self.conv == "full" and not self.attends:
+            return conv("conv_2", 3)(nn.relu(conv("conv_0", 3)(x)))
+        values = conv("V")(x)
+        if self.conv == "full":
+            out = conv("conv_2", 3)(nn.relu(conv("conv_0", 3)(values)))
+        else:
+            out = conv("conv", 5, depthwise=True)(values)
+        if self.attends:
+            queries_keys = Conv(
+                2 * features, inits=_xavier_normal(1.0), dtype=self.dtype, name="QK"
+            )(x)
+            out = out + self._attend(jnp.concatenate([queries_keys, values], axis=-1))
+        return conv("proj")(out)
+
+    def _attend(self, qkv: jax.Array) -> jax.Array:
+        """(b, h, w, 3c) -> (b, h, w, c)."""
+        h, w = qkv.shape[1:3]
+        begin = _SHIFT if self.shifted else 0
+        ends = [(-(begin + side)) % WINDOW for side in (h, w)]
+        qkv = jnp.pad(qkv, ((0, 0), (begin, ends[0]), (begin, ends[1]), (0, 0)), mode="reflect")
+        windows = ops.to_windows(qkv, WINDOW)
+        q, k, v = jnp.moveaxis(
+            windows.reshape(*windows.shape[:2], 3, self.num_heads, -1), 2, 0
+        )  # fmt: skip
+        bias = PositionBias(self.num_heads, name="attn")()
+        out = jax.nn.dot_product_attention(q, k, v, bias=bias.astype(q.dtype))
+        out = out.reshape(*out.shape[:2], -1)
+        padded = (begin + h + ends[0], begin + w + ends[1])
+        out = ops.from_windows(out, WINDOW, padded)
+        return out[:, begin : begin + h, begin : begin + w]
+
+
+class Block(nn.Module):
+    """x + attention or convolution, then x + MLP; only attention is normalised."""
+
+    num_heads: int
+    mlp_ratio: float
+    attends: bool
+    shifted: bool
+    conv: str
+    gain: float
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(b, h, w, c) -> (b, h, w, c)."""
+        mix = Attention(
+            self.num_heads, self.attends, self.shifted, self.conv, self.gain, self.dtype,
+            name="attn",
+        )  # fmt: skip
+        if self.attends:
+            y, rescale, rebias = RescaleNorm(self.dtype, name="norm1")(x)
+            x = x + mix(y) * rescale + rebias
+        else:
+            x = x + mix(x)
+
+        def dense(features: int, name: str) -> Conv:
+            return Conv(features, inits=_xavier_normal(self.gain), dtype=self.dtype, name=name)
+
+        y = nn.relu(dense(int(x.shape[-1] * self.mlp_ratio), "mlp_0")(x))
+        return x + dense(x.shape[-1], "mlp_2")(y)
+
+
+class SKFusion(nn.Module):
+    """Adds the decoder's path and a skip connection, weighted by channel (section III-A)."""
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, decoder: jax.Array, skip: jax.Array) -> jax.Array:
+        """Two (b, h, w, c) -> (b, h, w, c)."""
+        b, *_, features = decoder.shape
+        pooled = jnp.mean((decoder + skip).astype(jnp.float32), axis=(1, 2), keepdims=True)
+        hidden = Conv(max(features // 8, 4), use_bias=False, name="mlp_0")(pooled)
+        weights = Conv(2 * features, use_bias=False, name="mlp_2")(nn.relu(hidden))
+        weights = jax.nn.softmax(weights.reshape(b, 1, 1, 2, features), axis=3).astype(self.dtype)
+        return decoder * weights[..., 0, :] + skip * weights[..., 1, :]
+
+
+class DehazeFormer(nn.Module):
+    """DehazeFormer, for images of any height and width of at least 25 pixels.
+
+    RescaleNorm and SKFusion see the whole image: neither padding nor tiles leave the result as it
+    is.
+
+    Attributes:
+        hidden_sizes: channels of the five stages, from the image down and up again.
+        depths: blocks of each.
+        num_heads: attention heads of each.
+        mlp_ratios: hidden width of each stage's MLPs, by its channels.
+        attention_ratios: share of each stage's blocks, the last ones, that attend.
+        conv: "depthwise" 5x5 or two "full" 3x3 convolutions beside the attention.
+        dtype: compute type; parameters, statistics and the output stay float32.
+    """
+
+    hidden_sizes: tuple[int, ...] = _NARROW
+    depths: tuple[int, ...] = (4, 4, 4, 2, 2)
+    num_heads: tuple[int, ...] = (2, 4, 6, 1, 1)
+    mlp_ratios: tuple[float, ...] = (2.0, 4.0, 4.0, 2.0, 2.0)
+    attention_ratios: tuple[float, ...] = (0.0, 0.5, 1.0, 0.0, 0.0)
+    conv: str = "depthwise"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        """Restores hazy images.
+
+        Args:
+            images: (b, h, w, 3) float32 in [-1, 1]; h and w at least 25.
+            train: takes no part; there is no dropout.
+
+        Returns:
+            (b, h, w, 3) float32, about [-1, 1]; not clipped.
+
+        Raises:
+            ValueError: if a field's value or the image size does not fit.
+        """
+        del train
+        self._validate(images)
+        _, h, w, _ = images.shape
+        padded = ops.reflect_pad(images, 0, 0, -h % 4, -w % 4)
+
+        def conv(features: int, side: int, name: str, stride: int = 1) -> Conv:
+            return Conv(features, side, stride, dtype=self.dtype, name=name)
+
+        d = self.hidden_sizes
+        first = self._stage(0, conv(d[0], 3, "patch_embed")(padded))
+        second = self._stage(1, conv(d[1], 2, "patch_merge1", stride=2)(first))
+        x = self._stage(2, conv(d[2], 2, "patch_merge2", stride=2)(second))
+
+        x = ops.pixel_shuffle(conv(4 * d[3], 1, "patch_split1")(x), 2)
+        x = SKFusion(self.dtype, name="fusion1")(x, conv(d[3], 1, "skip2")(second)) + x
+        x = self._stage(3, x)
+        x = ops.pixel_shuffle(conv(4 * d[4], 1, "patch_split2")(x), 2)
+        x = SKFusion(self.dtype, name="fusion2")(x, conv(d[4], 1, "skip1")(first)) + x
+        x = self._stage(4, x)
+
+        x = conv(4, 3, "patch_unembed")(x).astype(jnp.float32)
+        gain, offset = x[..., :1], x[..., 1:]
+        return (gain * padded - offset + padded)[:, :h, :w]
+
+    def _stage(self, stage: int, x: jax.Array) -> jax.Array:
+        gain = (8 * sum(self.depths)) ** -0.25
+        for i in range(self.depths[stage]):
+            x = Block(
+                num_heads=self.num_heads[stage],
+                mlp_ratio=self.mlp_ratios[stage],
+                attends=self._attends(stage, i),
+                shifted=i % 2 == 1,
+                conv=self.conv,
+                gain=gain,
+                dtype=self.dtype,
+                name=f"layer{stage + 1}_block{i}",
+            )(x)
+        return x
+
+    def _attends(self, stage: int, i: int) -> bool:
+        depth = self.depths[stage]
+        return i >= depth - self.attention_ratios[stage] * depth
+
+    def _validate(self, images: jax.Array) -> None:
+        for field in ("hidden_sizes", "depths", "num_heads", "mlp_ratios", "attention_ratios"):
+            values = getattr(self, field)
+            if len(values) != _STAGES or min(values) < 0:
+                raise ValueError(f"{field} must be {_STAGES} numbers of at least 0, not {values}")
+        d = self.hidden_sizes
+        if d[0] != d[4] or d[1] != d[3]:
+            raise ValueError(f"hidden_sizes={d}: the first and last, second and fourth must agree")
+        for size, heads in zip(d, self.num_heads):
+            if size < 1 or heads < 1 or size % heads:
+                raise ValueError(
+                    f"hidden_sizes={d} are not divisible by num_heads={self.num_heads}"
+                )
+        if self.conv not in _CONVS:
+            raise ValueError(f"conv={self.conv!r} is not one of {_CONVS}")
+        if images.ndim != 4:
+            raise ValueError(f"images must have shape (b, h, w, 3), not {images.shape}")
+        if min(images.shape[1:3]) < SMALLEST_SIDE:
+            h, w = images.shape[1:3]
+            raise ValueError(
+                f"images of {h} x {w} pixels are too small for DehazeFormer: both sides must have "
+                f"at least {SMALLEST_SIDE}"
+            )
+
+    def image_size(self, params: Mapping[str, Any]) -> tuple[int, int]:
+        """A size that parameters can be tried with; they are for any."""
+        del params
+        return 64, 64
+
+    def resize_params(
+        self, params: Mapping[str, Any], old_size: tuple[int, int], new_size: tuple[int, int]
+    ) -> dict[str, Any]:
+        """Returns the parameters, which are for any size."""
+        del old_size, new_size
+        return dict(params)
+
+    def torch_names(self) -> dict[str, str]:
+        """Returns the official code's names of the submodules, see `checkpoints.torch`."""
+        names = {f"{name}": f"{name}.proj" for name in ("patch_embed", "patch_merge1",
+                                                         "patch_merge2")}  # fmt: skip
+        names |= {name: f"{name}.proj.0" for name in ("patch_split1", "patch_split2",
+                                                       "patch_unembed")}  # fmt: skip
+        names |= {"skip1": "skip1", "skip2": "skip2"}
+        names |= {f"fusion{f}/mlp_{i}": f"fusion{f}.mlp.{i}" for f in (1, 2) for i in (0, 2)}
+        convs = ["conv"] if self.conv == "depthwise" else ["conv_0", "conv_2"]
+        for stage, depth in enumerate(self.depths):
+            for i in range(depth):
+                ours, theirs = f"layer{stage + 1}_block{i}", f"layer{stage + 1}.blocks.{i}"
+                attends = self._attends(stage, i)
+                names |= {f"{ours}/mlp_{j}": f"{theirs}.mlp.mlp.{j}" for j in (0, 2)}
+                names |= {f"{ours}/attn/{c}": f"{theirs}.attn.{c.replace('_', '.')}" for c in convs}
+                if attends or self.conv == "depthwise":
+                    names |= {f"{ours}/attn/{c}": f"{theirs}.attn.{c}" for c in ("V", "proj")}
+                if attends:
+                    names[f"{ours}/attn/QK"] = f"{theirs}.attn.QK"
+                    names |= {
+                        f"{ours}/attn/attn/meta_{j}": f"{theirs}.attn.attn.meta.{j}" for j in (0, 2)
+                    }
+                    names[f"{ours}/norm1"] = f"{theirs}.norm1"
+                    names |= {f"{ours}/norm1/meta{j}": f"{theirs}.norm1.meta{j}" for j in (1, 2)}
+        return names

@@ -50,8 +50,16 @@ setup(
         "demo": DEMO,
         "gpu": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
-        "torch": ["torch", "torchvision", "timm"],
+        "torch": ["torch", "torchvision", "timm", "pytorch-msssim"],
         "onnx": ["jax2onnx", "onnxruntime"],
-        "dev": [*DEMO, "pytest", "pytest-xdist", "ruff", "setuptools>=77"],
+        "dev": [
+            *DEMO,
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+            "scikit-image",
+            "setuptools>=77",
+            "sewar",
+        ],  # fmt: skip
     },
 )

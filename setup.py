@@ -60,6 +60,6 @@ setup(
             "scikit-image",
             "setuptools>=77",
             "sewar",
-        ],  # fmt: skip
+        ],
     },
 )

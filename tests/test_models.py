@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.conftest import TINY_MIXER
 from vit_jax.models import AUGREG_NAMES, MODELS, get_model, list_models
 
 
@@ -77,7 +78,6 @@ TINY_VIT = dict(
     patch_size=4, hidden_size=12, num_layers=1, num_heads=2, mlp_dim=16, representation_size=8,
     dropout_rate=0.1, attention_dropout_rate=0.1,
 )  # fmt: skip
-TINY_MIXER = dict(patch_size=4, num_blocks=1, hidden_dim=12, tokens_mlp_dim=8, channels_mlp_dim=16)
 
 
 @pytest.mark.parametrize(

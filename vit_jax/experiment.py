@@ -244,7 +244,7 @@ def new_state(
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        model_state={name: tree for name, tree in variables.items() if name != "params"},
+        model_state={name: v for name, v in variables.items() if name != "params"},
         opt_state=tx.init(params),
         ema_params=jax.tree.map(jnp.copy, params) if config.ema_decay else None,
     )

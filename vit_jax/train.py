@@ -142,9 +142,8 @@ def train_and_evaluate(
         checkpointer = stack.enter_context(evaluate.open_checkpoints(exp, folder))
         state = restore_or_init(exp, checkpointer)
         start = int(state.step)
-        if (
-            exp.total_steps == 0 and checkpointer.latest_step is None
-        ):  # pretrained weights are to be evaluated as they are
+        # Without steps, pretrained weights are evaluated as they are.
+        if exp.total_steps == 0 and checkpointer.latest_step is None:
             checkpointer.save(0, state, None)
         batches = stack.enter_context(contextlib.closing(exp.data.train_batches(start)))
         device_batches = sharding.to_devices(batches, exp.mesh)

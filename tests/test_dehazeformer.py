@@ -78,8 +78,9 @@ def test_golden_output_and_activations(case, name, size):
         np.testing.assert_allclose(found, golden[key], atol=2e-5 * golden[key].std(), err_msg=key)
 
 
-@pytest.mark.parametrize("conv", ["depthwise", "full"])
-@pytest.mark.parametrize("size", [(25, 25), (26, 33), (40, 31)])
+@pytest.mark.parametrize(
+    ("conv", "size"), [("depthwise", (25, 25)), ("depthwise", (26, 33)), ("full", (40, 31))]
+)
 def test_any_size(conv, size):
     model, params = random_params("DehazeFormer-T", size, conv=conv, **TINY)
     out = jax.jit(model.apply)({"params": params}, noise((2, *size, 3)))
@@ -114,9 +115,9 @@ def test_the_whole_image_matters():
 
 
 def test_initialisation():
-    model = get_model("DehazeFormer-T")
+    model = get_model("DehazeFormer-T", depths=(0, 0, 1, 0, 0))
     params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
-    gain = (8 * 16) ** -0.25
+    gain = (8 * 1) ** -0.25
     block = params["layer3_block0"]
     std = {
         "V": gain * (2 / (96 + 96)) ** 0.5,

@@ -14,6 +14,11 @@ ALTERNATIVES = (
 )
 
 
+def is_download(path: str) -> bool:
+    """Whether a path is an address behind which nothing but a single file can be read."""
+    return path.startswith(("hf://", "https://", "http://"))
+
+
 def fetch(path: str | os.PathLike[str]) -> epath.Path:
     """Finds a file, and downloads it if it lies behind https:// or hf://.
 

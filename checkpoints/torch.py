@@ -61,7 +61,7 @@ def from_state_dict(
     Raises:
         ValueError: with sorted lists of what is missing, extra, or of another shape.
     """
-    shapes = _shapes(model, _image_size(state_dict, model, image_size))
+    shapes = tree.shapes(model, _image_size(state_dict, model, image_size))
     wanted = jax.eval_shape(lambda params: _to_torch(params, model.torch_names()), shapes)
     tree.check(state_dict, wanted)
     params = traverse_util.unflatten_dict(rename(state_dict, model), sep="/")
@@ -86,7 +86,7 @@ def rename(state_dict: Mapping[str, np.ndarray], model: Any) -> dict[str, np.nda
     except ValueError:  # the shape of the heads, which is needed here, is the same for all sizes
         image_size = (model.stride, model.stride)
     renamed, used = {}, set()
-    for name, leaf in traverse_util.flatten_dict(_shapes(model, image_size), sep="/").items():
+    for name, leaf in traverse_util.flatten_dict(tree.shapes(model, image_size), sep="/").items():
         theirs, part = _their_name(name, names)
         if theirs not in state_dict:
             continue
@@ -102,11 +102,6 @@ def rename(state_dict: Mapping[str, np.ndarray], model: Any) -> dict[str, np.nda
     for theirs in state_dict.keys() - used:
         renamed[ours.get(theirs, theirs)] = np.asarray(state_dict[theirs], np.float32)
     return renamed
-
-
-def _shapes(model: Any, image_size: tuple[int, int]) -> Any:
-    images = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
-    return jax.eval_shape(tree.unrolled(model).init, jax.random.key(0), images)["params"]
 
 
 def to_state_dict(variables: Mapping[str, Any], model: Any) -> dict[str, np.ndarray]:

@@ -48,6 +48,12 @@ def unrolled(model: Any) -> Any:
     return model.clone(scan=False) if getattr(model, "scan", False) else model
 
 
+def shapes(model: Any, image_size: tuple[int, int]) -> dict[str, Any]:
+    """Shapes of the parameters that a flax model has for images of (h, w) pixels, unrolled."""
+    images = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
+    return jax.eval_shape(unrolled(model).init, jax.random.key(0), images)["params"]
+
+
 def check(params: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Compares parameters with those that a model has.
 

@@ -122,6 +122,31 @@ def get_finetuning(image_size: int) -> ConfigDict:
     return config
 
 
+def get_pretraining() -> ConfigDict:
+    """What the pretrainings share: ImageNet-1k, 224 pixels, AdamW; source: big_vision."""
+    config = common.get_config()
+
+    config.dtype = "bfloat16"
+
+    config.data.source = "tfds:imagenet2012"
+    config.data.train_split = "train[:99%]"
+    config.data.val_split = "train[99%:]"
+    config.data.test_split = "validation"
+    config.data.shuffle_buffer = 250_000
+    config.data.eval_pp = "decode|resize_small(256)|central_crop(224)|value_range(-1, 1)"
+
+    config.optim.name = "adamw"
+    config.optim.momentum_dtype = "bfloat16"
+    config.optim.learning_rate = 1e-3
+    config.optim.weight_decay = 0.1  # of the kernels; times the learning rate it is 1e-4
+    config.optim.clip_norm = 1.0
+    config.schedule.warmup_steps = 10_000
+
+    config.eval_every = 5_000
+    config.checkpoint_every = 1_000
+    return config
+
+
 def set_augmentation(config: ConfigDict, level: str, image_size: int) -> None:
     """Sets mixup and the training images' preprocessing to one of AugReg's levels.
 

@@ -98,18 +98,26 @@ def reads_files(spec: str) -> bool:
     return parse(spec)[0][0] == "decode"
 
 
+def build_for_decoded(spec: str) -> Any:
+    """Makes the tf.function of an evaluation's string for images that are decoded already.
+
+    Its arguments are (h, w, 3) uint8, of any size, and a seed; see `build` for the errors.
+    """
+    if reads_files(spec):
+        _, _, spec = spec.partition("|")
+    return tf.function(
+        build(spec, train=False),
+        input_signature=[tf.TensorSpec((None, None, 3), tf.uint8), tf.TensorSpec((2,), tf.int32)],
+    )
+
+
 def output_shape(spec: str) -> tuple[int, int, int]:
     """(h, w, c) of the images that a preprocessing string for evaluation makes.
 
     Raises:
         ValueError: see `build`; also if images of different sizes come out.
     """
-    if reads_files(spec):
-        _, _, spec = spec.partition("|")
-    function = tf.function(build(spec, train=False)).get_concrete_function(
-        tf.TensorSpec((None, None, 3), tf.uint8), tf.TensorSpec((2,), tf.int32)
-    )
-    shape = function.structured_outputs.shape
+    shape = build_for_decoded(spec).get_concrete_function().structured_outputs.shape
     if not shape.is_fully_defined():
         raise ValueError(f"preprocessing {spec!r} leaves images of different sizes; add resize")
     return tuple(shape)

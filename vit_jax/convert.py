@@ -11,7 +11,7 @@ import optax
 from absl import flags
 from etils import epath
 
-from checkpoints import npz, torch
+from checkpoints import files, npz, torch
 from checkpoints.train_state import Checkpointer
 from configs import common
 from vit_jax import cli, experiment, model_flags, optim, pretrained
@@ -84,7 +84,7 @@ def write(path: str | os.PathLike[str], model: Pretrained) -> None:
             if the format has no place for one of the parameters.
     """
     path = os.fspath(path)
-    if "://" in path and not path.startswith("gs://"):
+    if files.is_download(path):
         raise ValueError(f"cannot write to {path}: choose a local path or gs://")
     found = epath.Path(path).expanduser()
     if found.suffix not in pretrained.SUFFIXES:

@@ -93,12 +93,7 @@ def _preparer(spec: str) -> Callable[[bytes], np.ndarray]:
 
     from input_pipeline import images, pipeline, preprocess
 
-    if preprocess.reads_files(spec):
-        _, _, spec = spec.partition("|")
-    apply = tf.function(
-        preprocess.build(spec, train=False),
-        input_signature=[tf.TensorSpec((None, None, 3), tf.uint8), tf.TensorSpec((2,), tf.int32)],
-    )
+    apply = preprocess.build_for_decoded(spec)
 
     def prepare(data: bytes) -> np.ndarray:
         try:

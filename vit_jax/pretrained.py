@@ -97,7 +97,7 @@ class Weights:
         """Class names that lie beside the weights, or None."""
         if self.workdir is not None:
             return self.workdir.read_labels()
-        if "://" in self.path and not self.path.startswith("gs://"):
+        if files.is_download(self.path):
             return None
         beside = epath.Path(self.path).expanduser().parent / "labels.txt"
         return read_labels(beside) if beside.exists() else None
@@ -178,7 +178,7 @@ def read(path: str | os.PathLike[str]) -> Weights:
 
 def _find_workdir(path: str) -> Workdir | None:
     """The run whose folder, or whose weights.npz, the path is."""
-    if "://" in path and not path.startswith("gs://"):
+    if files.is_download(path):
         return None
     workdir = Workdir(path)
     if not path.endswith(SUFFIXES):
@@ -404,8 +404,7 @@ def load(
     if size != old_size:
         params = model.resize_params(params, old_size, size)
         eval_pp = eval_pp and _resize_preprocessing(eval_pp, size)
-    images = jax.ShapeDtypeStruct((1, *size, 3), np.float32)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    shapes = tree.shapes(model, size)
     try:
         tree.check(params, shapes)
     except ValueError as error:
@@ -475,8 +474,7 @@ def _fits(weights: Weights, name: str) -> bool:
     model = model.clone(**weights.head_fields(model))
     try:
         params = weights.params(model)
-        images = jax.ShapeDtypeStruct((1, *model.image_size(params), 3), np.float32)
-        tree.check(params, jax.eval_shape(model.init, jax.random.key(0), images)["params"])
+        tree.check(params, tree.shapes(model, model.image_size(params)))
     except (ValueError, KeyError):
         return False
     return True

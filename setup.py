@@ -39,6 +39,7 @@ setup(
         "orbax-checkpoint>=0.11.20",
         "pillow>=11",
         "pooch>=1.8",
+        "psutil",
         "safetensors>=0.5",
         "tensorboard",  # clu.metric_writers imports it without declaring it
         'tensorflow-cpu>=2.20; sys_platform == "linux"',

@@ -27,11 +27,19 @@ def get_config() -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.source = ""  # a folder, "digits", or "tfds:NAME"
+    config.data.kind = "classes"  # what a folder holds: classes, pairs, hazy_from_clear
     config.data.train_pp = "decode|inception_crop(224)|flip_lr|value_range(-1, 1)"
     config.data.eval_pp = "decode|resize(224)|value_range(-1, 1)"
+    config.data.val_pp = ""  # of the validation images, where it is not eval_pp
     config.data.split_seed = 0  # decides which examples are split off; apart from config.seed
-    config.data.val_fraction = 0.1  # of each class, split off a folder without val
+    config.data.val_fraction = 0.1  # of each class, or of the scenes; split off without val
     config.data.skip_corrupt = False  # look for unreadable images first, and leave them out
+    config.data.test_source = ""  # of pairs: another folder, to test on
+    config.data.pair_pattern = ""  # of another layout: "foggy/{scene}_*.png sharp/{scene}.png"
+    config.data.haze = ConfigDict()  # of hazy_from_clear, see there
+    config.data.haze.beta = (0.6, 1.8)  # lowest and highest, per unit of depth
+    config.data.haze.airlight = (0.7, 1.0)
+    config.data.haze.variation = 0.0  # 0 is homogeneous haze, 1 the most patchy
     config.data.train_split = "train"  # of TFDS, as are the rest; "" for a split that is not there
     config.data.val_split = ""
     config.data.test_split = "test"
@@ -44,11 +52,12 @@ def get_config() -> ConfigDict:
     config.total_steps = placeholder(int)  # wins over total_epochs; 0 only evaluates
     config.total_epochs = placeholder(float)
 
-    config.loss = "softmax_xent"  # a function of vit_jax.losses
+    config.loss = "softmax_xent"  # of vit_jax.losses; also a sum such as "l1 + 0.1 * ssim"
     config.label_smoothing = 0.0
     config.mixup_alpha = 0.0  # 0 is off; with both on, each batch takes one of the two
     config.cutmix_alpha = 0.0
-    config.metrics = ("accuracy",)  # functions of vit_jax.metrics
+    config.metrics = ("accuracy",)  # of vit_jax.metrics; or PROTOCOL/FIGURE of image_quality
+    config.benchmark = ""  # SOTS-indoor or RESIDE-6K, where the test set is that
 
     config.optim = ConfigDict()
     config.optim.name = "adamw"  # sgd, adam, adamw, adafactor, lion
@@ -62,6 +71,7 @@ def get_config() -> ConfigDict:
 
     config.schedule = ConfigDict()
     config.schedule.name = "cosine"  # constant, cosine, linear, rsqrt
+    config.schedule.per_epoch = False  # whether it changes between epochs only
     config.schedule.warmup_steps = 0
     config.schedule.warmup_epochs = 0.0  # read if warmup_steps is 0
     config.schedule.final_fraction = 0.0  # of the learning rate, reached (or the floor) at the end

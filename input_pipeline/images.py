@@ -1,4 +1,4 @@
-"""Decoding of image files, whatever a person has, to 8-bit RGB.
+"""Decoding of image files, whatever a person has, to RGB of 8 or 16 bits.
 
 Most files of a training set are plain JPEGs or PNGs; TensorFlow decodes those without holding
 Python's lock, and crops a JPEG while decoding it. Everything else (EXIF rotation, palettes,
@@ -6,11 +6,12 @@ transparency, 16 bits, WebP, TIFF, ...) goes through Pillow. Both give the same 
 """
 
 import io
+import os
 from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
@@ -19,6 +20,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 _HEADER_BYTES = 4096
 _NEEDS_PILLOW = r"\C*(?:Exif|eXIf|tRNS)\C*"
 _JPEG_PIXELS = (0xFF, 0xDA)
+_NOT_AN_IMAGE = "not an image in a format that Pillow reads"
 
 Window = Callable[[tf.Tensor], tf.Tensor]
 
@@ -46,6 +48,34 @@ def decode(data: tf.Tensor) -> tf.Tensor:
         default=lambda: _decode_with_pillow(data),
     )
     return tf.ensure_shape(image, (None, None, 3))
+
+
+def decode_deep(data: tf.Tensor) -> tf.Tensor:
+    """Decodes one image like `decode`, to 16 bits; 8-bit values v become 257 v.
+
+    Args:
+        data: () string, the bytes of the file.
+
+    Returns:
+        (h, w, 3) uint16.
+
+    Raises:
+        tf.errors.OpError: when run, if the bytes are not a whole image.
+    """
+    image = tf.case(
+        [
+            (_is_plain_jpeg(data), lambda: deepen(_decode_jpeg(data))),
+            (_is_plain_png(data), lambda: deepen(tf.io.decode_png(data, channels=3))),
+            (_is_plain_png(data, 16), lambda: tf.io.decode_png(data, 3, tf.uint16)),
+        ],
+        default=lambda: _decode_deep_with_pillow(data),
+    )
+    return tf.ensure_shape(image, (None, None, 3))
+
+
+def deepen(image: tf.Tensor) -> tf.Tensor:
+    """Turns uint8 into uint16, white staying white."""
+    return tf.cast(image, tf.uint16) * 257
 
 
 def decode_and_crop(data: tf.Tensor, window: Window) -> tf.Tensor:
@@ -90,6 +120,21 @@ def crop(image: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
     return image[top : top + height, left : left + width]
 
 
+def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """(h, w) that an image file has once it is decoded; reads its header alone.
+
+    Raises:
+        ValueError: if it is no image.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    except Image.UnidentifiedImageError:
+        raise ValueError(_NOT_AN_IMAGE) from None
+    return (width, height) if turned else (height, width)
+
+
 def check(data: bytes) -> None:
     """Decodes one image the way training does, and throws the pixels away.
 
@@ -103,14 +148,15 @@ def check(data: bytes) -> None:
         raise ValueError(error.message.splitlines()[0]) from error
 
 
-def decode_in_python(data: bytes) -> np.ndarray:
+def decode_in_python(data: bytes, deep: bool = False) -> np.ndarray:
     """Does what `decode` does, with Pillow alone.
 
     Args:
         data: the bytes of the file.
+        deep: whether to do what `decode_deep` does; 16-bit colours are read as 8-bit ones.
 
     Returns:
-        (h, w, 3) uint8.
+        (h, w, 3) uint8, or uint16 if deep.
 
     Raises:
         ValueError: if the bytes are not a whole image; the message says what is wrong.
@@ -120,9 +166,12 @@ def decode_in_python(data: bytes) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
+            image = ImageOps.exif_transpose(image)
+            if image.mode.startswith("I"):
+                return _grey_to_rgb(image, deep)
+            return _to_rgb(image).astype(np.uint16) * 257 if deep else _to_rgb(image)
     except Image.UnidentifiedImageError:
-        raise ValueError("not an image in a format that Pillow reads") from None
+        raise ValueError(_NOT_AN_IMAGE) from None
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(str(error)) from error
 
@@ -135,14 +184,14 @@ def _is_plain_jpeg(data: tf.Tensor) -> tf.Tensor:
     return is_jpeg & has_pixels & _is_plain(data)
 
 
-def _is_plain_png(data: tf.Tensor) -> tf.Tensor:
+def _is_plain_png(data: tf.Tensor, bits: int = 8) -> tf.Tensor:
     # Bytes 24 and 25 are the bit depth and the colour type: 0 is grey, 2 is RGB.
     signature = tf.strings.substr(data, 0, 8) == b"\x89PNG\r\n\x1a\n"
     long_enough = tf.strings.length(data) > 26
     kind = tf.cond(
         long_enough, lambda: tf.strings.substr(data, 24, 2), lambda: tf.constant(b"", tf.string)
     )
-    grey_or_rgb = tf.logical_or(kind == b"\x08\x00", kind == b"\x08\x02")
+    grey_or_rgb = tf.logical_or(kind == bytes([bits, 0]), kind == bytes([bits, 2]))
     header = tf.strings.substr(data, 0, _HEADER_BYTES)
     has_pixels = tf.strings.regex_full_match(header, r"\C*IDAT\C*")
     return signature & grey_or_rgb & has_pixels & _is_plain(data)
@@ -164,13 +213,23 @@ def _decode_with_pillow(data: tf.Tensor) -> tf.Tensor:
     return tf.numpy_function(decode_in_python, [data], tf.uint8, stateful=False)
 
 
+@tf.function(input_signature=[tf.TensorSpec((), tf.string)])
+def _decode_deep_with_pillow(data: tf.Tensor) -> tf.Tensor:
+    def decode_in_python_deep(data: bytes) -> np.ndarray:
+        return decode_in_python(data, deep=True)
+
+    return tf.numpy_function(decode_in_python_deep, [data], tf.uint16, stateful=False)
+
+
+def _grey_to_rgb(image: Image.Image, deep: bool) -> np.ndarray:
+    pixels = np.asarray(image).astype(np.int64)
+    if pixels.min() < 0 or pixels.max() > 65535:
+        raise ValueError("an integer image of more than 16 bits; convert it to 8 or 16 first")
+    grey = pixels.astype(np.uint16) if deep else ((pixels * 255 + 32767) // 65535).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=-1)
+
+
 def _to_rgb(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I"):
-        pixels = np.asarray(image).astype(np.int64)
-        if pixels.min() < 0 or pixels.max() > 65535:
-            raise ValueError("an integer image of more than 16 bits; convert it to 8 or 16 first")
-        grey = ((pixels * 255 + 32767) // 65535).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=-1)
     if image.mode == "F":
         raise ValueError("a floating-point image; convert it to 8 or 16 bits first")
     if image.has_transparency_data:

@@ -1,9 +1,10 @@
 """Batches: endless and shuffled for training, complete and masked for evaluation."""
 
+import collections
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import tensorflow as tf
 
 from input_pipeline import preprocess
 from input_pipeline.sources import get_splits
-from input_pipeline.sources.base import Example, Shard, Source
+from input_pipeline.sources.base import Example, IndexedSource, Shard, Source
 
 Batch = dict[str, np.ndarray]
 
@@ -25,44 +26,54 @@ class Dataset:
     Attributes:
         splits: sources by name: "train", and "val" and "test" where the data has them.
         train_pp: preprocessing of training images.
+        val_pp: preprocessing of validation images.
         eval_pp: preprocessing of the images of every other purpose.
         batch_size: over all processes.
         seed: of order and augmentation.
         shard: this process's part of every batch.
+        devices: over all processes; images that differ in size are evaluated one on each.
     """
 
     splits: dict[str, Source]
     train_pp: str
+    val_pp: str
     eval_pp: str
     batch_size: int
     seed: int
     shard: Shard
+    devices: int
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes in the order of the labels."""
-        return self.splits["train"].class_names
+        """Names of the classes in the order of the labels; empty for pairs of images."""
+        return self._any_source.class_names
 
     @property
     def identity(self) -> dict[str, Any]:
         """What a run's data must have in common from start to end, as plain values."""
         sizes = {split: source.num_examples for split, source in sorted(self.splits.items())}
-        return {"classes": list(self.class_names), "examples": sizes}
+        classes = {"classes": list(self.class_names)} if self.class_names else {}
+        return {**classes, "examples": sizes}
 
     @property
     def steps_per_epoch(self) -> float:
-        """Training steps in which every example is seen once on average."""
-        return self.splits["train"].num_examples / self.batch_size
+        """Training steps in which every example is seen once on average; 0 without examples."""
+        return self.splits["train"].num_examples / self.batch_size if "train" in self.splits else 0
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(h, w, c) of an image to evaluate."""
-        return tuple(self._eval_batches("train").element_spec["image"].shape[1:])
+        """(h, w, c) of an image to evaluate, or to train on if those to evaluate differ."""
+        shape = _image_shape(self._evaluated(self._any_source, self.eval_pp))
+        return tuple(shape) if shape.is_fully_defined() else self.train_image_shape
 
     @property
     def train_image_shape(self) -> tuple[int, int, int]:
         """(h, w, c) of an image to train on."""
-        return tuple(self._train_batches(0).element_spec["image"].shape[1:])
+        return tuple(_image_shape(self._trained_on(self._any_source, start=0)))
+
+    @property
+    def _any_source(self) -> Source:
+        return self.splits.get("train", next(iter(self.splits.values())))
 
     @property
     def _local_batch(self) -> int:
@@ -71,50 +82,96 @@ class Dataset:
     def train_batches(self, start_step: int = 0) -> Iterator[Batch]:
         """Yields the training batches from a step on, without end.
 
-        A batch is a function of the seed and the step: `image` (b, h, w, c) float32 and `label`
-        (b,) int32, with b this process's share of the batch.
+        A batch is a function of the seed and the step: `image` (b, h, w, c) float32, and `label`
+        (b,) int32 or `target` (b, h, w, c) float32, with b this process's share of the batch.
 
         Raises:
             ValueError: if an image cannot be read; the message names the file.
         """
-        dataset = self._train_batches(start_step)
-        yield from _read(dataset.prefetch(_PREFETCH_BATCHES), self.splits["train"])
+        source = self.splits["train"]
+        dataset = self._trained_on(source, start_step * self._local_batch)
+        dataset = dataset.batch(self._local_batch, drop_remainder=True)
+        yield from _read(dataset.prefetch(_PREFETCH_BATCHES), source)
 
-    def eval_batches(self, split: str) -> Iterator[Batch]:
+    def eval_batches(self, split: str, rows: Sequence[int] | None = None) -> Iterator[Batch]:
         """Yields a split once: every example in one batch of one process.
 
-        Besides `image` and `label` a batch has `_mask` (b,) float32, 0 for the rows that fill up
-        the last batch. Every process yields the same number of batches.
+        Besides what a training batch has, it has `_mask` (b,) float32, 0 for the rows that fill up
+        a batch, and `index` (b,) int32, the number of an example where the source counts them.
+        Every process yields the same number of batches. If the images differ in size, a batch
+        holds one image for each device, and all of its images are of one size.
+
+        Args:
+            split: "val" or "test".
+            rows: numbers of the examples that are wanted; None for all. Not for TFDS.
 
         Raises:
             ValueError: if an image cannot be read; the message names the file.
         """
         source = self.splits[split]
-        dataset = self._eval_batches(split)
-        most = math.ceil(source.num_examples / self.shard.count)
-        num_batches = math.ceil(most / self._local_batch)
+        spec = self.val_pp if split == "val" else self.eval_pp
+        dataset = self._evaluated(source, spec, _share(rows, self.shard))
+        if not _image_shape(dataset).is_fully_defined():
+            yield from self._eval_batches_by_size(source, spec, rows)
+            return
+        count = source.num_examples if rows is None else len(rows)
+        dataset = dataset.batch(self._local_batch)
         batches = _read(dataset.prefetch(_PREFETCH_BATCHES), source)
         empty = {
             name: np.zeros((0, *spec.shape[1:]), spec.dtype.as_numpy_dtype)
             for name, spec in dataset.element_spec.items()
         }
-        for _ in range(num_batches):
+        for _ in range(math.ceil(math.ceil(count / self.shard.count) / self._local_batch)):
             yield pad_batch(next(batches, empty), self._local_batch)
 
-    def _train_batches(self, start_step: int) -> tf.data.Dataset:
-        source = self.splits["train"]
-        start = start_step * self._local_batch
-        dataset = source.stream(self.seed, start, self.shard, self._local_batch)
-        dataset = _prepare(dataset, source, self.train_pp, train=True)
-        return dataset.batch(self._local_batch, drop_remainder=True)
+    def _eval_batches_by_size(
+        self, source: IndexedSource, spec: str, rows: Sequence[int] | None
+    ) -> Iterator[Batch]:
+        sizes = source.image_sizes()
+        by_size = collections.defaultdict(list)
+        for row in range(len(sizes)) if rows is None else rows:
+            by_size[tuple(sizes[row])].append(row)
+        batches = [
+            group[i : i + self.devices]
+            for _, group in sorted(by_size.items())
+            for i in range(0, len(group), self.devices)
+        ]
+        # A process for which a batch has no example reads one of another's, for its size.
+        shares = [_share(batch, self.shard) or batch[:1] for batch in batches]
+        wanted = [row for share in shares for row in share]
+        dataset = self._evaluated(source, spec, wanted)
+        examples = _read(dataset.prefetch(_PREFETCH_BATCHES), source)
+        for batch, share in zip(batches, shares):
+            read = [next(examples) for _ in share]
+            stacked = {name: np.stack([example[name] for example in read]) for name in read[0]}
+            padded = pad_batch(stacked, self.devices // self.shard.count)
+            if not _share(batch, self.shard):
+                padded["_mask"][:] = 0
+            yield padded
 
-    def _eval_batches(self, split: str) -> tf.data.Dataset:
-        source = self.splits[split]
-        dataset = _prepare(source.once(self.shard), source, self.eval_pp, train=False)
-        return dataset.batch(self._local_batch)
+    def _trained_on(self, source: Source, start: int) -> tf.data.Dataset:
+        raw = source.stream(self.seed, start, self.shard, self._local_batch)
+        return _prepare(raw, source, self.train_pp, train=True)
+
+    def _evaluated(
+        self, source: Source, spec: str, rows: Sequence[int] | None = None
+    ) -> tf.data.Dataset:
+        raw = source.once(self.shard) if rows is None else source.take(np.asarray(rows))
+        return _prepare(raw, source, spec, train=False)
 
 
-def get_dataset(config: Any, batch_size: int, seed: int, shard: Shard | None = None) -> Dataset:
+def _image_shape(dataset: tf.data.Dataset) -> tf.TensorShape:
+    return dataset.element_spec["image"].shape
+
+
+def _share(rows: Sequence[int] | None, shard: Shard) -> list[int] | None:
+    """This process's part of some rows, as `Source.once` has it of all."""
+    return None if rows is None else list(rows[shard.index :: shard.count])
+
+
+def get_dataset(
+    config: Any, batch_size: int, seed: int, shard: Shard | None = None, devices: int = 1
+) -> Dataset:
     """Opens the data that `config.data` describes.
 
     Args:
@@ -122,6 +179,7 @@ def get_dataset(config: Any, batch_size: int, seed: int, shard: Shard | None = N
         batch_size: over all processes.
         seed: of order and augmentation.
         shard: this process's part; the whole if None.
+        devices: over all processes.
 
     Returns:
         The data set.
@@ -135,14 +193,18 @@ def get_dataset(config: Any, batch_size: int, seed: int, shard: Shard | None = N
             f"batch_size={batch_size} must be positive and divisible by {shard.count} process(es)"
         )
     preprocess.build(config.train_pp, train=True)
-    preprocess.build(config.eval_pp, train=False)
+    for spec in (config.val_pp, config.eval_pp):
+        if spec:
+            preprocess.build(spec, train=False)
     return Dataset(
         splits=get_splits(config),
         train_pp=config.train_pp,
+        val_pp=config.val_pp or config.eval_pp,
         eval_pp=config.eval_pp,
         batch_size=batch_size,
         seed=seed,
         shard=shard,
+        devices=devices,
     )
 
 
@@ -164,19 +226,25 @@ def pad_batch(batch: Batch, size: int) -> Batch:
     }
 
 
-def _prepare(dataset: tf.data.Dataset, source: Source, spec: str, train: bool) -> tf.data.Dataset:
+def _prepare(raw: tf.data.Dataset, source: Source, spec: str, train: bool) -> tf.data.Dataset:
     """Loads and preprocesses raw examples, in parallel and in order."""
     apply = preprocess.build(spec, train)
 
     @tf.autograph.experimental.do_not_convert  # it would wrap the messages of our errors
     def prepare(example: Example) -> Example:
+        seed = example["seed"] if train else tf.zeros((2,), tf.int32)
+        is_counted = "index" in example and not train
+        index = {"index": tf.cast(example["index"], tf.int32)} if is_counted else {}
         example = source.load(example)
         _check_input(example["image"], spec)
-        seed = example["seed"] if train else tf.zeros((2,), tf.int32)
-        return {"image": apply(example["image"], seed), "label": example["label"]}
+        if "target" not in example:
+            return {"image": apply(example["image"], seed), "label": example["label"], **index}
+        both = apply(tf.concat([example["image"], example["target"]], axis=-1), seed)
+        return {"image": both[..., :3], "target": both[..., 3:], **index}
 
-    dataset = dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    _check_output(dataset.element_spec["image"], spec)
+    dataset = raw.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    can_differ = not train and getattr(source, "image_sizes", None) is not None
+    _check_output(dataset.element_spec["image"], spec, can_differ)
     return dataset
 
 
@@ -190,13 +258,13 @@ def _check_input(image: tf.Tensor, spec: str) -> None:
         )
 
 
-def _check_output(image: tf.TensorSpec, spec: str) -> None:
+def _check_output(image: tf.TensorSpec, spec: str, can_differ: bool) -> None:
     if image.dtype != tf.float32:
         raise ValueError(
             f"preprocessing {spec!r} must end with value_range(-1, 1) or normalize: it makes "
             f"{image.dtype.name} images"
         )
-    if image.shape.rank != 3 or not image.shape.is_fully_defined():
+    if not can_differ and not image.shape.is_fully_defined():
         raise ValueError(
             f"preprocessing {spec!r} leaves images of different sizes, which make no batch; "
             "add resize(224), or a crop"

@@ -3,6 +3,9 @@
 `decode|inception_crop(224)|flip_lr|value_range(-1, 1)` reads from left to right. An op takes an
 image (h, w, c), uint8 until `value_range` or `normalize` makes it float32, and a seed; it draws all
 its randomness from the seed, so that an example's augmentation depends on nothing else.
+
+A pair of images, such as a hazy and a clear one, is decoded already and goes through the ops as one
+uint16 image of six channels, so that whatever is done to one is done to the other.
 """
 
 import ast
@@ -24,6 +27,11 @@ Size = int | tuple[int, int]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 METHODS = ("bilinear", "bicubic", "nearest", "area", "lanczos3")
+
+_MUST_STAND = (
+    "{} works on {} images, and got {}: it must stand after decode and before value_range or "
+    "normalize, of which a string needs just one"
+)
 
 _OPS: dict[str, Callable[..., Apply]] = {}
 _RANDOM: set[str] = set()
@@ -65,7 +73,7 @@ def build(spec: str, train: bool) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
     Returns:
         A function (image, seed) -> image for use in tf.data: `image` is the bytes of a file if the
-        string begins with `decode`, else (h, w, c) uint8; `seed` is (2,) int32.
+        string begins with `decode`, else (h, w, c) uint8 or uint16; `seed` is (2,) int32.
 
     Raises:
         ValueError: for an unknown op, a wrong argument, or a random op if not train.
@@ -212,17 +220,21 @@ def _resizer(size: Size, method: str) -> Callable[[tf.Tensor], tf.Tensor]:
 
 def _resize(image: tf.Tensor, height_width: tuple[int, int] | tf.Tensor, method: str) -> tf.Tensor:
     resized = tf.image.resize(image, height_width, method=method, antialias=True)
-    if image.dtype == tf.uint8:
-        return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
+    if image.dtype.is_integer:
+        return tf.cast(tf.clip_by_value(tf.round(resized), 0, image.dtype.max), image.dtype)
     return resized
 
 
+def _require_integers(image: tf.Tensor, name: str) -> None:
+    if not image.dtype.is_integer:
+        raise ValueError(_MUST_STAND.format(name, "8-bit or 16-bit", image.dtype.name))
+
+
 def _require_uint8(image: tf.Tensor, name: str) -> None:
+    if image.dtype == tf.uint16:
+        raise ValueError(f"{name} works on 8-bit images alone, not on pairs")
     if image.dtype != tf.uint8:
-        raise ValueError(
-            f"{name} works on 8-bit images, and got {image.dtype.name}: it must stand after decode "
-            "and before value_range or normalize, of which a string needs just one"
-        )
+        raise ValueError(_MUST_STAND.format(name, "8-bit", image.dtype.name))
 
 
 def _uniform(seed: tf.Tensor, low: float, high: float) -> tf.Tensor:
@@ -290,14 +302,29 @@ def central_crop(size: Size) -> Apply:
 
 
 @_random_op
-def random_crop(size: Size) -> Apply:
-    """A random window of `size` pixels; the image must be at least as large."""
+def random_crop(size: Size, edge_decay: float = 0.0) -> Apply:
+    """A random window of `size` pixels; the image must be at least as large.
+
+    Along each axis the window is moved to one of the two edges with a probability of `edge_decay`
+    times the share of the image that it covers.
+
+    Source of edge_decay: Song et al., "Vision Transformers for Single Image Dehazing" (TIP 2023).
+    """
     height, width = _height_width(size)
+    _within("edge_decay", edge_decay, 0, 1)
+
+    def begin(side: int, whole: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        inside = _uniform_int(seed, 0, whole - side + 1)
+        if not edge_decay:
+            return inside
+        at_edge = tf.where(_uniform(_fold(seed, 0), 0.0, 1.0) < 0.5, 0, whole - side)
+        probability = edge_decay * tf.cast(side / whole, tf.float32)
+        return tf.where(_uniform(_fold(seed, 1), 0.0, 1.0) < probability, at_edge, inside)
 
     def window(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         with tf.control_dependencies([_assert_fits("random_crop", shape, height, width)]):
-            top = _uniform_int(_fold(seed, 0), 0, shape[0] - height + 1)
-            left = _uniform_int(_fold(seed, 1), 0, shape[1] - width + 1)
+            top = begin(height, shape[0], _fold(seed, 0))
+            left = begin(width, shape[1], _fold(seed, 1))
             return tf.stack([top, left, height, width])
 
     return Crop(window, lambda image: tf.ensure_shape(image, (height, width, image.shape[-1])))
@@ -305,7 +332,7 @@ def random_crop(size: Size) -> Apply:
 
 def _assert_fits(name: str, shape: tf.Tensor, height: int, width: int) -> tf.Operation:
     message = (
-        f"{name} of {height} x {width} from a smaller image; put resize_small or pad before it"
+        f"{name} of {height} x {width} from a smaller image; put resize_small or pad_to before it"
     )
     known = tf.get_static_value(shape)
     if known is not None and (known[0] < height or known[1] < width):
@@ -349,8 +376,26 @@ def pad(pixels: int, mode: str = "constant") -> Apply:
         raise ValueError(f"mode must be 'constant' or 'reflect', not {mode!r}")
 
     def apply(image: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
-        _require_uint8(image, "pad")
+        _require_integers(image, "pad")
         return tf.pad(image, ((pixels, pixels), (pixels, pixels), (0, 0)), mode)
+
+    return apply
+
+
+@_op
+def pad_to(size: Size) -> Apply:
+    """Reflects a smaller image at its bottom and right border until it has `size` pixels."""
+    height, width = _height_width(size)
+
+    def reflected(whole: tf.Tensor, side: int) -> tf.Tensor:
+        period = tf.maximum(2 * (whole - 1), 1)
+        i = tf.range(tf.maximum(whole, side)) % period
+        return tf.minimum(i, period - i)
+
+    def apply(image: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
+        shape = tf.shape(image)
+        image = tf.gather(image, reflected(shape[0], height), axis=0)
+        return tf.gather(image, reflected(shape[1], width), axis=1)
 
     return apply
 
@@ -361,7 +406,7 @@ def shift(pixels: int) -> Apply:
     _whole("pixels", pixels, 0)
 
     def apply(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        _require_uint8(image, "shift")
+        _require_integers(image, "shift")
         shape = image.shape
         size = tf.shape(image)
         padded = tf.pad(image, ((pixels, pixels), (pixels, pixels), (0, 0)))
@@ -440,13 +485,13 @@ def random_erasing(
 
 @_op
 def value_range(low: float, high: float) -> Apply:
-    """8-bit values 0..255 -> float32 from `low` to `high`."""
+    """8-bit values 0..255, or 16-bit values 0..65535 -> float32 from `low` to `high`."""
     _within("low", low, -1e6, 1e6)
     _within("high", high, low, 1e6)
 
     def apply(image: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
-        _require_uint8(image, "value_range")
-        return tf.cast(image, tf.float32) * ((high - low) / 255.0) + low
+        _require_integers(image, "value_range")
+        return tf.cast(image, tf.float32) * ((high - low) / image.dtype.max) + low
 
     return apply
 

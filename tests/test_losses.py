@@ -61,10 +61,16 @@ def test_top5_of_three_classes():
 
 
 def test_unknown_names_list_what_there_is():
-    with pytest.raises(ValueError, match=r"'l1'; there are: softmax_xent, sigmoid_xent"):
-        losses.get_loss("l1")
-    with pytest.raises(ValueError, match=r"'top1'; there are: accuracy"):
-        metrics.get_metric("top1")
+    with pytest.raises(ValueError, match=r"'l1' in 'l1'; on a label there are: softmax_xent, sig"):
+        losses.get_loss("l1", "label")
+    with pytest.raises(ValueError, match=r"'l2' in 'l1 \+ l2'; on a target there are: l1, mse, ch"):
+        losses.get_loss("l1 + l2", "target")
+    with pytest.raises(ValueError, match="the weight '-1' must be positive"):
+        losses.get_loss("l1 + -1 * ssim", "target")
+    with pytest.raises(ValueError, match=r"'top1'; on a label there are: accuracy"):
+        metrics.get_metric("top1", "label")
+    with pytest.raises(ValueError, match=r"'psnr'; on images there are: dehazeformer/psnr, dehaz"):
+        metrics.get_metric("psnr", "target")
 
 
 # Mixing. Image i is filled with i, so that a pixel tells where it came from.

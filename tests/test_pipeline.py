@@ -120,7 +120,10 @@ def test_pad_batch():
         ({"eval_pp": "shift(1)|value_range(-1, 1)"}, "must be deterministic"),
         ({"eval_pp": "resize(8)"}, "must end with value_range"),
         ({"eval_pp": "decode|value_range(-1, 1)"}, "must not begin with decode"),
-        ({"eval_pp": "value_range(0, 1)|value_range(0, 1)"}, "^value_range works on 8-bit images"),
+        (
+            {"eval_pp": "value_range(0, 1)|value_range(0, 1)"},
+            "^value_range works on 8-bit or 16-bit images",
+        ),
     ],
 )
 def test_wrong_preprocessing(plain_digits, changes, message):

@@ -85,14 +85,14 @@ def test_resize_small_keeps_the_aspect_ratio():
 
 def test_central_crop():
     np.testing.assert_array_equal(apply("central_crop((10, 20))"), PHOTO[10:20, 12:32])
-    with pytest.raises(ValueError, match="put resize_small or pad before it"):
+    with pytest.raises(ValueError, match="put resize_small or pad_to before it"):
         apply("central_crop(31)")
     op = preprocess.build("decode|central_crop(31)", train=False)
     files = tf.data.Dataset.from_tensors(jpeg()).map(lambda data: op(data, [0, 0]))
     with pytest.raises(tf.errors.InvalidArgumentError) as error:
         next(iter(files))
     assert pipeline.explain(error.value) == (
-        "central_crop of 31 x 31 from a smaller image; put resize_small or pad before it"
+        "central_crop of 31 x 31 from a smaller image; put resize_small or pad_to before it"
     )
 
 

@@ -364,9 +364,10 @@ def test_evaluation_is_exact_whatever_the_batch(digits_config):
         exp = experiment.build(digits_config)
         batches = exp.data.eval_batches("test")
         seen.clear()
-        figures = evaluate.evaluate(
+        each = evaluate.evaluate_each(
             evaluate.make_eval_step(exp), variables, batches, exp.mesh, observe
         )
+        figures = evaluate.average(each)
         assert figures["examples"] == 360
         np.testing.assert_allclose(figures["loss"], expected, rtol=1e-5)
         assert figures["accuracy"] == (out.argmax(-1) == labels).mean()

@@ -1,12 +1,10 @@
 """Exact evaluation: every example of a split counts once, however the batches fall."""
 
-import collections
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -21,21 +19,29 @@ from vit_jax.workdir import Workdir
 _LOG = logging.getLogger(__name__)
 
 EvalStep = Callable[[Any, Mapping[str, jax.Array]], tuple[dict[str, jax.Array], jax.Array]]
+Observe = Callable[[Mapping[str, np.ndarray], np.ndarray], None]
+
+_COUNTED = ("_mask", "index")
 
 
 def make_eval_step(experiment: Experiment) -> EvalStep:
-    """Makes the jitted function (variables, batch) -> (sums over the real rows, outputs).
+    """Makes the jitted function (variables, batch) -> (figures, outputs).
 
-    The sums hold `loss`, the config's metrics, and `count`, the number of real rows.
+    The figures are (b,) each and whole on every process: `loss`, the config's metrics, for images
+    the same metrics of the input as `input/NAME`, and the batch's `_mask` and `index`.
     """
-    config = experiment.config
-    functions = {"loss": get_loss(config.loss), **{m: get_metric(m) for m in config.metrics}}
+    config, model = experiment.config, experiment.model
+    loss = get_loss(config.loss, model.predicts)
+    metrics = {name: get_metric(name, model.predicts) for name in config.metrics}
 
     def eval_step(variables: Any, batch: Mapping[str, jax.Array]) -> Any:
-        out = experiment.model.apply(variables, batch["image"], train=False)
-        real = batch["_mask"] > 0
-        sums = {k: jnp.sum(jnp.where(real, fn(out, batch), 0.0)) for k, fn in functions.items()}
-        return {**sums, "count": jnp.sum(batch["_mask"])}, out
+        out = model.apply(variables, batch["image"], train=False)
+        figures = {"loss": loss(out, batch), **{k: fn(out, batch) for k, fn in metrics.items()}}
+        if model.predicts == "target":
+            figures |= {
+                f"{report.INPUT}{k}": fn(batch["image"], batch) for k, fn in metrics.items()
+            }
+        return {**figures, **{k: batch[k] for k in _COUNTED if k in batch}}, out
 
     mesh = experiment.mesh
     return jax.jit(
@@ -44,13 +50,24 @@ def make_eval_step(experiment: Experiment) -> EvalStep:
 
 
 def evaluate(
+    eval_step: EvalStep, variables: Any, batches: Iterable[Mapping[str, np.ndarray]], mesh: Mesh
+) -> dict[str, float]:
+    """Averages the metrics over a split, in float64; see `evaluate_each`.
+
+    Returns:
+        Mean of each metric, and `examples`, how many there were.
+    """
+    return average(evaluate_each(eval_step, variables, batches, mesh))
+
+
+def evaluate_each(
     eval_step: EvalStep,
     variables: Any,
     batches: Iterable[Mapping[str, np.ndarray]],
     mesh: Mesh,
-    observe: Callable[[Mapping[str, np.ndarray], np.ndarray], None] | None = None,
-) -> dict[str, float]:
-    """Averages the metrics over a split.
+    observe: Observe | None = None,
+) -> dict[str, np.ndarray]:
+    """Computes the metrics of every example of a split.
 
     Args:
         eval_step: from `make_eval_step`.
@@ -60,20 +77,33 @@ def evaluate(
         observe: called with the real rows of each batch, and this process's outputs for them.
 
     Returns:
-        Mean of each metric, summed in float64, and `examples`, how many there were.
+        Figures (examples,) of all processes by name, and `index`, the examples' numbers, if the
+        source counts them.
     """
-    totals: collections.Counter[str] = collections.Counter()
-    pending: dict[str, jax.Array] = {}
+    collected: list[dict[str, np.ndarray]] = []
+    pending: dict[str, jax.Array] | None = None
+
+    def collect() -> None:
+        if pending is not None:
+            figures = jax.device_get(pending)
+            real = figures.pop("_mask") > 0
+            collected.append({k: v[real] for k, v in figures.items()})
+
     for batch in sharding.to_devices(batches, mesh):
-        sums, out = eval_step(variables, batch)
-        totals.update({k: float(v) for k, v in pending.items()})  # of the batch before
-        pending = sums
+        figures, out = eval_step(variables, batch)
+        collect()  # of the batch before
+        pending = figures
         if observe is not None:
             real = _local_rows(batch["_mask"]) > 0
             observe({k: _local_rows(v)[real] for k, v in batch.items()}, _local_rows(out)[real])
-    totals.update({k: float(v) for k, v in pending.items()})
-    count = totals.pop("count")
-    return {**{k: total / count for k, total in totals.items()}, "examples": int(count)}
+    collect()
+    return {k: np.concatenate([figures[k] for figures in collected]) for k in collected[0]}
+
+
+def average(each: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Averages what `evaluate_each` returns; adds `examples`, how many there were."""
+    means = {k: float(np.mean(v, dtype=np.float64)) for k, v in each.items() if k not in _COUNTED}
+    return {**means, "examples": len(next(iter(each.values())))}
 
 
 def open_checkpoints(experiment: Experiment, workdir: Workdir) -> Checkpointer:
@@ -114,12 +144,20 @@ def evaluate_workdir(
     variables = state.eval_variables()
 
     splits = [split for split in ("val", "test") if split in data.splits]
-    pictures = report.ClassificationReport(data.class_names, config.loss)
-    figures = {}
+    pictures: report.ClassificationReport | report.RestorationReport | None = None
+    if data.class_names:
+        pictures = report.ClassificationReport(data.class_names, config.loss)
+    each = {}
     for split in splits:
-        observe = pictures.add if split == splits[-1] else None
+        observe = pictures.add if pictures and split == splits[-1] else None
         batches = data.eval_batches(split)
-        figures[split] = evaluate(eval_step, variables, batches, experiment.mesh, observe)
+        each[split] = evaluate_each(eval_step, variables, batches, experiment.mesh, observe)
+    figures = {split: average(values) for split, values in each.items()}
+    if splits and not data.class_names:
+        names = data.splits[splits[-1]].names
+        pictures = report.RestorationReport(names, each[splits[-1]], config.best_metric)
+        batches = data.eval_batches(splits[-1], pictures.rows)
+        evaluate_each(eval_step, variables, batches, experiment.mesh, pictures.add)
 
     # Whole on every process, so that the first can write them.
     gather = jax.jit(lambda x: x, out_shardings=sharding.replicated(experiment.mesh))
@@ -129,11 +167,14 @@ def evaluate_workdir(
         if "test" in figures:
             workdir.append_metrics(step, "test", {"protocol": data.eval_pp, **figures["test"]})
         npz.save(workdir.weights, params)
-        workdir.write_labels(data.class_names)
+        if data.class_names:
+            workdir.write_labels(data.class_names)
         report.write_curves(workdir.read_metrics(), workdir.report)
         if splits:
             pictures.write(workdir.report, splits[-1])
         print(report.format_table(step, figures))
+        if config.benchmark and "test" in figures:
+            print(report.format_comparison(config.benchmark, config.model_name, figures["test"]))
         if "test" not in figures and "val" in figures:
             _LOG.info("there is no test split: these images also chose the checkpoint")
         if not splits:

@@ -21,7 +21,7 @@ from input_pipeline.sources import get_absolute
 from vit_jax import optim, pretrained, sharding
 from vit_jax.losses import get_loss
 from vit_jax.metrics import get_metric
-from vit_jax.models import get_model
+from vit_jax.models import PUBLISHED_SCORES, get_model
 
 _LOG = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Experiment:
         config: validated and locked.
         mesh: of the devices.
         data: this process's part.
-        model: with as many classes as the data has.
+        model: with as many classes as the data has, if it has any.
         schedule: learning rate by step.
         tx: the optimizer.
         total_steps: of the run.
@@ -103,7 +103,7 @@ class Experiment:
             self.model,
             self.data.image_shape[:2],
             old_size=tuple(config.pretrained_size) or None,
-            class_names=self.data.class_names,
+            class_names=self.data.class_names or None,
             dont_load=config.dont_load,
         )
         params = params if tree.unrolled(self.model) is self.model else tree.stack(params)
@@ -144,15 +144,25 @@ def validate_config(config: ConfigDict) -> None:
         config.total_steps is not None or config.total_epochs is not None,
         "say how long to train: --config.total_steps=N or --config.total_epochs=N",
     )
-    get_loss(config.loss)
+    model = get_model(config.model_name, **{"dtype": config.dtype, **config.model})
+    get_loss(config.loss, model.predicts)
     for name in config.metrics:
-        get_metric(name)
+        get_metric(name, model.predicts)
     figures = ("loss", *config.metrics)
     _check(
         config.best_metric in figures,
         f"best_metric={config.best_metric!r} is not evaluated; there are: {', '.join(figures)}",
     )
-    get_model(config.model_name, **{"dtype": config.dtype, **config.model})
+    _check(
+        model.predicts == "label"
+        or not (config.label_smoothing or config.mixup_alpha or config.cutmix_alpha),
+        f"label_smoothing, mixup_alpha and cutmix_alpha are for labels, which {config.model_name} "
+        "does not predict: set them to 0",
+    )
+    _check(
+        config.benchmark in ("", *PUBLISHED_SCORES),
+        f"unknown benchmark {config.benchmark!r}; there are: {', '.join(PUBLISHED_SCORES)}",
+    )
     config.lock()
 
 
@@ -171,23 +181,21 @@ def build(config: ConfigDict) -> Experiment:
     validate_config(config)
     with config.unlocked():
         # So that the run can be continued from any folder.
-        config.data.source = get_absolute(config.data.source)
+        for key in ("source", "test_source"):
+            config.data[key] = get_absolute(config.data[key])
         config.pretrained = pretrained.get_absolute(config.pretrained)
     mesh = sharding.make_mesh(config.fsdp)
     sharding.check_batch(mesh, config.batch_size, config.accum_steps)
     shard = Shard(jax.process_index(), jax.process_count())
-    data = get_dataset(config.data, config.batch_size, config.seed, shard)
-
-    num_classes = len(data.class_names)
-    _check(
-        config.model.get("num_classes", num_classes) == num_classes,
-        f"the data has {num_classes} classes: leave model.num_classes unset",
-    )
-    overrides = {"dtype": config.dtype, **config.model, "num_classes": num_classes}
-    model = get_model(config.model_name, **overrides)
+    data = get_dataset(config.data, config.batch_size, config.seed, shard, mesh.size)
+    model = _make_model(config, data)
     total_steps = config.total_steps
     if total_steps is None:
         total_steps = max(round(config.total_epochs * data.steps_per_epoch), 1)
+    _check(
+        "train" in data.splits or total_steps == 0,
+        "there are no images to train on; --config.total_steps=0 only evaluates",
+    )
     schedule = optim.make_schedule(
         config.schedule, config.optim.learning_rate, total_steps, data.steps_per_epoch
     )
@@ -215,6 +223,26 @@ def build(config: ConfigDict) -> Experiment:
             shardings,
         ),
     )
+
+
+def _make_model(config: ConfigDict, data: Dataset) -> nn.Module:
+    """The model, with as many classes as the data has."""
+    overrides = {"dtype": config.dtype, **config.model}
+    model = get_model(config.model_name, **overrides)
+    wanted = {"label": "classes", "target": "pairs or hazy_from_clear"}
+    _check(
+        (model.predicts == "label") == bool(data.class_names),
+        f"{config.model_name} learns from other data than these: set data.kind to "
+        f"{wanted[model.predicts]}, or model_name to another model",
+    )
+    if model.predicts != "label":
+        return model
+    num_classes = len(data.class_names)
+    _check(
+        config.model.get("num_classes", num_classes) == num_classes,
+        f"the data has {num_classes} classes: leave model.num_classes unset",
+    )
+    return get_model(config.model_name, **{**overrides, "num_classes": num_classes})
 
 
 def _variables_maker(config: ConfigDict, model: nn.Module, image_shape: tuple[int, ...]) -> Any:

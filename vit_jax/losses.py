@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vit_jax import image_quality
+
 Batch = Mapping[str, jax.Array]
 Loss = Callable[[jax.Array, Batch], jax.Array]
 
@@ -40,14 +42,76 @@ def sigmoid_xent(out: jax.Array, batch: Batch) -> jax.Array:
     return jnp.sum(optax.sigmoid_binary_cross_entropy(out.astype(jnp.float32), labels), axis=-1)
 
 
-LOSSES: dict[str, Loss] = {"softmax_xent": softmax_xent, "sigmoid_xent": sigmoid_xent}
+def l1(out: jax.Array, batch: Batch) -> jax.Array:
+    """Mean absolute difference of (b, h, w, c) images to `target`, over pixels and channels."""
+    return jnp.mean(jnp.abs(_difference(out, batch)), axis=(1, 2, 3))
 
 
-def get_loss(name: str) -> Loss:
-    """Finds a loss by name; a ValueError lists what there is."""
-    if name not in LOSSES:
-        raise ValueError(f"unknown loss {name!r}; there are: {', '.join(LOSSES)}")
-    return LOSSES[name]
+def mse(out: jax.Array, batch: Batch) -> jax.Array:
+    """Mean squared difference of (b, h, w, c) images to `target`."""
+    return jnp.mean(jnp.square(_difference(out, batch)), axis=(1, 2, 3))
+
+
+def charbonnier(out: jax.Array, batch: Batch) -> jax.Array:
+    """Mean of sqrt(d^2 + 1e-6) over the differences d of (b, h, w, c) images to `target`.
+
+    Source: Charbonnier et al. (ICIP 1994), with the epsilon of 1e-3 that is common in restoration.
+    """
+    return jnp.mean(jnp.sqrt(jnp.square(_difference(out, batch)) + 1e-6), axis=(1, 2, 3))
+
+
+def ssim(out: jax.Array, batch: Batch) -> jax.Array:
+    """1 - SSIM of (b, h, w, c) images in [-1, 1] to `target`; see `image_quality.ssim`."""
+    images, targets = ((x.astype(jnp.float32) + 1) / 2 for x in (out, batch["target"]))
+    return 1 - image_quality.ssim(images, targets)
+
+
+def _difference(out: jax.Array, batch: Batch) -> jax.Array:
+    return out.astype(jnp.float32) - batch["target"]
+
+
+# By what the output is compared with.
+LOSSES: dict[str, dict[str, Loss]] = {
+    "label": {"softmax_xent": softmax_xent, "sigmoid_xent": sigmoid_xent},
+    "target": {"l1": l1, "mse": mse, "charbonnier": charbonnier, "ssim": ssim},
+}
+
+
+def get_loss(name: str, predicts: str) -> Loss:
+    """Finds a loss, or makes a sum of several.
+
+    Args:
+        name: of a loss, or terms with weights, such as "l1 + 0.1 * ssim".
+        predicts: what the output is compared with, "label" or "target".
+
+    Returns:
+        A function (out, batch) -> (b,).
+
+    Raises:
+        ValueError: for an unknown name, or a weight that is no positive number.
+    """
+    terms = [_parse_term(term, name, LOSSES[predicts], predicts) for term in name.split("+")]
+    if len(terms) == 1 and terms[0][0] == 1:
+        return terms[0][1]
+    return lambda out, batch: sum(weight * loss(out, batch) for weight, loss in terms)
+
+
+def _parse_term(
+    term: str, whole: str, losses: Mapping[str, Loss], predicts: str
+) -> tuple[float, Loss]:
+    weight_text, star, name = term.rpartition("*")
+    name = name.strip()
+    if name not in losses:
+        raise ValueError(
+            f"unknown loss {name!r} in {whole!r}; on a {predicts} there are: {', '.join(losses)}"
+        )
+    try:
+        weight = float(weight_text) if star else 1.0
+    except ValueError:
+        weight = 0.0
+    if not 0 < weight < float("inf"):
+        raise ValueError(f"loss {whole!r}: the weight {weight_text.strip()!r} must be positive")
+    return weight, losses[name]
 
 
 def _labels(out: jax.Array, batch: Batch) -> jax.Array:

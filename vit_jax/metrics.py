@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
+from vit_jax import image_quality
+
 Batch = Mapping[str, jax.Array]
 Metric = Callable[[jax.Array, Batch], jax.Array]
 
@@ -28,9 +30,37 @@ def _in_top(out: jax.Array, labels: jax.Array, k: int) -> jax.Array:
 
 METRICS: dict[str, Metric] = {"accuracy": accuracy, "top5_accuracy": top5_accuracy}
 
+_SOME_IMAGES = jax.ShapeDtypeStruct((1, 256, 256, 3), jnp.float32)
 
-def get_metric(name: str) -> Metric:
-    """Finds a metric by name; a ValueError lists what there is."""
+
+def get_metric(name: str, predicts: str) -> Metric:
+    """Finds a metric by name.
+
+    Args:
+        name: of a function of this file for labels; for images PROTOCOL/FIGURE, such as
+            "dehazeformer/psnr", see `image_quality.PROTOCOLS`.
+        predicts: what the output is compared with, "label" or "target".
+
+    Returns:
+        A function (out, batch) -> (b,).
+
+    Raises:
+        ValueError: for an unknown name; it lists what there is.
+    """
+    if predicts == "target":
+        return _get_figure(name)
     if name not in METRICS:
-        raise ValueError(f"unknown metric {name!r}; there are: {', '.join(METRICS)}")
+        raise ValueError(f"unknown metric {name!r}; on a label there are: {', '.join(METRICS)}")
     return METRICS[name]
+
+
+def _get_figure(name: str) -> Metric:
+    known = [
+        f"{protocol}/{figure}"
+        for protocol, compute in image_quality.PROTOCOLS.items()
+        for figure in jax.eval_shape(compute, _SOME_IMAGES, _SOME_IMAGES)
+    ]
+    if name not in known:
+        raise ValueError(f"unknown metric {name!r}; on images there are: {', '.join(known)}")
+    protocol, _, figure = name.partition("/")
+    return lambda out, batch: image_quality.PROTOCOLS[protocol](out, batch["target"])[figure]

@@ -12,6 +12,7 @@ _CHECKPOINT = flags.DEFINE_string(
     None,
     "In place of --workdir: a .npz, .safetensors or .pth file, local or gs://, https:// or hf://.",
 )
+flags.DEFINE_alias("weights", "checkpoint")
 _MODEL = flags.DEFINE_string(
     "model", None, "Name of the checkpoint's model; unset: the one published model that it fits."
 )

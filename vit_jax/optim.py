@@ -47,7 +47,7 @@ def make_schedule(
         config: `config.schedule`.
         learning_rate: the highest.
         total_steps: of the run.
-        steps_per_epoch: for a warmup in epochs.
+        steps_per_epoch: for a warmup in epochs, or a rate that changes between epochs only.
 
     Returns:
         A function from the step, an int or a traced int32, to the learning rate.
@@ -81,10 +81,18 @@ def make_schedule(
     }
     if config.name not in schedules:
         raise ValueError(f"unknown schedule {config.name!r}; there are: {', '.join(SCHEDULES)}")
+    decay = schedules[config.name]
+    if config.per_epoch:
+        decay = _per_epoch(decay, max(steps_per_epoch, 1))
     if not warmup:
-        return schedules[config.name]
+        return decay
     rise = optax.linear_schedule(learning_rate / warmup, learning_rate, warmup - 1)
-    return optax.join_schedules([rise, schedules[config.name]], [warmup])
+    return optax.join_schedules([rise, decay], [warmup])
+
+
+def _per_epoch(schedule: Schedule, steps: float) -> Schedule:
+    """The schedule as it was at the beginning of each epoch of so many steps."""
+    return lambda step: schedule(jnp.floor(step / steps) * steps)
 
 
 def make_optimizer(config: Any, schedule: Schedule, params: Any) -> optax.GradientTransformation:

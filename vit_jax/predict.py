@@ -1,10 +1,13 @@
-"""Classifies a person's own images: python -m vit_jax.predict --workdir=DIR FILE_OR_FOLDER..."""
+"""Uses a model on a person's own images: python -m vit_jax.predict --workdir=DIR FILE_OR_FOLDER...
+
+A classifier prints the likeliest classes; a model that restores images writes them to --output.
+"""
 
 import csv
 import dataclasses
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +15,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from vit_jax import cli, model_flags
+from vit_jax import cli, model_flags, photos, restore
 
 if TYPE_CHECKING:  # it takes seconds to import
     from vit_jax.pretrained import Pretrained
@@ -23,10 +26,29 @@ _TOP = 5
 _BATCH = 16
 
 _OUTPUT = flags.DEFINE_string(
-    "output", None, "Folder for predictions.csv; none is written if unset."
+    "output", None, "Folder for predictions.csv, which is optional, or for the restored images."
 )
 _ATTENTION = flags.DEFINE_bool(
-    "attention", False, "Also write pictures of where the model looks, to attention/ in --output."
+    "attention",
+    False,
+    "Classifying: also write pictures of where the model looks, to attention/ in --output.",
+)
+_METHOD = flags.DEFINE_enum(
+    "method",
+    None,
+    restore.METHODS,
+    "Restoring: the whole image at once; the same result in bounded memory; or tiles, each with "
+    "its own statistics, whose result differs. auto is the first of them that fits.",
+)
+_TILE = flags.DEFINE_integer("tile", None, "Restoring: side of the tiles in pixels; implies tiles.")
+_MEMORY = flags.DEFINE_float(
+    "memory", None, "Restoring: GiB that auto may use; unset: what is available."
+)
+_ENSEMBLE = flags.DEFINE_bool(
+    "ensemble", False, "Restoring: average over eight rotations and reflections of the image."
+)
+_COMPARE = flags.DEFINE_bool(
+    "compare", False, "Restoring: also write before and after side by side, to compare/."
 )
 
 
@@ -104,36 +126,6 @@ def _preparer(spec: str) -> Callable[[bytes], np.ndarray]:
     return prepare
 
 
-def find_images(paths: Iterable[str]) -> list[Path]:
-    """Lists the images that are meant.
-
-    Args:
-        paths: files, which are taken as they are, and folders, which are searched through.
-
-    Returns:
-        Paths of files, those of a folder sorted.
-
-    Raises:
-        ValueError: if a folder holds no images.
-    """
-    from input_pipeline.images import SUFFIXES
-
-    found = []
-    for path in map(Path, paths):
-        if not path.is_dir():
-            found.append(path)
-            continue
-        inside = sorted(
-            p
-            for p in path.rglob("*")
-            if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
-        )
-        if not inside:
-            raise ValueError(f"folder {path} holds no images ({', '.join(SUFFIXES)})")
-        found.extend(inside)
-    return found
-
-
 def classify(classifier: Classifier, paths: Sequence[Path]) -> Iterator[Prediction]:
     """Classifies files, a batch at a time, in their order.
 
@@ -169,15 +161,56 @@ def classify(classifier: Classifier, paths: Sequence[Path]) -> Iterator[Predicti
 
 
 def main(argv: Sequence[str]) -> int:
-    """Prints, and with --output writes, the five likeliest classes of each image."""
+    """Classifies or restores the images; returns the exit code."""
     if len(argv) < 2:
         raise ValueError("say which images: one or more files or folders")
+    pretrained = model_flags.load()
+    if pretrained.model.predicts == "target":
+        return _restore(pretrained, argv[1:])
+    return _classify(pretrained, argv[1:])
+
+
+def _restore(pretrained: "Pretrained", arguments: Sequence[str]) -> int:
+    if _OUTPUT.value is None:
+        raise ValueError("say where the restored images go: --output=FOLDER")
+    if _ATTENTION.value:
+        raise ValueError(f"--attention is for classifiers, and {pretrained.name} is none")
+    if _TILE.value is not None and _METHOD.value not in (None, "tiles"):
+        raise ValueError(f"--tile is for --method=tiles, and not for {_METHOD.value}")
+    by_tiles = {} if _TILE.value is None else {"method": "tiles", "tile": _TILE.value}
+    restorer = restore.make_restorer(
+        pretrained,
+        **{"method": _METHOD.value or "auto", **by_tiles},
+        memory=None if _MEMORY.value is None else int(_MEMORY.value * 2**30),
+        ensemble=_ENSEMBLE.value,
+    )
+    output = Path(_OUTPUT.value)
+    named = restore.name_outputs(arguments, output)
+    compare = output / "compare" if _COMPARE.value else None
+    problems = restore.restore_files(restorer, named, compare)
+    return _report_problems(problems, len(named))
+
+
+def _report_problems(problems: Sequence[str], count: int) -> int:
+    for problem in problems:
+        _LOG.error("%s", problem)
+    if problems:
+        _LOG.error("%d of %d files failed", len(problems), count)
+    return 1 if problems else 0
+
+
+def _classify(pretrained: "Pretrained", arguments: Sequence[str]) -> int:
+    """Prints, and with --output writes, the five likeliest classes of each image."""
+    given = {"method": _METHOD.value, "tile": _TILE.value, "memory": _MEMORY.value,
+             "ensemble": _ENSEMBLE.value, "compare": _COMPARE.value}  # fmt: skip
+    wrong = [f"--{flag}" for flag, value in given.items() if value]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)} is for models that restore images")
     if _ATTENTION.value and _OUTPUT.value is None:
         raise ValueError("--attention writes pictures: say where, --output=FOLDER")
-    pretrained = model_flags.load()
     classifier = make_classifier(pretrained)
     draw = _attention_writer(pretrained) if _ATTENTION.value else None
-    paths = find_images(argv[1:])
+    paths = photos.find_images(arguments)
     count = min(_TOP, len(classifier.labels))
     rows, unreadable = [], 0
     for prediction in classify(classifier, paths):

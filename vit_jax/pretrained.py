@@ -104,12 +104,15 @@ class Weights:
 
     @functools.cached_property
     def image_size(self) -> tuple[int, int] | None:
-        """(h, w) of the images that the run evaluated, or None for a file without a run."""
+        """(h, w) of the images that the run evaluated; None without a run, or for any size."""
         if self.workdir is None:
+            return None
+        config = self.workdir.read_config()
+        if get_model(config.model_name).predicts == "target":
             return None
         from input_pipeline import preprocess  # TensorFlow takes seconds to import
 
-        return preprocess.output_shape(self.workdir.read_config().data.eval_pp)[:2]
+        return preprocess.output_shape(config.data.eval_pp)[:2]
 
     def head_fields(self, model: nn.Module) -> dict[str, Any]:
         """Fields of a classifier that the weights decide: how many classes, and pre_logits."""
@@ -338,7 +341,7 @@ class Pretrained:
         fields: of the model that differ from the published ones.
         model: with as many classes as the head has, if it has one; unrolled.
         variables: its variables, numpy.
-        image_size: (h, w) of the images that it takes.
+        image_size: (h, w) of the images that it takes, or of an example if it takes any.
         labels: class names, or None if they are not known.
         eval_pp: preprocessing of a file, see `input_pipeline.preprocess`.
         loss: name of the loss that it was trained with; it decides how logits are read.
@@ -403,7 +406,8 @@ def load(
     size = image_size or old_size
     if size != old_size:
         params = model.resize_params(params, old_size, size)
-        eval_pp = eval_pp and _resize_preprocessing(eval_pp, size)
+        if eval_pp and model.predicts == "label":
+            eval_pp = _resize_preprocessing(eval_pp, size)
     shapes = tree.shapes(model, size)
     try:
         tree.check(params, shapes)

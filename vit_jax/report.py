@@ -1,5 +1,7 @@
-"""What a run has to show: curves, images with predictions, the confusion matrix, a table."""
+"""What a run has to show: curves, images with what was made of them, and tables."""
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,6 +9,10 @@ import jax
 import numpy as np
 from etils import epath
 from matplotlib.figure import Figure
+
+from vit_jax.models import PUBLISHED_SCORES
+
+INPUT = "input/"  # begins the names of figures of images before they are restored
 
 _GALLERY = (4, 8)  # rows and columns
 _MOST_CLASSES = 50  # of a confusion matrix that can be read
@@ -94,6 +100,86 @@ class ClassificationReport:
         _save(figure, path)
 
 
+class RestorationReport:
+    """Lists the figures of every image, and shows the worst, the median and the best.
+
+    Args:
+        names: of the images of a split.
+        each: figures of each example and its `index`, from `evaluate.evaluate_each`.
+        metric: by which images are ranked, lowest first.
+
+    Attributes:
+        rows: numbers of the images to show, of which `add` expects the batches.
+    """
+
+    def __init__(self, names: Sequence[str], each: Mapping[str, np.ndarray], metric: str) -> None:
+        self._names = names
+        order = np.argsort(each[metric], kind="stable")
+        self._figures = {k: v[np.argsort(each["index"])] for k, v in each.items() if k != "index"}
+        self._metric = metric
+        picked = {"lowest": order[0], "median": order[len(order) // 2], "highest": order[-1]}
+        self._ranks = {int(each["index"][i]): rank for rank, i in picked.items()}
+        self.rows = list(self._ranks)
+        self._images: dict[int, tuple[np.ndarray, ...]] = {}
+
+    def add(self, batch: Mapping[str, np.ndarray], out: np.ndarray) -> None:
+        """Keeps a batch: `image`, `target` and the output, (b, h, w, 3) in [-1, 1]."""
+        for row, *images in zip(batch["index"], batch["image"], out, batch["target"]):
+            self._images[int(row)] = tuple((np.clip(x, -1, 1) + 1) / 2 for x in images)
+
+    def write(self, folder: epath.Path, split: str) -> None:
+        """Writes SPLIT.csv with the figures by image, and restored.png."""
+        folder.mkdir(parents=True, exist_ok=True)
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["file", *self._figures])
+        for name, *values in zip(self._names, *self._figures.values()):
+            writer.writerow([name, *[f"{value:.6f}" for value in values]])
+        (folder / f"{split}.csv").write_text(text.getvalue(), encoding="utf-8")
+        self._write_panel(folder / "restored.png", split)
+
+    def _write_panel(self, path: epath.Path, split: str) -> None:
+        rows = [row for row in self.rows if row in self._images]
+        figure = Figure(figsize=(14, 2.9 * len(rows) + 0.6), layout="constrained")
+        figure.suptitle(f"{split}: the images of lowest, median and highest {self._metric}")
+        grid = np.atleast_2d(figure.subplots(len(rows), 4))
+        for axes in grid.flat:
+            axes.axis("off")
+        for cells, row in zip(grid, rows):
+            hazy, restored, truth = self._images[row]
+            before, after = (
+                f"\n{self._figures[name][row]:.2f}" if name in self._figures else ""
+                for name in (INPUT + self._metric, self._metric)
+            )
+            name = _short(self._names[row], 24)
+            shown = [f"input {name}{before}", f"restored ({self._ranks[row]}){after}", "truth"]
+            for axes, image, title in zip(cells, (hazy, restored, truth), shown):
+                axes.imshow(image)
+                axes.set_title(title, fontsize=9)
+            error = np.abs(restored - truth).mean(axis=-1) * 255
+            picture = cells[3].imshow(error, cmap="magma", vmin=0)
+            cells[3].set_title("mean absolute error, of 255", fontsize=9)
+            figure.colorbar(picture, ax=cells[3], shrink=0.8)
+        _save(figure, path)
+
+
+def format_comparison(benchmark: str, model_name: str, figures: Mapping[str, float]) -> str:
+    """Says what was published for a model, beside the figures of a test set."""
+    count, scores = PUBLISHED_SCORES[benchmark]
+    if model_name not in scores:
+        return f"no score of {model_name} on {benchmark} was published"
+    published = scores[model_name]
+    parts = [
+        f"{name} {value} (here {figures[name]:.{len(str(value).split('.')[1])}f})"
+        for name, value in published.items()
+        if name in figures
+    ]
+    line = f"published for {model_name} on {benchmark}: {', '.join(parts)}"
+    if figures["examples"] != count:
+        line += f"; not the same images: {benchmark} has {count}, here are {figures['examples']}"
+    return line
+
+
 def write_curves(metrics: Sequence[Mapping[str, Any]], folder: epath.Path) -> None:
     """Draws every figure of metrics.jsonl over the steps, to curves.png.
 
@@ -104,6 +190,7 @@ def write_curves(metrics: Sequence[Mapping[str, Any]], folder: epath.Path) -> No
     folder.mkdir(parents=True, exist_ok=True)
     skip = ("step", "split", "protocol", "examples")
     names = list(dict.fromkeys(key for line in metrics for key in line if key not in skip))
+    names = [name for name in names if not name.startswith(INPUT)]
     if not names:
         return
     figure = Figure(figsize=(4.5 * len(names), 3.5), layout="constrained")
@@ -122,8 +209,12 @@ def write_curves(metrics: Sequence[Mapping[str, Any]], folder: epath.Path) -> No
 def format_table(step: int, figures: Mapping[str, Mapping[str, float]]) -> str:
     """Lays figures by split out as a table for the terminal."""
     names = list(next(iter(figures.values()), {}))
+    names = [name for name in names if not name.startswith(INPUT)]
     rows = [["split", *names]]
     for split, values in figures.items():
+        before = [_format(values[INPUT + k]) if INPUT + k in values else "" for k in names]
+        if any(before):
+            rows.append([f"{split}, input", *before])
         rows.append([split, *[_format(values[name]) for name in names]])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows]

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from checkpoints.train_state import Checkpointer
-from vit_jax import evaluate, experiment, mixing, sharding
+from vit_jax import evaluate, experiment, mixing, report, sharding
 from vit_jax.experiment import Experiment, TrainState
 from vit_jax.losses import get_loss, one_hot, smooth_labels
 from vit_jax.workdir import Workdir
@@ -37,7 +37,7 @@ def make_train_step(exp: Experiment) -> TrainStep:
     the `param_norm` after it.
     """
     config = exp.config
-    loss_fn = get_loss(config.loss)
+    loss_fn = get_loss(config.loss, exp.model.predicts)
     softens = bool(config.label_smoothing or config.mixup_alpha or config.cutmix_alpha)
 
     def loss_of(params: Any, model_state: Any, batch: Batch, key: jax.Array) -> Any:
@@ -254,9 +254,13 @@ class Monitor:
             FloatingPointError: if its loss is not finite.
         """
         self._check_finite(step, split, figures)
-        shown = "  ".join(f"{k} {v:.4f}" for k, v in figures.items() if isinstance(v, float))
+        shown = "  ".join(
+            f"{name} {value:.4f}"
+            for name, value in figures.items()
+            if isinstance(value, float) and not name.startswith(report.INPUT)
+        )
         _LOG.info("step %d  %s  %s", step, split, shown)
-        self._record(step, split, {"protocol": self._exp.data.eval_pp, **figures})
+        self._record(step, split, {"protocol": self._exp.data.val_pp, **figures})
         self._logged_step, self._logged_time = step, time.monotonic()
 
     def _log(self, step: int, figures: Mapping[str, float]) -> None:

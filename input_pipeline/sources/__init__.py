@@ -4,15 +4,20 @@ from typing import Any
 
 from etils import epath
 
-from input_pipeline.sources import digits, image_folder
+from input_pipeline.sources import digits, hazy_from_clear, image_folder, paired_folder
 from input_pipeline.sources.base import Shard, Source
+
+# What a folder holds: a subfolder of images per class; pairs of hazy and clear images; clear photos
+# of which hazy ones are made.
+KINDS = {"classes": image_folder, "pairs": paired_folder, "hazy_from_clear": hazy_from_clear}
 
 
 def get_splits(config: Any) -> dict[str, Source]:
     """Finds the source that `config.data` names.
 
     Args:
-        config: `config.data`; `source` is "digits", "tfds:NAME" or the path of a folder.
+        config: `config.data`; `source` is "digits", "tfds:NAME" or the path of a folder, and `kind`
+            says what a folder holds.
 
     Returns:
         Sources by split name: "train", and "val" and "test" where the data has them.
@@ -20,31 +25,35 @@ def get_splits(config: Any) -> dict[str, Source]:
     Raises:
         ValueError: if it is not there or cannot be used; the message says what to do.
     """
-    kind = _kind(config.source)
-    if not config.source:
-        raise ValueError("no data: say --config.data.source=FOLDER, or 'digits', or 'tfds:NAME'")
-    if kind == "digits":
-        return digits.splits(config)
-    if kind == "tfds":
-        from input_pipeline.sources import (
-            tfds,
-        )  # takes seconds to import, and most runs need it not
+    if config.kind not in KINDS:
+        raise ValueError(f"unknown data.kind {config.kind!r}; there are: {', '.join(KINDS)}")
+    if config.test_source and config.kind != "pairs":
+        raise ValueError("data.test_source is for data.kind='pairs' alone")
+    if not (config.source or config.test_source):
+        builtin = ", or 'digits', or 'tfds:NAME'" if config.kind == "classes" else ""
+        raise ValueError(f"no data: say --config.data.source=FOLDER{builtin}")
+    if not is_folder(config.source) and config.kind != "classes":
+        raise ValueError(
+            f"data.kind={config.kind!r} needs a folder, and data.source is {config.source!r}"
+        )
+    if config.source.startswith("tfds:"):
+        from input_pipeline.sources import tfds  # takes seconds to import
 
         return tfds.splits(config)
-    return image_folder.splits(config)
+    source = digits if config.source == "digits" else KINDS[config.kind]
+    return source.splits(config)
 
 
 def get_absolute(source: str) -> str:
     """Makes the path of a folder absolute; the name of another source stays as it is."""
-    if not source or _kind(source) != "folder":
+    if not source or not is_folder(source):
         return source
     return str(epath.Path(source).expanduser().resolve())
 
 
-def _kind(source: str) -> str:
-    if source == "digits":
-        return "digits"
-    return "tfds" if source.startswith("tfds:") else "folder"
+def is_folder(source: str) -> bool:
+    """Whether `config.data.source` means a folder."""
+    return source != "digits" and not source.startswith("tfds:")
 
 
 __all__ = ["Shard", "Source", "get_absolute", "get_splits"]

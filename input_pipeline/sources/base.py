@@ -28,7 +28,7 @@ class Source(Protocol):
 
     Attributes:
         num_examples: size of the split, over all processes.
-        class_names: names of the classes in the order of the labels.
+        class_names: names of the classes in the order of the labels; empty for pairs of images.
     """
 
     num_examples: int
@@ -46,7 +46,7 @@ class Source(Protocol):
             local_batch: how many examples of each batch are this process's.
 
         Returns:
-            Examples with `image`, `label` and `seed`, the (2,) int32 seed of this example's
+            Examples with what `load` needs and `seed`, the (2,) int32 seed of this example's
             augmentation in this epoch.
         """
 
@@ -54,7 +54,12 @@ class Source(Protocol):
         """Returns this process's part of the split, every example once and in order."""
 
     def load(self, example: Example) -> Example:
-        """Does what reading one example still takes; called in parallel."""
+        """Does what reading one example still takes; called in parallel.
+
+        Returns:
+            `image`, the bytes of a file or (h, w, c) uint8, and `label`, () int32; or for pairs
+            `image` and `target`, (h, w, 3) uint16 both.
+        """
 
     def explain(self, message: str) -> str:
         """Says what made reading fail, with the names of the files, given TensorFlow's message."""
@@ -62,9 +67,12 @@ class Source(Protocol):
 
 def example_seed(seed: int, epoch: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     """Returns the (2,) int32 seed of one example in one epoch."""
-    fold_in = tf.random.experimental.stateless_fold_in
-    epoch_seed = fold_in(tf.constant([seed, 0], tf.int32), tf.cast(epoch, tf.int32))
-    return fold_in(epoch_seed, tf.cast(index, tf.int32))
+    return fold_in(fold_in(tf.constant([seed, 0], tf.int32), epoch), index)
+
+
+def fold_in(seed: tf.Tensor, number: tf.Tensor | int) -> tf.Tensor:
+    """Returns the (2,) int32 seed that a seed and a number make."""
+    return tf.random.experimental.stateless_fold_in(seed, tf.cast(number, tf.int32))
 
 
 def _permute(i: tf.Tensor, size: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
@@ -93,21 +101,25 @@ class IndexedSource:
     batches do not depend on the number of processes.
 
     Attributes:
-        columns: arrays of equal length, among them `label`.
-        class_names: names of the classes in the order of the labels.
+        columns: arrays of equal length.
+        class_names: names of the classes in the order of the labels; empty for pairs of images.
         loader: turns one row into an example; called in parallel.
         explainer: says what made reading fail, given the message.
+        names: of the rows, for a report by image.
+        image_sizes: returns (rows, 2) heights and widths, or is None if they are not known.
     """
 
     columns: Mapping[str, np.ndarray]
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...] = ()
     loader: Callable[[Example], Example] = _identity
     explainer: Callable[[str], str] = str
+    names: tuple[str, ...] = ()
+    image_sizes: Callable[[], np.ndarray] | None = None
 
     @property
     def num_examples(self) -> int:
         """Number of rows."""
-        return len(self.columns["label"])
+        return len(next(iter(self.columns.values())))
 
     def stream(self, seed: int, start: int, shard: Shard, local_batch: int) -> tf.data.Dataset:
         """See `Source`."""
@@ -128,6 +140,10 @@ class IndexedSource:
         """See `Source`."""
         return tf.data.Dataset.range(shard.index, self.num_examples, shard.count).map(self._rows())
 
+    def take(self, rows: np.ndarray) -> tf.data.Dataset:
+        """Returns some rows in the given order, as `once` does all."""
+        return tf.data.Dataset.from_tensor_slices(np.asarray(rows, np.int64)).map(self._rows())
+
     def load(self, example: Example) -> Example:
         """See `Source`."""
         return self.loader(example)
@@ -138,4 +154,4 @@ class IndexedSource:
 
     def _rows(self) -> Callable[[tf.Tensor], Example]:
         tensors = {name: tf.constant(column) for name, column in self.columns.items()}
-        return lambda i: {name: tensor[i] for name, tensor in tensors.items()}
+        return lambda i: {"index": i, **{name: tensor[i] for name, tensor in tensors.items()}}

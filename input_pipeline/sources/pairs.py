@@ -2,11 +2,14 @@
 
 import collections
 import dataclasses
+import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from input_pipeline.images import SUFFIXES
+import numpy as np
+
+from input_pipeline import images
 
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
 _HAZY_FOLDERS = ("hazy", "haze", "hazy_images", "input")
@@ -60,13 +63,16 @@ _RULES: tuple[tuple[str, Callable[[Path], str], Callable[[Path], str]], ...] = (
 )
 
 
-def find_pairs(folder: Path) -> dict[str, PairedSplit]:
+def find_pairs(folder: Path, pattern: str = "") -> dict[str, PairedSplit]:
     """Finds the pairs of a data set.
 
     Args:
         folder: holds `train`, `val` and `test`, or one split without a folder of its own. A split
             has a folder of hazy and one of clear images, such as `hazy` and `GT`, or all of them
             with names that end in _hazy and _GT.
+        pattern: of the hazy and of the clear files inside a split, for any other layout:
+            "foggy/{scene}_*.png sharp/{scene}.png". {scene} is what they have in common, and *
+            any part of a name.
 
     Returns:
         Splits by name; one without a folder of its own is called "all".
@@ -74,21 +80,82 @@ def find_pairs(folder: Path) -> dict[str, PairedSplit]:
     Raises:
         ValueError: if there are no pairs.
     """
+    find = _pattern_finder(pattern) if pattern else _find_split
+    return {name: find(path) for name, path in find_splits(folder).items()}
+
+
+def find_splits(folder: Path) -> dict[str, Path]:
+    """Folders of the splits by name: "train", "val" and "test", or the folder itself as "all".
+
+    Raises:
+        ValueError: if there is no such folder.
+    """
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
-    children = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
+    children = _subfolders(folder)
     splits = {_SPLITS[name]: children[name] for name in _SPLITS if name in children}
-    return {name: _find_split(path) for name, path in (splits or {"all": folder}).items()}
+    return splits or {"all": folder}
+
+
+def _pattern_finder(pattern: str) -> Callable[[Path], PairedSplit]:
+    """Makes the function that finds a split's pairs by an explicit pattern."""
+    parts = pattern.split()
+    if len(parts) != 2 or any(part.count("{scene}") != 1 for part in parts):
+        raise ValueError(
+            f"the pattern {pattern!r} must name the hazy and the clear files, with {{scene}} once "
+            "in each: 'hazy/{scene}_*.png GT/{scene}.png'"
+        )
+    regexes = [
+        re.compile(re.escape(p).replace(r"\{scene\}", "([^/]+?)").replace(r"\*", "[^/]*"))
+        for p in parts
+    ]
+
+    def find(folder: Path) -> PairedSplit:
+        by_scene: list[dict[str, list[Path]]] = []
+        for regex in regexes:
+            matches = [
+                (regex.fullmatch(path.relative_to(folder).as_posix()), path)
+                for path in find_images(folder, "**/*")
+            ]
+            found = collections.defaultdict(list)
+            for match, path in matches:
+                if match:
+                    found[match[1]].append(path)
+            by_scene.append(found)
+        hazy, clear = by_scene
+        for scene, paths in clear.items():
+            if len(paths) > 1:
+                raise ValueError(
+                    f"{folder}: the pattern finds {len(paths)} clear images of scene {scene}: "
+                    f"{', '.join(map(str, paths))}"
+                )
+        pairs = [
+            Pair(path, clear[scene][0], scene)
+            for scene, paths in sorted(hazy.items())
+            for path in paths
+            if scene in clear
+        ]
+        if not pairs:
+            raise ValueError(f"{folder} holds no pairs for the pattern {pattern!r}")
+        orphans = [p for s, paths in hazy.items() if s not in clear for p in paths]
+        orphans += [p for s, paths in clear.items() if s not in hazy for p in paths]
+        return PairedSplit(f"the pattern {pattern!r}", tuple(pairs), tuple(orphans))
+
+    return find
+
+
+def _subfolders(folder: Path) -> dict[str, Path]:
+    return {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
 
 
 def _find_split(folder: Path) -> PairedSplit:
-    children = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
+    children = _subfolders(folder)
     hazy_folder = next((children[n] for n in _HAZY_FOLDERS if n in children), None)
     clear_folder = next((children[n] for n in _CLEAR_FOLDERS if n in children), None)
     if hazy_folder is not None and clear_folder is not None:
-        hazy, clear = _images(hazy_folder, "**/*"), _images(clear_folder, "**/*")
+        hazy, clear = find_images(hazy_folder, "**/*"), find_images(clear_folder, "**/*")
     elif hazy_folder is None and clear_folder is None:
-        found = [(path, _ENDING.search(path.stem)) for path in _images(folder, "*")]
+        found = [(path, _ENDING.search(path.stem)) for path in find_images(folder, "*")]
         hazy = [p for p, ending in found if ending and ending[1].lower() in ("hazy", "haze")]
         clear = [p for p, ending in found if ending and p not in hazy]
     else:
@@ -102,7 +169,7 @@ def _find_split(folder: Path) -> PairedSplit:
         raise ValueError(
             f"{folder} holds no pairs: it needs a folder of hazy images "
             f"({', '.join(_HAZY_FOLDERS)}) and one of clear images ({', '.join(_CLEAR_FOLDERS)}) "
-            "with names that correspond, or names that end in _hazy and _GT"
+            "with names that correspond, or names that end in _hazy and _GT; or a pattern"
         )
     return best
 
@@ -134,9 +201,63 @@ def _scene(hazy: Path, key: Callable[[Path], str]) -> str:
     return first if first.isdigit() else key(hazy)
 
 
-def _images(folder: Path, pattern: str) -> list[Path]:
+def find_images(folder: Path, pattern: str) -> list[Path]:
+    """Lists the image files of a folder, sorted; hidden ones are left out."""
     return sorted(
         path
         for path in folder.glob(pattern)
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+        if path.suffix.lower() in images.SUFFIXES and not path.name.startswith(".")
     )
+
+
+class UnreadableError(ValueError):
+    """An image of a pair that cannot be read."""
+
+
+class SizeMismatchError(ValueError):
+    """A pair whose images differ in size."""
+
+
+def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+    """Decodes a pair.
+
+    Returns:
+        The hazy and the clear image, (h, w, 3) uint8.
+
+    Raises:
+        UnreadableError: if one of them cannot be read.
+        SizeMismatchError: if they differ in size.
+    """
+    decoded = []
+    for path in (pair.hazy, pair.clear):
+        try:
+            decoded.append(images.decode_in_python(path.read_bytes()))
+        except (ValueError, OSError) as error:
+            raise UnreadableError(f"{path} ({error})") from error
+    hazy, clear = decoded
+    if hazy.shape != clear.shape:
+        sizes = [f"{path} ({image.shape[0]} x {image.shape[1]})"
+                 for path, image in zip((pair.hazy, pair.clear), decoded)]  # fmt: skip
+        raise SizeMismatchError(", ".join(sizes))
+    return hazy, clear
+
+
+def find_common_scenes(
+    splits: Mapping[str, PairedSplit], others: Mapping[str, PairedSplit]
+) -> list[str]:
+    """Says which splits of a data set have scenes in common with another, or with other sets."""
+    problems = []
+    named = [*itertools.combinations(splits.items(), 2)]
+    named += [*itertools.product(splits.items(), others.items())]
+    for (a, first), (b, second) in named:
+        common = {p.scene for p in first.pairs} & {p.scene for p in second.pairs}
+        if common:
+            problems.append(f"{len(common)} scenes are both in {a} and in {b}: "
+                            f"{some(sorted(common))}")  # fmt: skip
+    return problems
+
+
+def some(names: Sequence[str], most: int = 10) -> str:
+    """Lists names, cut short."""
+    rest = f", and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest

@@ -19,6 +19,9 @@ MODELS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
 
 _PARAMETER_COUNTS = vit.PARAMETER_COUNTS | mixer.PARAMETER_COUNTS | dehazeformer.PARAMETER_COUNTS
 
+# Benchmark -> number of test images and model -> figures by name.
+PUBLISHED_SCORES = dehazeformer.PUBLISHED_SCORES
+
 # How the files of Steiner et al., "How to train your ViT?" (TMLR 2022) begin.
 AUGREG_NAMES = {
     "Ti_16": "ViT-Ti_16",
@@ -54,7 +57,8 @@ def get_model(name: str, **overrides: Any) -> nn.Module:
             `dtype` may be a string, and lists stand for tuples.
 
     Returns:
-        A flax module: `model.apply(variables, images, train=False) -> out`.
+        A flax module: `model.apply(variables, images, train=False) -> out`. Its `predicts` says
+        with what part of a batch the output is compared: "label" or "target".
 
     Raises:
         ValueError: for an unknown name or field, or a value of the wrong type.

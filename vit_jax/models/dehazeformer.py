@@ -48,6 +48,21 @@ PARAMETER_COUNTS = {
     "DehazeFormer-L": 25_451_652,
 }
 
+# Benchmark -> its number of test images, and PSNR in dB and SSIM by the protocol of the paper.
+PUBLISHED_SCORES: dict[str, tuple[int, dict[str, dict[str, float]]]] = {
+    "SOTS-indoor": (
+        500,
+        {
+            "DehazeFormer-T": {"dehazeformer/psnr": 35.15, "dehazeformer/ssim": 0.989},
+            "DehazeFormer-S": {"dehazeformer/psnr": 36.82, "dehazeformer/ssim": 0.992},
+            "DehazeFormer-B": {"dehazeformer/psnr": 37.84, "dehazeformer/ssim": 0.994},
+            "DehazeFormer-M": {"dehazeformer/psnr": 38.46, "dehazeformer/ssim": 0.994},
+            "DehazeFormer-L": {"dehazeformer/psnr": 40.05, "dehazeformer/ssim": 0.996},
+        },
+    ),
+    "RESIDE-6K": (1000, {"DehazeFormer-T": {"dehazeformer/psnr": 30.36}}),
+}
+
 WINDOW = 8
 SMALLEST_SIDE = 25  # reflection needs features that are larger than what is padded
 _SHIFT = WINDOW // 2
@@ -119,6 +134,13 @@ class Conv(nn.Module):
         return x
 
 
+def image_statistics(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and deviation over height, width and channels, (b, 1, 1, 1) float32 each."""
+    x = x.astype(jnp.float32)
+    mean = jnp.mean(x, axis=(1, 2, 3), keepdims=True)
+    return mean, jnp.sqrt(jnp.var(x, axis=(1, 2, 3), keepdims=True) + 1e-5)
+
+
 class RescaleNorm(nn.Module):
     """Normalises an image by its one mean and deviation, and says how to undo it (section III-B).
 
@@ -128,20 +150,28 @@ class RescaleNorm(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """(b, h, w, c) -> the same, and (b, 1, 1, c) factors and summands for afterwards."""
+    def __call__(
+        self, x: jax.Array, statistics: tuple[jax.Array, jax.Array] | None = None
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Normalises.
+
+        Args:
+            x: (b, h, w, c).
+            statistics: `image_statistics` of the whole image, if x is a part of it.
+
+        Returns:
+            Like x; and (b, 1, 1, c) factors and summands for afterwards.
+        """
         features = x.shape[-1]
         # The file's (1, c, 1, 1) in the order of axes that kernels have.
         scale = self.param("scale", nn.initializers.ones, (1, 1, features, 1), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (1, 1, features, 1), jnp.float32)
-        x = x.astype(jnp.float32)
-        mean = jnp.mean(x, axis=(1, 2, 3), keepdims=True)
-        std = jnp.sqrt(jnp.var(x, axis=(1, 2, 3), keepdims=True) + 1e-5)
+        mean, std = image_statistics(x) if statistics is None else statistics
         normal = nn.initializers.normal(0.02)
         ones, zeros = nn.initializers.ones, nn.initializers.zeros
         rescale = Conv(features, inits=(normal, ones), name="meta1")(std)
         rebias = Conv(features, inits=(normal, zeros), name="meta2")(mean)
-        x = (x - mean) / std * scale[..., 0] + bias[..., 0]
+        x = (x.astype(jnp.float32) - mean) / std * scale[..., 0] + bias[..., 0]
         return x.astype(self.dtype), rescale.astype(self.dtype), rebias.astype(self.dtype)
 
 
@@ -234,14 +264,16 @@ class Block(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """(b, h, w, c) -> (b, h, w, c)."""
+    def __call__(
+        self, x: jax.Array, statistics: tuple[jax.Array, jax.Array] | None = None
+    ) -> jax.Array:
+        """(b, h, w, c) -> (b, h, w, c); for the statistics of a part see `RescaleNorm`."""
         mix = Attention(
             self.num_heads, self.attends, self.shifted, self.conv, self.gain, self.dtype,
             name="attn",
         )  # fmt: skip
         if self.attends:
-            y, rescale, rebias = RescaleNorm(self.dtype, name="norm1")(x)
+            y, rescale, rebias = RescaleNorm(self.dtype, name="norm1")(x, statistics)
             x = x + mix(y) * rescale + rebias
         else:
             x = x + mix(x)
@@ -282,6 +314,8 @@ class DehazeFormer(nn.Module):
         mlp_ratios: hidden width of each stage's MLPs, by its channels.
         attention_ratios: share of each stage's blocks, the last ones, that attend.
         conv: "depthwise" 5x5 or two "full" 3x3 convolutions beside the attention.
+        band_rows: rows of features that a block computes at a time, a multiple of 8; 0 is all. The
+            result is the same; it takes a fraction of the memory, and a little longer.
         dtype: compute type; parameters, statistics and the output stay float32.
     """
 
@@ -291,7 +325,10 @@ class DehazeFormer(nn.Module):
     mlp_ratios: tuple[float, ...] = (2.0, 4.0, 4.0, 2.0, 2.0)
     attention_ratios: tuple[float, ...] = (0.0, 0.5, 1.0, 0.0, 0.0)
     conv: str = "depthwise"
+    band_rows: int = 0
     dtype: Any = jnp.float32
+
+    predicts = "target"
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
@@ -334,7 +371,7 @@ class DehazeFormer(nn.Module):
     def _stage(self, stage: int, x: jax.Array) -> jax.Array:
         gain = (8 * sum(self.depths)) ** -0.25
         for i in range(self.depths[stage]):
-            x = Block(
+            block = Block(
                 num_heads=self.num_heads[stage],
                 mlp_ratio=self.mlp_ratios[stage],
                 attends=self._attends(stage, i),
@@ -343,8 +380,37 @@ class DehazeFormer(nn.Module):
                 gain=gain,
                 dtype=self.dtype,
                 name=f"layer{stage + 1}_block{i}",
-            )(x)
+            )
+            x = self._by_bands(block, x) if self.band_rows else block(x)
         return x
+
+    def _by_bands(self, block: Block, x: jax.Array) -> jax.Array:
+        """Computes a block over bands of rows, with the statistics of the whole image.
+
+        A window of rows on both sides goes along with a band: it holds what attention and
+        convolutions reach beyond the band, and what they make of the cut is thrown away.
+        """
+        band, h = self.band_rows, x.shape[1]
+        count = (h - WINDOW) // band  # what is left is a last, larger band
+        statistics = image_statistics(x) if block.attends else None
+        if count < 2:
+            return block(x, statistics)
+
+        def compute(block: Block, carry: Any, i: jax.Array) -> tuple[Any, None]:
+            """Computes band i in place; `above` are the rows above it as they were."""
+            x, above = carry
+            here = jax.lax.dynamic_slice_in_dim(x, i * band, band + WINDOW, axis=1)
+            below = jnp.concatenate([above, here], axis=1)
+            out = block(jnp.where(i == 0, x[:, : band + 2 * WINDOW], below), statistics)
+            out = jax.lax.dynamic_slice_in_dim(out, jnp.where(i == 0, 0, WINDOW), band, axis=1)
+            # Only once all is read may x be overwritten, or it would be copied first.
+            out, above = jax.lax.optimization_barrier((out, here[:, band - WINDOW : band]))
+            return (jax.lax.dynamic_update_slice_in_dim(x, out, i * band, axis=1), above), None
+
+        scan = nn.scan(compute, variable_broadcast="params", split_rngs={"params": False})
+        (x, above), _ = scan(block, (x, x[:, :WINDOW]), jnp.arange(count))
+        rest = block(jnp.concatenate([above, x[:, count * band :]], axis=1), statistics)
+        return jax.lax.dynamic_update_slice_in_dim(x, rest[:, WINDOW:], count * band, axis=1)
 
     def _attends(self, stage: int, i: int) -> bool:
         depth = self.depths[stage]
@@ -365,6 +431,8 @@ class DehazeFormer(nn.Module):
                 )
         if self.conv not in _CONVS:
             raise ValueError(f"conv={self.conv!r} is not one of {_CONVS}")
+        if self.band_rows < 0 or self.band_rows % WINDOW:
+            raise ValueError(f"band_rows={self.band_rows} must be a multiple of {WINDOW}")
         if images.ndim != 4:
             raise ValueError(f"images must have shape (b, h, w, 3), not {images.shape}")
         if min(images.shape[1:3]) < SMALLEST_SIDE:

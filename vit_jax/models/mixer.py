@@ -85,6 +85,8 @@ class MlpMixer(nn.Module):
     channels_mlp_dim: int = 3072
     dtype: Any = jnp.float32
 
+    predicts = "label"
+
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Classifies images.

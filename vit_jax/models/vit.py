@@ -362,6 +362,8 @@ class VisionTransformer(nn.Module):
     scan: bool = False
     dtype: Any = jnp.float32
 
+    predicts = "label"
+
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Classifies images.

@@ -1,0 +1,171 @@
+"""Hazy images made from clear photos, by the atmospheric scattering model.
+
+A hazy image is I = J t + A (1 - t) with the clear image J, the airlight A and the transmission
+t = exp(-beta d), where d is the depth from 0 to 1. The depth is that of NAME_depth.png beside the
+photo NAME (grey, white is farthest), or else a smooth random field, farther towards the top.
+
+Source: Koschmieder's law, as in Li et al., "Benchmarking Single-Image Dehazing and Beyond" (TIP
+2019), whose ranges of beta and A for the indoor training set are the defaults.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from input_pipeline import images
+from input_pipeline.sources import paired_folder, pairs
+from input_pipeline.sources.base import Example, IndexedSource, Source, fold_in
+
+DEPTH_ENDING = "_depth.png"
+_FIELD_CELLS = 4  # control points of a random field along each side
+_EVAL_SEED = 0
+
+
+def splits(config: Any) -> dict[str, Source]:
+    """Finds the photos of a folder.
+
+    Args:
+        config: `config.data`, of which `source`, `val_fraction`, `split_seed` and `haze` are read.
+            The folder may have train, val and test folders; what is missing is split off train,
+            as for `paired_folder`. When training, a photo gets other haze in every epoch; in the
+            other splits each photo has the same haze always.
+
+    Returns:
+        Sources by split name.
+
+    Raises:
+        ValueError: for a folder that is missing, or without photos, or ranges that do not fit.
+    """
+    _check_ranges(config.haze)
+    folders = pairs.find_splits(Path(config.source).expanduser())
+    found = {name: _find_photos(folder) for name, folder in folders.items()}
+    found = paired_folder.split_off(found, lambda path: path.stem, config)
+    return {name: _source(photos, config.haze) for name, photos in found.items()}
+
+
+def _check_ranges(haze: Any) -> None:
+    for name, highest in (("beta", np.inf), ("airlight", 1)):
+        value = tuple(haze[name])
+        if len(value) != 2 or not 0 <= value[0] <= value[1] <= highest:
+            raise ValueError(
+                f"data.haze.{name} must be (lowest, highest) from 0 to {highest}, not {value}"
+            )
+    if not 0 <= haze.variation <= 1:
+        raise ValueError(f"data.haze.variation must lie in [0, 1], not {haze.variation}")
+
+
+def _find_photos(folder: Path) -> list[Path]:
+    found = pairs.find_images(folder, "**/*")
+    photos = [path for path in found if not path.name.endswith(DEPTH_ENDING)]
+    if not photos:
+        raise ValueError(f"{folder} holds no photos ({', '.join(images.SUFFIXES)})")
+    return photos
+
+
+def _depth_path(photo: Path) -> str:
+    path = photo.with_name(photo.stem + DEPTH_ENDING)
+    return str(path) if path.exists() else ""
+
+
+def _source(photos: list[Path], haze: Any) -> IndexedSource:
+    beta, airlight, variation = tuple(haze.beta), tuple(haze.airlight), haze.variation
+
+    def load(example: Example) -> Example:
+        clear = images.decode_deep(tf.io.read_file(example["photo"]))
+        fixed = fold_in(tf.constant([_EVAL_SEED, 0], tf.int32), example["index"])
+        seed = fold_in(example.get("seed", fixed), -1)  # the ops of preprocessing fold in 0, 1, ...
+        size = tf.shape(clear)[:2]
+        depth = tf.cond(
+            example["depth"] == "",
+            lambda: random_depth(size, fold_in(seed, 0)),
+            lambda: _read_depth(example["depth"], size),
+        )
+        clear_unit = tf.cast(clear, tf.float32) / clear.dtype.max
+        hazy = add_haze(clear_unit, depth, fold_in(seed, 1), beta, airlight, variation)
+        return {"image": tf.cast(tf.round(hazy * clear.dtype.max), clear.dtype), "target": clear}
+
+    return IndexedSource(
+        {
+            "photo": np.array([str(path) for path in photos]),
+            "depth": np.array([_depth_path(path) for path in photos]),
+        },
+        loader=load,
+        explainer=lambda message: _explain(photos, message),
+        names=tuple(path.name for path in photos),
+        image_sizes=lambda: paired_folder.image_sizes(photos),
+    )
+
+
+def _read_depth(path: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    depth = tf.cast(images.decode_deep(tf.io.read_file(path))[..., 0], tf.float32)
+    fits = tf.reduce_all(tf.shape(depth) == size)
+    message = "a depth map has another size than its photo: "
+    with tf.control_dependencies([tf.debugging.Assert(fits, [tf.strings.join([message, path])])]):
+        return depth / tf.maximum(tf.reduce_max(depth), 1)
+
+
+def random_depth(size: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """A smooth random depth map, farther towards the top.
+
+    Args:
+        size: (2,) int32, height and width.
+        seed: (2,) int32.
+
+    Returns:
+        (height, width) float32 from 0 to 1.
+    """
+    cells = tf.random.stateless_uniform((_FIELD_CELLS, _FIELD_CELLS), seed)
+    return _unit_range(_enlarge(cells + tf.linspace(1.0, 0.0, _FIELD_CELLS)[:, None], size))
+
+
+def _enlarge(cells: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    return tf.image.resize(cells[..., None], size, "bicubic")[..., 0]
+
+
+def _unit_range(x: tf.Tensor) -> tf.Tensor:
+    low, high = tf.reduce_min(x), tf.reduce_max(x)
+    return (x - low) / tf.maximum(high - low, 1e-6)
+
+
+def add_haze(
+    clear: tf.Tensor,
+    depth: tf.Tensor,
+    seed: tf.Tensor,
+    beta: tuple[float, float],
+    airlight: tuple[float, float],
+    variation: float = 0.0,
+) -> tf.Tensor:
+    """Makes a clear image hazy.
+
+    Args:
+        clear: (h, w, 3) float32 in [0, 1].
+        depth: (h, w) float32 in [0, 1].
+        seed: (2,) int32.
+        beta: lowest and highest scattering coefficient, per unit of depth.
+        airlight: lowest and highest brightness of the haze, the same for all colours.
+        variation: how much the haze's density varies smoothly from place to place; at 0 it is the
+            same everywhere, at 1 it goes from none to twice the drawn beta.
+
+    Returns:
+        (h, w, 3) float32 in [0, 1].
+    """
+    drawn_beta = tf.random.stateless_uniform((), fold_in(seed, 0), *beta)
+    drawn_airlight = tf.random.stateless_uniform((), fold_in(seed, 1), *airlight)
+    density = drawn_beta
+    if variation:
+        cells = tf.random.stateless_uniform((_FIELD_CELLS, _FIELD_CELLS), fold_in(seed, 2))
+        field = _unit_range(_enlarge(cells, tf.shape(depth)))
+        density *= 1 + variation * (2 * field - 1)
+    transmission = tf.exp(-density * depth)[..., None]
+    return clear * transmission + drawn_airlight * (1 - transmission)
+
+
+def _explain(photos: list[Path], message: str) -> str:
+    for path in photos:
+        try:
+            images.decode_in_python(path.read_bytes())
+        except (ValueError, OSError) as error:
+            return f"cannot read {path}: {error}. Remove it, or repair it"
+    return message

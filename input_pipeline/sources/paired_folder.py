@@ -1,0 +1,175 @@
+"""Folders of pairs, such as hazy and clear images, to learn to make the one from the other."""
+
+import hashlib
+import logging
+import math
+from collections.abc import Iterable, Sequence
+from concurrent import futures
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from input_pipeline import images
+from input_pipeline.sources import pairs
+from input_pipeline.sources.base import Example, IndexedSource, Source
+from input_pipeline.sources.pairs import Pair, PairedSplit
+
+_LOG = logging.getLogger(__name__)
+_READERS = 16  # threads that look through files; they mostly wait for the disk
+
+
+def splits(config: Any) -> dict[str, Source]:
+    """Finds the pairs of a folder, see `pairs.find_pairs`.
+
+    Without a val folder `val_fraction` of the training scenes are "val", and without any folders
+    for splits (nor `test_source`) as many again "test". All images of a scene stay together. Which
+    scene goes where depends on its name and `split_seed` alone.
+
+    Args:
+        config: `config.data`, of which `source`, `test_source`, `pair_pattern`, `val_fraction`,
+            `split_seed` and `skip_corrupt` are read. A `source` that has only a test split, or
+            only a `test_source`, will do to evaluate.
+
+    Returns:
+        Sources by split name.
+
+    Raises:
+        ValueError: for a folder that is missing, or without pairs.
+    """
+    found: dict[str, PairedSplit] = {}
+    if config.source:
+        found = pairs.find_pairs(Path(config.source).expanduser(), config.pair_pattern)
+    if config.test_source:
+        tests = pairs.find_pairs(Path(config.test_source).expanduser(), config.pair_pattern)
+        found["test"] = tests.get("test") or tests.get("all")
+        if found["test"] is None:
+            raise ValueError(f"data.test_source={config.test_source!r} has no test folder")
+    for name, split in found.items():
+        if split.orphans:
+            _LOG.warning(
+                "%s: %d images have no partner and are left out, such as %s; see python -m "
+                "input_pipeline.check", name, len(split.orphans), split.orphans[0],
+            )  # fmt: skip
+    for problem in pairs.find_common_scenes(found, {}):
+        _LOG.warning("%s", problem)
+    by_split = {name: split.pairs for name, split in found.items()}
+    if config.skip_corrupt:
+        by_split = {name: _without_faults(found, name) for name, found in by_split.items()}
+    by_split = split_off(by_split, lambda pair: pair.scene, config)
+    return {name: _source(some) for name, some in by_split.items()}
+
+
+def split_off(found: dict[str, Sequence[Any]], scene_of: Any, config: Any) -> dict[str, Any]:
+    """Splits off train what a data set has no split for, by scene.
+
+    Args:
+        found: items by split name; "all" stands for a folder without splits.
+        scene_of: function from an item to its scene.
+        config: `config.data`, see `splits`.
+
+    Returns:
+        Items by split name, none of which is empty.
+
+    Raises:
+        ValueError: if val_fraction does not fit.
+    """
+    if not 0 <= config.val_fraction < 0.5:
+        raise ValueError(f"data.val_fraction must lie in [0, 0.5), not {config.val_fraction}")
+    missing = ["val"] if "train" in found and "val" not in found else []
+    if "all" in found:
+        missing = [name for name in ("val", "test") if name not in found]
+        found = {"train": found["all"], **{k: v for k, v in found.items() if k != "all"}}
+    for name in missing if config.val_fraction else []:
+        salt = f"{config.split_seed}/{name}"
+        scenes = sorted({scene_of(item) for item in found["train"]}, key=lambda s: _rank(salt, s))
+        taken = set(scenes[: min(math.ceil(config.val_fraction * len(scenes)), len(scenes) - 1)])
+        if not taken:
+            raise ValueError(
+                f"there is only one scene, of which no {name} can be split off: give it a folder, "
+                "or set data.val_fraction=0"
+            )
+        found[name] = [item for item in found["train"] if scene_of(item) in taken]
+        found["train"] = [item for item in found["train"] if scene_of(item) not in taken]
+        _LOG.info(
+            "%d of %d training scenes are split off as %s", len(taken), len(scenes), name
+        )  # fmt: skip
+    return found
+
+
+def _rank(salt: str, scene: str) -> bytes:
+    return hashlib.sha256(f"{salt}/{scene}".encode()).digest()
+
+
+def image_sizes(paths: Sequence[Path]) -> np.ndarray:
+    """(n, 2) heights and widths of image files, from their headers.
+
+    Raises:
+        ValueError: if one cannot be read.
+    """
+
+    def size(path: Path) -> tuple[int, int]:
+        try:
+            return images.read_size(path)
+        except (ValueError, OSError) as error:
+            raise ValueError(f"cannot read {path}: {error}") from error
+
+    with futures.ThreadPoolExecutor(_READERS) as pool:
+        return np.array(list(pool.map(size, paths)))
+
+
+def _source(found: Sequence[Pair]) -> IndexedSource:
+    return IndexedSource(
+        {
+            name: np.array([str(getattr(pair, name)) for pair in found])
+            for name in ("hazy", "clear")
+        },
+        loader=_load,
+        explainer=lambda message: _explain(found, message),
+        names=tuple(pair.hazy.name for pair in found),
+        image_sizes=lambda: image_sizes([pair.hazy for pair in found]),
+    )
+
+
+def _load(example: Example) -> Example:
+    image = images.decode_deep(tf.io.read_file(example["hazy"]))
+    target = images.decode_deep(tf.io.read_file(example["clear"]))
+    equal = tf.reduce_all(tf.shape(image) == tf.shape(target))
+    with tf.control_dependencies([tf.debugging.Assert(equal, ["a pair differs in size"])]):
+        return {"image": tf.identity(image), "target": target}
+
+
+def _faults(found: Iterable[Pair]) -> dict[Pair, str]:
+    """Decodes every pair; returns what is wrong with those that are no use."""
+
+    def fault(pair: Pair) -> str | None:
+        try:
+            pairs.read_pair(pair)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    with futures.ThreadPoolExecutor(_READERS) as pool:
+        return {pair: why for pair, why in zip(found, pool.map(fault, found)) if why is not None}
+
+
+def _without_faults(found: Sequence[Pair], split: str) -> list[Pair]:
+    faults = _faults(found)
+    for why in faults.values():
+        _LOG.warning("%s: left out: %s", split, why)
+    kept = [pair for pair in found if pair not in faults]
+    if not kept:
+        raise ValueError(f"{split}: no pair can be read")
+    return kept
+
+
+def _explain(found: Sequence[Pair], message: str) -> str:
+    _LOG.warning("a pair could not be read; looking for it among %d ...", len(found))
+    faults = list(_faults(found).values())
+    if not faults:
+        return message
+    return (
+        f"{len(faults)} pair(s) unreadable or of different sizes: {pairs.some(faults)}. Remove "
+        "them, or leave them out with --config.data.skip_corrupt=True"
+    )

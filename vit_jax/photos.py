@@ -1,0 +1,221 @@
+"""A person's image files, read for a model and written back as they were: depth, mode, metadata."""
+
+import dataclasses
+import io
+import logging
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, PngImagePlugin
+from PIL.Image import Transpose
+
+_LOG = logging.getLogger(__name__)
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS")
+
+# EXIF orientation -> how to turn the stored pixels upright, and back.
+_TURNS = {
+    2: (Transpose.FLIP_LEFT_RIGHT, Transpose.FLIP_LEFT_RIGHT),
+    3: (Transpose.ROTATE_180, Transpose.ROTATE_180),
+    4: (Transpose.FLIP_TOP_BOTTOM, Transpose.FLIP_TOP_BOTTOM),
+    5: (Transpose.TRANSPOSE, Transpose.TRANSPOSE),
+    6: (Transpose.ROTATE_270, Transpose.ROTATE_90),
+    7: (Transpose.TRANSVERSE, Transpose.TRANSVERSE),
+    8: (Transpose.ROTATE_90, Transpose.ROTATE_270),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Photo:
+    """An image file's pixels, and what it takes to write others in their place.
+
+    Attributes:
+        pixels: (h, w, 3) float32 in [-1, 1], upright.
+        stored: the image as Pillow read it; None if it is a 16-bit PNG.
+        data: the bytes of the file.
+    """
+
+    pixels: np.ndarray
+    stored: Image.Image | None
+    data: bytes
+
+    def encode(self, pixels: np.ndarray) -> bytes:
+        """Makes the bytes of a file like this one with other pixels.
+
+        Depth, mode, transparency, metadata and format stay; only what a palette showed is written
+        without one, and black and white as grey. JPEG and WebP are written with quality 95.
+
+        Args:
+            pixels: (h, w, 3) in [-1, 1], upright; what lies outside is clipped.
+        """
+        unit = (np.clip(pixels, -1, 1) + 1) / 2
+        if self.stored is None:
+            return _encode_deep_png(unit, self.data)
+        return _encode_with_pillow(unit, self.stored)
+
+
+def find_images(paths: Iterable[str]) -> list[Path]:
+    """Lists the images that are meant.
+
+    Args:
+        paths: files, which are taken as they are, and folders, which are searched through.
+
+    Returns:
+        Paths of files, those of a folder sorted.
+
+    Raises:
+        ValueError: if a folder holds no images.
+    """
+    from input_pipeline.images import SUFFIXES  # TensorFlow takes seconds to import
+
+    found = []
+    for path in map(Path, paths):
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = sorted(
+            p
+            for p in path.rglob("*")
+            if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
+        )
+        if not inside:
+            raise ValueError(f"folder {path} holds no images ({', '.join(SUFFIXES)})")
+        found.extend(inside)
+    return found
+
+
+def read(path: Path) -> Photo:
+    """Reads an image file.
+
+    Raises:
+        ValueError: if it is no image, or one that cannot be written as it was.
+        OSError: if it cannot be read.
+    """
+    data = path.read_bytes()
+    if data[:8] == _PNG and data[24:25] == b"\x10":
+        return Photo(_decode_deep_png(data), None, data)
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.load()
+    except Image.UnidentifiedImageError:
+        raise ValueError("not an image in a format that Pillow reads") from None
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(str(error)) from error
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        _LOG.warning("%s has %d frames; only the first is restored", path, frames)
+    return Photo(_to_pixels(image), image, data)
+
+
+def show(pixels: np.ndarray) -> np.ndarray:
+    """Turns pixels in [-1, 1] into uint8 ones."""
+    return np.round((np.clip(pixels, -1, 1) + 1) * 127.5).astype(np.uint8)
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode.startswith("I")
+
+
+def _orientation(image: Image.Image) -> int:
+    return image.getexif().get(ExifTags.Base.Orientation, 1)
+
+
+def _to_pixels(image: Image.Image) -> np.ndarray:
+    upright, _ = _TURNS.get(_orientation(image), (None, None))
+    if upright is not None:
+        image = image.transpose(upright)
+    if image.mode == "F":
+        raise ValueError("a floating-point image; convert it to 8 or 16 bits first")
+    if not _is_deep(image):
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+        return np.asarray(image.convert("RGB"), np.float32) / 127.5 - 1
+    grey = np.asarray(image).astype(np.int64)
+    if grey.min() < 0 or grey.max() > 65535:
+        raise ValueError("an integer image of more than 16 bits; convert it to 8 or 16 first")
+    return np.repeat(grey[..., None], 3, axis=-1).astype(np.float32) / 32767.5 - 1
+
+
+def _encode_with_pillow(unit: np.ndarray, stored: Image.Image) -> bytes:
+    if _is_deep(stored):
+        grey = np.round(_luma(unit) * 65535).astype(np.uint16)
+        image = Image.fromarray(grey)
+    else:
+        image = Image.fromarray(np.round(unit * 255).astype(np.uint8))
+    _, back = _TURNS.get(_orientation(stored), (None, None))
+    if back is not None:
+        image = image.transpose(back)
+    if stored.has_transparency_data:
+        image.putalpha(stored.convert("RGBA").getchannel("A"))
+        image = image.convert("LA") if stored.mode == "LA" else image
+    elif stored.mode in ("L", "1"):
+        image = image.convert("L")
+    elif stored.mode in ("CMYK", "YCbCr", "HSV"):
+        image = image.convert(stored.mode)
+    options = {
+        key: stored.info[key]
+        for key in ("exif", "icc_profile", "dpi", "xmp", "comment", "compression")
+        if key in stored.info
+    }
+    if stored.format == "PNG":
+        text = PngImagePlugin.PngInfo()
+        for key, value in stored.text.items():
+            text.add_text(key, value)
+        options["pnginfo"] = text
+    written = io.BytesIO()
+    image.save(written, stored.format, **{"quality": 95, "subsampling": 0, **options})
+    return written.getvalue()
+
+
+def _luma(unit: np.ndarray) -> np.ndarray:
+    """Grey as Pillow has it."""
+    return unit @ np.array([0.299, 0.587, 0.114], np.float32)
+
+
+# Pillow reads and writes PNGs of 16 bits with one channel only; TensorFlow does all of them.
+
+
+def _decode_deep_png(data: bytes) -> np.ndarray:
+    channels = _channels_of_deep_png(data)
+    colors = channels[..., : 3 if channels.shape[-1] > 2 else 1]
+    pixels = colors.astype(np.float32) / 32767.5 - 1
+    return np.repeat(pixels, 3 // pixels.shape[-1], axis=-1)
+
+
+def _channels_of_deep_png(data: bytes) -> np.ndarray:
+    """(h, w, channels) uint16: grey, grey and alpha, RGB, or RGB and alpha."""
+    import tensorflow as tf  # takes seconds to import
+
+    try:
+        return tf.io.decode_png(data, dtype=tf.uint16).numpy()
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(f"not a whole PNG: {error.message.splitlines()[0]}") from error
+
+
+def _encode_deep_png(unit: np.ndarray, original: bytes) -> bytes:
+    import tensorflow as tf
+
+    channels = _channels_of_deep_png(original).copy()
+    if channels.shape[-1] > 2:
+        channels[..., :3] = np.round(unit * 65535)
+    else:
+        channels[..., 0] = np.round(_luma(unit) * 65535)
+    header, *rest = _chunks(tf.io.encode_png(channels).numpy())
+    metadata = [chunk for chunk in _chunks(original) if chunk[0] not in _PIXEL_CHUNKS]
+    return _PNG + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in [header, *metadata, *rest]
+    )
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The kind and the content of each part of a PNG file."""
+    position = len(_PNG)
+    while position < len(data):
+        (length,) = struct.unpack_from(">I", data, position)
+        yield data[position + 4 : position + 8], data[position + 8 : position + 8 + length]
+        position += length + 12

@@ -1,0 +1,236 @@
+"""Restores images of any size: whole, whole in bounded memory, or in tiles."""
+
+import dataclasses
+import functools
+import itertools
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+import psutil
+from PIL import Image
+from tqdm import tqdm
+
+from vit_jax import photos
+
+if TYPE_CHECKING:  # it takes seconds to import
+    from vit_jax.pretrained import Pretrained
+
+_LOG = logging.getLogger(__name__)
+
+METHODS = ("auto", "whole", "bounded", "tiles")
+_BAND_ROWS = 64
+_TILE = 512
+_SMALLEST_TILE = 64
+_OVERLAP = 4  # the part of a tile that it shares with its neighbour is its size by this
+_WORKSPACE = (
+    2  # what a program takes by what XLA says it takes: convolutions have room of their own
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Restorer:
+    """Restores images with a model.
+
+    The model may use statistics of the whole image, as DehazeFormer does. "whole" and "bounded"
+    give the same image; "tiles" gives another, since each tile has statistics of its own.
+
+    Attributes:
+        model: from (b, h, w, 3) to the same, in [-1, 1].
+        variables: its variables.
+        method: one of METHODS; "auto" takes "whole" if there is memory for it, else "bounded", and
+            "tiles" only if there is none for that either, or the model cannot.
+        tile: side of a tile in pixels.
+        memory: bytes that may be used; None for what is available.
+        ensemble: whether to average over the image's eight rotations and reflections.
+    """
+
+    model: nn.Module
+    variables: Mapping[str, Any]
+    method: str = "auto"
+    tile: int = _TILE
+    memory: int | None = None
+    ensemble: bool = False
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"unknown method {self.method!r}; there are: {', '.join(METHODS)}")
+        if self.method == "bounded" and not hasattr(self.model, "band_rows"):
+            raise ValueError(f"{type(self.model).__name__} has no bounded mode; use tiles")
+        if self.tile < _SMALLEST_TILE:
+            raise ValueError(f"a tile must have at least {_SMALLEST_TILE} pixels, not {self.tile}")
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Restores an (h, w, 3) float32 image in [-1, 1]; so is the result.
+
+        Raises:
+            ValueError: if the image is too small for the model.
+        """
+        if not self.ensemble:
+            return self._restore(image)
+        total = np.zeros_like(image)
+        for turns, flips in itertools.product(range(4), (False, True)):
+            turned = np.rot90(image[:, ::-1] if flips else image, turns)
+            restored = np.rot90(self._restore(np.ascontiguousarray(turned)), -turns)
+            total += restored[:, ::-1] if flips else restored
+        return total / 8
+
+    def method_for(self, size: tuple[int, int]) -> str:
+        """The method, other than "auto", by which an image of (h, w) pixels is restored."""
+        if self.method != "auto":
+            return self.method
+        candidates = ["whole", "bounded"] if hasattr(self.model, "band_rows") else ["whole"]
+        for method in candidates:
+            if self._memory_of(method, size) <= self._available():
+                return method
+        return "tiles"
+
+    def _restore(self, image: np.ndarray) -> np.ndarray:
+        method = self.method_for(image.shape[:2])
+        if method != "tiles":
+            return self._run(method, image)
+        tiles = [_tile_starts(side, self.tile) for side in image.shape[:2]]
+        height, width = (min(side, self.tile) for side in image.shape[:2])
+        weight = (_feather(height)[:, None] * _feather(width))[..., None]
+        total, weights = np.zeros_like(image), np.zeros((*image.shape[:2], 1), np.float32)
+        for top, left in itertools.product(*tiles):
+            window = np.s_[top : top + height, left : left + width]
+            total[window] += self._run("whole", image[window]) * weight
+            weights[window] += weight
+        return total / weights
+
+    def _run(self, method: str, image: np.ndarray) -> np.ndarray:
+        restored = self._program(method, image.shape[:2])(self.variables, image[None])
+        return np.clip(np.asarray(restored[0]), -1, 1)
+
+    def _memory_of(self, method: str, size: tuple[int, int]) -> int:
+        analysis = self._program(method, size).memory_analysis()
+        sizes = (
+            analysis.temp_size_in_bytes,
+            analysis.argument_size_in_bytes,
+            analysis.output_size_in_bytes,
+        )
+        return _WORKSPACE * sum(sizes)
+
+    def _available(self) -> int:
+        if self.memory is not None:
+            return self.memory
+        stats = jax.local_devices()[0].memory_stats()
+        if stats and "bytes_limit" in stats:
+            return stats["bytes_limit"] - stats["bytes_in_use"]
+        return psutil.virtual_memory().available
+
+    @functools.cached_property
+    def _programs(self) -> dict[tuple[str, tuple[int, int]], Any]:
+        return {}
+
+    def _program(self, method: str, size: tuple[int, int]) -> Any:
+        if (method, size) not in self._programs:
+            bands = {"band_rows": _BAND_ROWS} if method == "bounded" else {}
+            apply = jax.jit(functools.partial(self.model.clone(**bands).apply, train=False))
+            image = jax.ShapeDtypeStruct((1, *size, 3), np.float32)
+            self._programs[method, size] = apply.lower(self.variables, image).compile()
+        return self._programs[method, size]
+
+
+def _tile_starts(side: int, tile: int) -> list[int]:
+    """Where tiles begin that cover a side and overlap by at least a share of their size."""
+    if side <= tile:
+        return [0]
+    step = tile - tile // _OVERLAP
+    count = -(-(side - tile) // step) + 1
+    return [round(i * (side - tile) / (count - 1)) for i in range(count)]
+
+
+def _feather(side: int) -> np.ndarray:
+    """(side,) weights of a tile's pixels, less towards its edges."""
+    distance = np.minimum(np.arange(1, side + 1), np.arange(side, 0, -1))
+    return np.minimum(distance / (side // _OVERLAP), 1).astype(np.float32)
+
+
+def name_outputs(arguments: Sequence[str], output: Path) -> dict[Path, Path]:
+    """Says where the restored images go: those of a folder keep their place in it.
+
+    Args:
+        arguments: files and folders.
+        output: folder for the results.
+
+    Returns:
+        Output by input.
+
+    Raises:
+        ValueError: if two would get the same name, or a file is there already.
+    """
+    named: dict[Path, Path] = {}
+    taken: dict[Path, Path] = {}
+    for argument in map(Path, arguments):
+        for path in photos.find_images([str(argument)]):
+            target = output / (path.relative_to(argument) if argument.is_dir() else path.name)
+            if target in taken and taken[target] != path:
+                raise ValueError(f"{taken[target]} and {path} would both be written to {target}")
+            named[path], taken[target] = target, path
+    there = [str(target) for target in taken if target.exists()]
+    if there:
+        raise ValueError(
+            f"{len(there)} of the results are there already, such as {there[0]}: choose another "
+            "--output, or remove them"
+        )
+    return named
+
+
+def restore_files(
+    restorer: Restorer, named: Mapping[Path, Path], compare: Path | None = None
+) -> list[str]:
+    """Restores image files.
+
+    Args:
+        restorer: does it.
+        named: output by input, from `name_outputs`.
+        compare: folder for pictures of each image before and after, or None.
+
+    Returns:
+        What went wrong, a line per file that was not restored.
+    """
+    problems = []
+    for path, target in tqdm(named.items(), unit="image", disable=len(named) == 1 or None):
+        begin = time.monotonic()
+        try:
+            photo = photos.read(path)
+            method = restorer.method_for(photo.pixels.shape[:2])
+            restored = restorer(photo.pixels)
+        except (ValueError, OSError) as error:
+            problems.append(f"cannot restore {path}: {getattr(error, 'strerror', None) or error}")
+            continue
+        _write(target, photo.encode(restored))
+        if compare is not None:
+            both = np.concatenate([photo.pixels, restored], axis=1)
+            picture = compare / target.relative_to(compare.parent).with_suffix(".png")
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(photos.show(both)).save(picture)
+        height, width = restored.shape[:2]
+        seconds = time.monotonic() - begin
+        tqdm.write(f"{path} -> {target} ({width} x {height}, {method}, {seconds:.1f} s)")
+    return problems
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(data)
+    partial.replace(path)
+
+
+def make_restorer(pretrained: "Pretrained", **options: Any) -> Restorer:
+    """Makes a restorer of a model, see `pretrained.load`; the options are its attributes.
+
+    Raises:
+        ValueError: if the model does not restore images, or an option does not fit.
+    """
+    if pretrained.model.predicts != "target":
+        raise ValueError(f"{pretrained.name} does not restore images")
+    return Restorer(pretrained.model, jax.device_put(pretrained.variables), **options)

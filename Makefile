@@ -3,16 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_DIR := runs/digits
+DEHAZE_DIR := runs/dehaze
 
-.PHONY: help demo test parity lint fmt bench clean
+.PHONY: help demo demo-dehaze test parity lint fmt bench clean
 
 help:
 	@echo "make demo   train a small ViT on handwritten digits; results in $(DEMO_DIR)"
+	@echo "make demo-dehaze   train DehazeFormer-T on photos made hazy; results in $(DEHAZE_DIR)"
 	@echo "make test   run the tests"
 	@echo "make parity compare with PyTorch, timm and ONNX Runtime"
 	@echo "make lint   check style;  make fmt  repair it"
 	@echo "make bench  time inference and training on this machine"
-	@echo "make clean  remove $(VENV) and $(DEMO_DIR)"
+	@echo "make clean  remove $(VENV), $(DEMO_DIR) and $(DEHAZE_DIR)"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("vit_jax needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.11 ...")'
@@ -28,6 +30,12 @@ demo: $(VENV)/.installed-demo
 	@echo "Training a ViT on scikit-learn's handwritten digits (one to two minutes) ..."
 	$(BIN)/python -m vit_jax.main --config=configs/digits.py --workdir=$(DEMO_DIR)
 	@echo "The results are in $(DEMO_DIR): report/*.png, metrics.jsonl, weights.npz."
+
+demo-dehaze: $(VENV)/.installed-demo
+	@echo "Training DehazeFormer-T on photos made hazy (about five minutes) ..."
+	$(BIN)/python -m input_pipeline.sample_photos $(DEHAZE_DIR)/photos
+	$(BIN)/python -m vit_jax.main --config=configs/dehaze_demo.py --workdir=$(DEHAZE_DIR)/run --config.data.source=$(DEHAZE_DIR)/photos
+	@echo "Before and after are in $(DEHAZE_DIR)/run/report/restored.png; use it: vit_jax.predict --workdir=$(DEHAZE_DIR)/run"
 
 test: $(VENV)/.installed-dev
 	@echo "Running the tests ..."
@@ -49,4 +57,4 @@ bench: $(VENV)/.installed-demo
 	$(BIN)/python -m vit_jax.benchmark
 
 clean:
-	rm -rf $(VENV) $(DEMO_DIR)
+	rm -rf $(VENV) $(DEMO_DIR) $(DEHAZE_DIR)

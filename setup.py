@@ -4,7 +4,7 @@ from pathlib import Path
 
 from setuptools import setup
 
-DEMO = ["scikit-learn"]
+DEMO = ["scikit-image", "scikit-learn"]
 
 setup(
     name="vit_jax",
@@ -58,7 +58,6 @@ setup(
             "pytest",
             "pytest-xdist",
             "ruff",
-            "scikit-image",
             "setuptools>=77",
             "sewar",
         ],

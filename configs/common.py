@@ -40,6 +40,7 @@ def get_config() -> ConfigDict:
     config.data.haze.beta = (0.6, 1.8)  # lowest and highest, per unit of depth
     config.data.haze.airlight = (0.7, 1.0)
     config.data.haze.variation = 0.0  # 0 is homogeneous haze, 1 the most patchy
+    config.data.haze.draws = 1  # hazy images per photo to validate and to test on
     config.data.train_split = "train"  # of TFDS, as are the rest; "" for a split that is not there
     config.data.val_split = ""
     config.data.test_split = "test"

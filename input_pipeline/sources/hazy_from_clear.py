@@ -30,7 +30,7 @@ def splits(config: Any) -> dict[str, Source]:
         config: `config.data`, of which `source`, `val_fraction`, `split_seed` and `haze` are read.
             The folder may have train, val and test folders; what is missing is split off train,
             as for `paired_folder`. When training, a photo gets other haze in every epoch; in the
-            other splits each photo has the same haze always.
+            other splits it stands for `haze.draws` images, whose haze is always the same.
 
     Returns:
         Sources by split name.
@@ -42,7 +42,10 @@ def splits(config: Any) -> dict[str, Source]:
     folders = pairs.find_splits(Path(config.source).expanduser())
     found = {name: _find_photos(folder) for name, folder in folders.items()}
     found = paired_folder.split_off(found, lambda path: path.stem, config)
-    return {name: _source(photos, config.haze) for name, photos in found.items()}
+    return {
+        name: _source(photos, config.haze, 1 if name == "train" else config.haze.draws)
+        for name, photos in found.items()
+    }
 
 
 def _check_ranges(haze: Any) -> None:
@@ -52,6 +55,8 @@ def _check_ranges(haze: Any) -> None:
             raise ValueError(
                 f"data.haze.{name} must be (lowest, highest) from 0 to {highest}, not {value}"
             )
+    if haze.draws < 1:
+        raise ValueError(f"data.haze.draws must be at least 1, not {haze.draws}")
     if not 0 <= haze.variation <= 1:
         raise ValueError(f"data.haze.variation must lie in [0, 1], not {haze.variation}")
 
@@ -69,7 +74,8 @@ def _depth_path(photo: Path) -> str:
     return str(path) if path.exists() else ""
 
 
-def _source(photos: list[Path], haze: Any) -> IndexedSource:
+def _source(photos: list[Path], haze: Any, draws: int) -> IndexedSource:
+    rows = [path for path in photos for _ in range(draws)]
     beta, airlight, variation = tuple(haze.beta), tuple(haze.airlight), haze.variation
 
     def load(example: Example) -> Example:
@@ -88,13 +94,13 @@ def _source(photos: list[Path], haze: Any) -> IndexedSource:
 
     return IndexedSource(
         {
-            "photo": np.array([str(path) for path in photos]),
-            "depth": np.array([_depth_path(path) for path in photos]),
+            "photo": np.array([str(path) for path in rows]),
+            "depth": np.array([_depth_path(path) for path in rows]),
         },
         loader=load,
         explainer=lambda message: _explain(photos, message),
-        names=tuple(path.name for path in photos),
-        image_sizes=lambda: paired_folder.image_sizes(photos),
+        names=tuple(path.name for path in rows),
+        image_sizes=lambda: paired_folder.image_sizes(rows),
     )
 
 

@@ -165,16 +165,24 @@ def test_official_files(name, tmp_path):
 
 
 def test_the_convert_command(tmp_path):
-    _, params = random_params("DehazeFormer-T", (32, 32))
+    _, params = random_params("DehazeFormer-T", (32, 32), **TINY)
     npz.save(tmp_path / "a.npz", params)
-    result = run("convert", tmp_path / "a.npz", tmp_path / "b.safetensors")
+    model = ["--model=DehazeFormer-T", *[f"--field={key}={value}" for key, value in TINY.items()]]
+    result = run("convert", tmp_path / "a.npz", tmp_path / "b.safetensors", *model)
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("largest difference of the outputs: 0, of values up to ")
     assert result.stderr.endswith("b.safetensors: DehazeFormer-T\n")
-    text = convert.inspect(tmp_path / "b.safetensors")
+
+
+def test_official_files_are_recognised(tmp_path):
+    _, params = random_params("DehazeFormer-T", (32, 32))
+    npz.save(tmp_path / "a.npz", params)
+    text = convert.inspect(tmp_path / "a.npz")
     assert text.endswith("of 687,404 numbers; it fits DehazeFormer-T")
     with pytest.raises(ValueError, match="these weights have no head to classify with"):
         predict.make_classifier(pretrained.load(tmp_path / "a.npz"))
+    with pytest.raises(ValueError, match=r"do not fit the model \(missing: layer1_block4"):
+        pretrained.load(tmp_path / "a.npz", "DehazeFormer-S")
 
 
 @pytest.mark.parametrize(

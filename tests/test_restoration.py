@@ -447,11 +447,14 @@ def test_methods():
     # Tiles have statistics of their own, unless one holds the whole image.
     np.testing.assert_allclose(restorer(method="tiles", tile=170)(image), whole, atol=1e-5)
     assert np.abs(restorer(method="tiles", tile=64)(image) - whole).max() > 1e-3
-    assert restorer().method_for((170, 70)) == "whole"
-    assert restorer(memory=1).method_for((170, 70)) == "tiles"
-    needs = restorer()._memory_of("bounded", (170, 500))
-    assert needs < restorer()._memory_of("whole", (170, 500))
-    assert restorer(memory=needs).method_for((170, 500)) == "bounded"
+
+
+@pytest.mark.parametrize(("memory", "method"), [(100, "whole"), (99, "bounded"), (9, "tiles")])
+def test_what_fits_into_memory_is_chosen(monkeypatch, memory, method):
+    needs = {"whole": 100, "bounded": 10}
+    monkeypatch.setattr(restore.Restorer, "_memory_of", lambda _, method, size: needs[method])
+    assert restorer(memory=memory).method_for((99, 99)) == method
+    assert restorer(memory=memory, method="whole").method_for((99, 99)) == "whole"
 
 
 def test_tiles_of_an_identity_leave_no_seams():

@@ -164,6 +164,8 @@ def main(argv: Sequence[str]) -> int:
     """Classifies or restores the images; returns the exit code."""
     if len(argv) < 2:
         raise ValueError("say which images: one or more files or folders")
+    if _ATTENTION.value and _OUTPUT.value is None:
+        raise ValueError("--attention writes pictures: say where, --output=FOLDER")
     pretrained = model_flags.load()
     if pretrained.model.predicts == "target":
         return _restore(pretrained, argv[1:])
@@ -206,8 +208,6 @@ def _classify(pretrained: "Pretrained", arguments: Sequence[str]) -> int:
     wrong = [f"--{flag}" for flag, value in given.items() if value]
     if wrong:
         raise ValueError(f"{', '.join(wrong)} is for models that restore images")
-    if _ATTENTION.value and _OUTPUT.value is None:
-        raise ValueError("--attention writes pictures: say where, --output=FOLDER")
     classifier = make_classifier(pretrained)
     draw = _attention_writer(pretrained) if _ATTENTION.value else None
     paths = photos.find_images(arguments)

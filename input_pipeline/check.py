@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _check_split(split: PairedSplit) -> list[str]:
     """Prints a split's sizes and haze; returns what is wrong with it."""
-    sizes, unequal, unreadable, ratios = [], [], [], []
+    sizes, unequal, unreadable, ratios, equal = [], [], [], [], []
     sample = set(np.linspace(0, len(split.pairs) - 1, _SAMPLE).round().astype(int))
     quiet = not sys.stderr.isatty()
     for i, pair in enumerate(tqdm(split.pairs, unit="pair", leave=False, disable=quiet)):
@@ -68,7 +68,10 @@ def _check_split(split: PairedSplit) -> list[str]:
         sizes.append(clear.shape[:2])
         if i in sample:
             error = np.mean((hazy.astype(np.float64) - clear) ** 2)
-            ratios.append(10 * np.log10(255**2 / error) if error else np.inf)
+            if error:
+                ratios.append(10 * np.log10(255**2 / error))
+            else:
+                equal.append(str(pair.hazy))
     if sizes:
         heights, widths = zip(*sizes)
         count = len(set(sizes))
@@ -84,6 +87,7 @@ def _check_split(split: PairedSplit) -> list[str]:
         "without a partner": [str(path) for path in split.orphans],
         "unreadable": unreadable,
         "of another size than its partner": unequal,
+        "(of a sample) equal to the clear image": equal,
     }
     return [f"{len(names)} {what}: {pairs.some(names)}" for what, names in found.items() if names]
 

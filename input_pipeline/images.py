@@ -129,7 +129,9 @@ def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            # Pillow turns TIFFs itself.
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            turned = orientation >= 5 and image.format != "TIFF"
     except Image.UnidentifiedImageError:
         raise ValueError(_NOT_AN_IMAGE) from None
     return (width, height) if turned else (height, width)

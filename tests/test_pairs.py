@@ -43,6 +43,16 @@ LAYOUTS = {
         {"hazy/00215_minmax_RGB_gamma.png": "GT/00215_RGB_gamma.png"},
         ["00215"],
     ),
+    "subfolders": (
+        "equal names",
+        {"hazy/a/1.png": "GT/a/1.png", "hazy/b/1.png": "GT/b/1.png"},
+        ["a/1", "b/1"],
+    ),
+    "dates": (
+        "equal names",
+        {"hazy/2021_01.png": "GT/2021_01.png", "hazy/2021_02.png": "GT/2021_02.png"},
+        ["2021_01", "2021_02"],
+    ),
     "words": (
         "equal names",
         {"input/old_house.png": "target/old_house.png", "input/old_inn.png": "target/old_inn.png"},
@@ -83,13 +93,13 @@ def test_a_sound_data_set(tmp_path, capsys):
 def test_every_fault_is_named(tmp_path, capsys):
     train, test = tmp_path / "train", tmp_path / "test"
     for name in ("1_1", "2_1", "3_1", "4_1"):
-        write(train / "hazy" / f"{name}.png")
+        write(train / "hazy" / f"{name}.png", value=110 if name != "1_1" else 100)
         write(train / "GT" / f"{name}.png")
     write(train / "hazy" / "5_1.png")  # without its clear image
     write(train / "GT" / "2_1.png", size=(12, 11))
     data = (train / "hazy" / "3_1.png").read_bytes()
     (train / "hazy" / "3_1.png").write_bytes(data[: len(data) // 2])
-    write(test / "hazy" / "4_7.png")  # the scene of train's 4_1
+    write(test / "hazy" / "4_7.png", value=110)  # the scene of train's 4_1
     write(test / "GT" / "4_7.png")
     write(tmp_path / "elsewhere" / "hazy" / "1_9.png")
     write(tmp_path / "elsewhere" / "GT" / "1_9.png")
@@ -101,6 +111,7 @@ def test_every_fault_is_named(tmp_path, capsys):
         f"train: 1 unreadable: {train}/hazy/3_1.png (",
         f"train: 1 of another size than its partner: {train}/hazy/2_1.png (10 x 12), "
         f"{train}/GT/2_1.png (11 x 12)",
+        f"train: 1 (of a sample) equal to the clear image: {train}/hazy/1_1.png",
         "1 scenes are both in train and in test: 4",
         f"1 scenes are both in train and in all of {tmp_path}/elsewhere: 1",
     ]
@@ -115,7 +126,7 @@ def test_every_fault_is_named(tmp_path, capsys):
         ([], "holds no pairs: it needs a folder of hazy images"),
         (["hazy/1.png"], "has only one of the two: a folder of hazy images"),
         (["hazy/a.png", "GT/b.png"], "holds no pairs"),
-        (["hazy/1_2.png", "GT/1.png", "GT/1.jpg"], "holds no pairs"),
+        (["hazy/1_2.png", "GT/1.png", "GT/1.jpg"], "has clear images of the same name"),
     ],
 )
 def test_folders_without_pairs(tmp_path, capsys, files, message):

@@ -166,12 +166,13 @@ def test_sixteen_bits_are_kept(tmp_path):
     np.testing.assert_array_equal(grey, np.repeat(deep[..., :1], 3, axis=-1))
 
 
-def test_only_a_test_source(pairs_folder):
+def test_only_a_test_source(pairs_folder, tmp_path):
     config = pairs_config("")
     config.data.test_source = str(pairs_folder)
     assert {k: s.num_examples for k, s in dataset(config).splits.items()} == {"test": 3}
     config.total_steps = 0
-    assert experiment.build(config).total_steps == 0
+    with pytest.raises(ValueError, match=r"say which weights, --config\.pretrained=PATH"):
+        training.train_and_evaluate(config, tmp_path)
     config.unlock()
     config.total_steps = 1
     with pytest.raises(ValueError, match=r"no images to train on; --config\.total_steps=0"):
@@ -490,13 +491,14 @@ def saved(mode, path, **options):
 
 FILES = {
     "rgb.jpg": "RGB", "grey.jpg": "L", "cmyk.jpg": "CMYK", "rgb.png": "RGB", "alpha.png": "RGBA",
-    "grey_alpha.png": "LA", "grey.tif": "L", "rgb.webp": "RGB", "rgb.bmp": "RGB",
+    "grey_alpha.png": "LA", "grey.tif": "L", "lzw.tif": "RGB", "rgb.webp": "RGB", "rgb.bmp": "RGB",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_files_are_written_as_they_were(tmp_path, name):
-    path = saved(FILES[name], tmp_path / name)
+    options = {"compression": "tiff_lzw"} if name == "lzw.tif" else {}
+    path = saved(FILES[name], tmp_path / name, **options)
     photo = photos.read(path)
     assert photo.pixels.shape == (30, 40, 3)
     again = Image.open(io.BytesIO(photo.encode(photo.pixels)))
@@ -525,8 +527,22 @@ def test_metadata_and_orientation_are_kept(tmp_path):
     )
     text = PngImagePlugin.PngInfo()
     text.add_text("Author", "me")
-    photo = photos.read(saved("RGB", tmp_path / "text.png", pnginfo=text))
-    assert Image.open(io.BytesIO(photo.encode(photo.pixels))).text == {"Author": "me"}
+    photo = photos.read(saved("RGB", tmp_path / "text.png", pnginfo=text, dpi=(300, 300)))
+    again = Image.open(io.BytesIO(photo.encode(photo.pixels)))
+    assert again.text == {"Author": "me"}
+    assert round(again.info["dpi"][0]) == 300
+    photo = photos.read(saved("RGB", tmp_path / "text.tif", tiffinfo={315: "me"}))
+    assert Image.open(io.BytesIO(photo.encode(photo.pixels))).tag_v2[315] == "me"
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "tif"])
+def test_sizes_are_read_from_the_header(tmp_path, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = saved("RGB", tmp_path / f"turned.{suffix}", exif=exif)
+    assert (
+        images.read_size(path) == images.decode_in_python(path.read_bytes()).shape[:2] == (40, 30)
+    )
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
@@ -566,10 +582,10 @@ def test_predict(trained, tmp_path):
         "2 of 4 files failed",
     ]
     written = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*"))
-    assert written == ["a.jpg", "compare/a.png", "compare/deep/b.png", "deep/b.png"]
+    assert written == ["a.jpg", "compare/a.jpg.png", "compare/deep/b.png.png", "deep/b.png"]
     with Image.open(tmp_path / "out" / "deep" / "b.png") as restored:
         assert (restored.mode, restored.size) == ("RGBA", (40, 30))
-    with Image.open(tmp_path / "out" / "compare" / "a.png") as both:
+    with Image.open(tmp_path / "out" / "compare" / "a.jpg.png") as both:
         assert both.size == (80, 30)
 
 
@@ -582,10 +598,15 @@ def test_nothing_is_overwritten(tmp_path):
         restore.name_outputs(both, tmp_path / "out")
     with pytest.raises(ValueError, match="1 of the results are there already"):
         restore.name_outputs(both[:1], tmp_path / "b")
+    saved("RGB", tmp_path / "1.png.png")
+    with pytest.raises(ValueError, match=r"there already, such as .*/1\.png\.png"):
+        restore.name_outputs(both[:1], tmp_path / "none", tmp_path)
 
 
 def test_wrong_options():
     with pytest.raises(ValueError, match="a tile must have at least 64 pixels"):
         restorer(tile=16)
+    with pytest.raises(ValueError, match="memory must be positive"):
+        restorer(memory=-1)
     with pytest.raises(ValueError, match="unknown method 'bands'"):
         restorer(method="bands")

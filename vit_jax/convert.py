@@ -118,6 +118,11 @@ def _write_workdir(workdir: Workdir, model: Pretrained) -> None:
     config.data.eval_pp = model.eval_pp
     config.loss = model.loss
     config.total_steps = 0
+    if model.model.predicts == "target":
+        config.data.kind = "pairs"
+        config.data.train_pp = "pad_to(64)|random_crop(64)|value_range(-1, 1)"
+        config.metrics = ("dehazeformer/psnr", "dehazeformer/ssim")
+        config.best_metric = "dehazeformer/psnr"
     params = model.variables["params"]
     tx = optim.make_optimizer(config.optim, optax.constant_schedule(0), params)
     state = jax.jit(lambda: experiment.new_state(config, model.variables, tx))()

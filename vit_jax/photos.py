@@ -9,13 +9,18 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, PngImagePlugin
+from PIL import ExifTags, Image
 from PIL.Image import Transpose
 
 _LOG = logging.getLogger(__name__)
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS")
+# Parts of a PNG that hold for other pixels, too: colours, EXIF, resolution, texts and time.
+_METADATA_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"cICP", b"eXIf", b"pHYs", b"tEXt", b"zTXt",
+                    b"iTXt", b"tIME")  # fmt: skip
+_LOSSY = ("JPEG", "MPO", "WEBP")
+# Of a TIFF: description, make, model, resolution, software, date, artist, copyright.
+_TIFF_TAGS = (270, 271, 272, 282, 283, 296, 305, 306, 315, 33432)
 
 # EXIF orientation -> how to turn the stored pixels upright, and back.
 _TURNS = {
@@ -46,8 +51,10 @@ class Photo:
     def encode(self, pixels: np.ndarray) -> bytes:
         """Makes the bytes of a file like this one with other pixels.
 
-        Depth, mode, transparency, metadata and format stay; only what a palette showed is written
-        without one, and black and white as grey. JPEG and WebP are written with quality 95.
+        Depth, mode, transparency and format stay; so do EXIF data, colour profile, resolution, XMP,
+        comments, the texts of a PNG and the authorship of a TIFF. What a palette showed is written
+        without it (a GIF gets a new one), and black and white as grey. JPEG and WebP are written
+        with quality 95.
 
         Args:
             pixels: (h, w, 3) in [-1, 1], upright; what lies outside is clipped.
@@ -55,7 +62,8 @@ class Photo:
         unit = (np.clip(pixels, -1, 1) + 1) / 2
         if self.stored is None:
             return _encode_deep_png(unit, self.data)
-        return _encode_with_pillow(unit, self.stored)
+        encoded = _encode_with_pillow(unit, self.stored)
+        return _with_metadata(encoded, self.data) if self.stored.format == "PNG" else encoded
 
 
 def find_images(paths: Iterable[str]) -> list[Path]:
@@ -105,6 +113,9 @@ def read(path: Path) -> Photo:
         raise ValueError("not an image in a format that Pillow reads") from None
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(str(error)) from error
+    Image.init()
+    if image.format not in Image.SAVE:
+        raise ValueError(f"{image.format} files can be read but not written; convert it to PNG")
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
         _LOG.warning("%s has %d frames; only the first is restored", path, frames)
@@ -156,18 +167,17 @@ def _encode_with_pillow(unit: np.ndarray, stored: Image.Image) -> bytes:
         image = image.convert("L")
     elif stored.mode in ("CMYK", "YCbCr", "HSV"):
         image = image.convert(stored.mode)
-    options = {
-        key: stored.info[key]
-        for key in ("exif", "icc_profile", "dpi", "xmp", "comment", "compression")
-        if key in stored.info
-    }
-    if stored.format == "PNG":
-        text = PngImagePlugin.PngInfo()
-        for key, value in stored.text.items():
-            text.add_text(key, value)
-        options["pnginfo"] = text
+    options = {k: stored.info[k] for k in ("exif", "icc_profile", "dpi", "xmp", "comment")
+               if k in stored.info}  # fmt: skip
+    if stored.format in _LOSSY:
+        options |= {"quality": 95, "subsampling": 0}
+    if stored.format == "TIFF":
+        options.pop("dpi", None)  # a TIFF without one gets a resolution of 1 from Pillow
+        options["tiffinfo"] = {k: stored.tag_v2[k] for k in _TIFF_TAGS if k in stored.tag_v2}
+        if stored.mode != "1":  # whose compressions are for it alone
+            options["compression"] = stored.info.get("compression")
     written = io.BytesIO()
-    image.save(written, stored.format, **{"quality": 95, "subsampling": 0, **options})
+    image.save(written, stored.format, **({} if stored.format == "PNG" else options))
     return written.getvalue()
 
 
@@ -204,8 +214,13 @@ def _encode_deep_png(unit: np.ndarray, original: bytes) -> bytes:
         channels[..., :3] = np.round(unit * 65535)
     else:
         channels[..., 0] = np.round(_luma(unit) * 65535)
-    header, *rest = _chunks(tf.io.encode_png(channels).numpy())
-    metadata = [chunk for chunk in _chunks(original) if chunk[0] not in _PIXEL_CHUNKS]
+    return _with_metadata(tf.io.encode_png(channels).numpy(), original)
+
+
+def _with_metadata(png: bytes, original: bytes) -> bytes:
+    """Copies what another PNG says besides its pixels."""
+    header, *rest = (chunk for chunk in _chunks(png) if chunk[0] not in _METADATA_CHUNKS)
+    metadata = [chunk for chunk in _chunks(original) if chunk[0] in _METADATA_CHUNKS]
     return _PNG + b"".join(
         struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
         for kind, body in [header, *metadata, *rest]

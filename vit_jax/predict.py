@@ -179,6 +179,11 @@ def _restore(pretrained: "Pretrained", arguments: Sequence[str]) -> int:
         raise ValueError(f"--attention is for classifiers, and {pretrained.name} is none")
     if _TILE.value is not None and _METHOD.value not in (None, "tiles"):
         raise ValueError(f"--tile is for --method=tiles, and not for {_METHOD.value}")
+    if _MEMORY.value is not None and (_METHOD.value != "auto" and (_METHOD.value or _TILE.value)):
+        raise ValueError("--memory is for --method=auto")
+    for flag in ("image_size", "labels"):
+        if flags.FLAGS[flag].value is not None:
+            raise ValueError(f"--{flag} is for classifiers: images are restored at their own size")
     by_tiles = {} if _TILE.value is None else {"method": "tiles", "tile": _TILE.value}
     restorer = restore.make_restorer(
         pretrained,
@@ -187,9 +192,9 @@ def _restore(pretrained: "Pretrained", arguments: Sequence[str]) -> int:
         ensemble=_ENSEMBLE.value,
     )
     output = Path(_OUTPUT.value)
-    named = restore.name_outputs(arguments, output)
     compare = output / "compare" if _COMPARE.value else None
-    problems = restore.restore_files(restorer, named, compare)
+    named = restore.name_outputs(arguments, output, compare)
+    problems = restore.restore_files(restorer, named, output, compare)
     return _report_problems(problems, len(named))
 
 

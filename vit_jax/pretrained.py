@@ -383,7 +383,7 @@ def load(
         ValueError: if something is missing or does not fit; the message says what.
     """
     weights = read(path)
-    eval_pp, loss = None, "softmax_xent"
+    eval_pp = loss = None
     if weights.workdir is not None:
         if name or fields:
             raise ValueError(
@@ -420,8 +420,9 @@ def load(
         variables={"params": jax.tree.map(lambda a, s: np.asarray(a, s.dtype), params, shapes)},
         image_size=size,
         labels=_labels(labels, weights.labels, getattr(model, "num_classes", 0)),
-        eval_pp=eval_pp or standard_preprocessing(size),
-        loss=loss,
+        eval_pp=eval_pp
+        or (standard_preprocessing(size) if model.predicts == "label" else "value_range(-1, 1)"),
+        loss=loss or {"label": "softmax_xent", "target": "l1"}[model.predicts],
     )
 
 

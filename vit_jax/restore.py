@@ -62,6 +62,8 @@ class Restorer:
             raise ValueError(f"unknown method {self.method!r}; there are: {', '.join(METHODS)}")
         if self.method == "bounded" and not hasattr(self.model, "band_rows"):
             raise ValueError(f"{type(self.model).__name__} has no bounded mode; use tiles")
+        if self.memory is not None and self.memory <= 0:
+            raise ValueError(f"memory must be positive, not {self.memory}")
         if self.tile < _SMALLEST_TILE:
             raise ValueError(f"a tile must have at least {_SMALLEST_TILE} pixels, not {self.tile}")
 
@@ -153,12 +155,15 @@ def _feather(side: int) -> np.ndarray:
     return np.minimum(distance / (side // _OVERLAP), 1).astype(np.float32)
 
 
-def name_outputs(arguments: Sequence[str], output: Path) -> dict[Path, Path]:
+def name_outputs(
+    arguments: Sequence[str], output: Path, compare: Path | None = None
+) -> dict[Path, Path]:
     """Says where the restored images go: those of a folder keep their place in it.
 
     Args:
         arguments: files and folders.
         output: folder for the results.
+        compare: folder for pictures of each image before and after, or None.
 
     Returns:
         Output by input.
@@ -174,7 +179,12 @@ def name_outputs(arguments: Sequence[str], output: Path) -> dict[Path, Path]:
             if target in taken and taken[target] != path:
                 raise ValueError(f"{taken[target]} and {path} would both be written to {target}")
             named[path], taken[target] = target, path
-    there = [str(target) for target in taken if target.exists()]
+    targets = [*taken]
+    if compare is not None:
+        targets += [_compared(target, output, compare) for target in taken]
+        if len(set(targets)) < len(targets):
+            raise ValueError(f"a result would be written to {compare}: leave --compare out")
+    there = [str(target) for target in targets if target.exists()]
     if there:
         raise ValueError(
             f"{len(there)} of the results are there already, such as {there[0]}: choose another "
@@ -183,14 +193,21 @@ def name_outputs(arguments: Sequence[str], output: Path) -> dict[Path, Path]:
     return named
 
 
+def _compared(target: Path, output: Path, compare: Path) -> Path:
+    """Where the picture of an image before and after goes."""
+    inside = target.relative_to(output)
+    return compare / inside.with_name(inside.name + ".png")
+
+
 def restore_files(
-    restorer: Restorer, named: Mapping[Path, Path], compare: Path | None = None
+    restorer: Restorer, named: Mapping[Path, Path], output: Path, compare: Path | None = None
 ) -> list[str]:
     """Restores image files.
 
     Args:
         restorer: does it.
-        named: output by input, from `name_outputs`.
+        named: output by input, from `name_outputs`, as are the rest.
+        output: folder for the results.
         compare: folder for pictures of each image before and after, or None.
 
     Returns:
@@ -202,14 +219,19 @@ def restore_files(
         try:
             photo = photos.read(path)
             method = restorer.method_for(photo.pixels.shape[:2])
+            if method == "tiles" and restorer.method == "auto":
+                _LOG.warning("%s is too large for the memory: tiles give another result", path)
             restored = restorer(photo.pixels)
+            _write(target, photo.encode(restored))
+        except jax.errors.JaxRuntimeError as error:
+            problems.append(f"cannot restore {path} by method {method}: {error}".splitlines()[0])
+            continue
         except (ValueError, OSError) as error:
             problems.append(f"cannot restore {path}: {getattr(error, 'strerror', None) or error}")
             continue
-        _write(target, photo.encode(restored))
         if compare is not None:
             both = np.concatenate([photo.pixels, restored], axis=1)
-            picture = compare / target.relative_to(compare.parent).with_suffix(".png")
+            picture = _compared(target, output, compare)
             picture.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(photos.show(both)).save(picture)
         height, width = restored.shape[:2]

@@ -144,6 +144,10 @@ def train_and_evaluate(
         start = int(state.step)
         # Without steps, pretrained weights are evaluated as they are.
         if exp.total_steps == 0 and checkpointer.latest_step is None:
+            if not config.pretrained:
+                raise ValueError(
+                    "total_steps=0 only evaluates: say which weights, --config.pretrained=PATH"
+                )
             checkpointer.save(0, state, None)
         batches = stack.enter_context(contextlib.closing(exp.data.train_batches(start)))
         device_batches = sharding.to_devices(batches, exp.mesh)

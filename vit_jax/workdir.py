@@ -28,6 +28,7 @@ _MAY_CHANGE = (
     "log_every",
     "keep_checkpoints",
     "data.source",  # data.json guards against other data
+    "data.test_source",
     "data.data_dir",
     "data.manual_dir",
 )
@@ -133,7 +134,11 @@ class Workdir:
         _write(self._labels, "".join(f"{name}\n" for name in names))
 
     def append_metrics(self, step: int, split: str, figures: Mapping[str, Any]) -> None:
-        """Adds a line to metrics.jsonl."""
+        """Adds a line to metrics.jsonl; a figure that is not finite becomes null."""
+        figures = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in figures.items()
+        }
         with self._metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "split": split, **figures}) + "\n")
 

@@ -169,9 +169,10 @@ def add_haze(
 
 
 def _explain(photos: list[Path], message: str) -> str:
-    for path in photos:
-        try:
-            images.decode_in_python(path.read_bytes())
-        except (ValueError, OSError) as error:
-            return f"cannot read {path}: {error}. Remove it, or repair it"
+    for photo in photos:
+        for path in filter(None, (photo, _depth_path(photo))):
+            try:
+                images.decode_in_python(Path(path).read_bytes())
+            except (ValueError, OSError) as error:
+                return f"cannot read {path}: {error}. Remove it, or repair it"
     return message

@@ -41,6 +41,13 @@ class PairedSplit:
     orphans: tuple[Path, ...]
 
 
+# What a name says, given the path inside the folder of hazy or of clear images.
+
+
+def _place(path: Path) -> str:
+    return path.with_suffix("").as_posix()
+
+
 def _stem(path: Path) -> str:
     return path.stem
 
@@ -56,6 +63,7 @@ def _first_part(path: Path) -> str:
 # How the hazy and the clear image of a pair are known by their names; the first that pairs the most
 # is taken. RESIDE has many hazy images per clear one, RS-Haze a word more in the hazy one's name.
 _RULES: tuple[tuple[str, Callable[[Path], str], Callable[[Path], str]], ...] = (
+    ("equal names", _place, _place),
     ("equal names", _stem, _stem),
     ("names that end in _hazy and _GT", _without_ending, _without_ending),
     ("many hazy per clear, by what precedes the first _", _first_part, _stem),
@@ -163,9 +171,19 @@ def _find_split(folder: Path) -> PairedSplit:
             f"{folder} has only one of the two: a folder of hazy images "
             f"({', '.join(_HAZY_FOLDERS)}) and one of clear images ({', '.join(_CLEAR_FOLDERS)})"
         )
-    candidates = [_pair(rule, hazy, clear) for rule in _RULES]
+    roots = (hazy_folder or folder, clear_folder or folder)
+    candidates = [_pair(rule, hazy, clear, roots) for rule in _RULES]
     best = max(candidates, key=lambda split: len(split.pairs))  # the first of the largest
     if not best.pairs:
+        by_name = collections.defaultdict(list)
+        for path in clear:
+            by_name[_place(path.relative_to(roots[1]))].append(path)
+        equal = [paths for paths in by_name.values() if len(paths) > 1]
+        if equal:
+            raise ValueError(
+                f"{folder} has clear images of the same name, such as "
+                f"{' and '.join(map(str, equal[0]))}: which belongs to a hazy one?"
+            )
         raise ValueError(
             f"{folder} holds no pairs: it needs a folder of hazy images "
             f"({', '.join(_HAZY_FOLDERS)}) and one of clear images ({', '.join(_CLEAR_FOLDERS)}) "
@@ -178,27 +196,29 @@ def _pair(
     rule: tuple[str, Callable[[Path], str], Callable[[Path], str]],
     hazy: Sequence[Path],
     clear: Sequence[Path],
+    roots: tuple[Path, Path],
 ) -> PairedSplit:
     layout, hazy_key, clear_key = rule
     by_key = collections.defaultdict(list)
     for path in clear:
-        by_key[clear_key(path)].append(path)
+        by_key[clear_key(path.relative_to(roots[1]))].append(path)
     if any(len(paths) > 1 for paths in by_key.values()):  # it does not say which
         return PairedSplit(layout, (), (*hazy, *clear))
-    pairs = [
-        Pair(path, by_key[hazy_key(path)][0], _scene(path, hazy_key))
-        for path in hazy
-        if hazy_key(path) in by_key
-    ]
-    paired = {pair.hazy for pair in pairs} | {pair.clear for pair in pairs}
-    orphans = [path for path in (*hazy, *clear) if path not in paired]
+    keys = {path: hazy_key(path.relative_to(roots[0])) for path in hazy}
+    paired = [path for path in hazy if keys[path] in by_key]
+    scenes = {path: _number(path) or keys[path] for path in paired}
+    if layout == "equal names" and 1 == len(set(scenes.values())) < len(paired):  # a year, maybe
+        scenes = {path: keys[path] for path in paired}
+    pairs = [Pair(path, by_key[keys[path]][0], scenes[path]) for path in paired]
+    used = {pair.hazy for pair in pairs} | {pair.clear for pair in pairs}
+    orphans = [path for path in (*hazy, *clear) if path not in used]
     return PairedSplit(layout, tuple(pairs), tuple(orphans))
 
 
-def _scene(hazy: Path, key: Callable[[Path], str]) -> str:
-    """What stays the same however often a scene is shown: its number, if it has one."""
+def _number(hazy: Path) -> str:
+    """What stays the same however often a scene is shown: the number that a name begins with."""
     first = _first_part(hazy)
-    return first if first.isdigit() else key(hazy)
+    return first if first.isdigit() else ""
 
 
 def find_images(folder: Path, pattern: str) -> list[Path]:

@@ -271,10 +271,9 @@ def adapt(
     try:
         tree.check(loaded, {name: array for name, array in new.items() if not is_own(name)})
     except ValueError as error:
-        fits = " and ".join(identify(weights)) or "no published model as it is"
         raise ValueError(
-            f"{weights.path}: {error}. It fits {fits}; --config.dont_load=REGEX leaves parameters "
-            "as they were initialised"
+            f"{weights.path}: {error}. {_what_fits(weights)}; --config.dont_load=REGEX leaves "
+            "parameters as they were initialised"
         ) from None
     loaded = {name: np.asarray(array, new[name].dtype) for name, array in loaded.items()}
     return traverse_util.unflatten_dict({**new, **loaded}, sep="/")
@@ -412,7 +411,7 @@ def load(
     try:
         tree.check(params, shapes)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{path}: {error}. {_what_fits(weights)}") from None
     return Pretrained(
         name=name,
         fields=fields,
@@ -470,6 +469,10 @@ def _side(size: tuple[int, int]) -> str:
 def identify(weights: Weights) -> list[str]:
     """Names of the published models that weights fit, whatever their image size and classes."""
     return [name for name in list_models() if _fits(weights, name)]
+
+
+def _what_fits(weights: Weights) -> str:
+    return f"It fits {' and '.join(identify(weights)) or 'no published model as it is'}"
 
 
 def _fits(weights: Weights, name: str) -> bool:

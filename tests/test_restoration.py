@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow as tf
+import tifffile
 from PIL import Image, PngImagePlugin
 
 from checkpoints import npz
@@ -560,6 +561,12 @@ def test_sixteen_bit_pngs_stay_so(tmp_path, channels):
         tf.io.decode_png(again, dtype=tf.uint16).numpy().astype(int), deep, atol=1
     )
     Image.open(io.BytesIO(again)).load()  # a whole PNG to others, too
+
+
+def test_no_bits_are_lost_in_silence(tmp_path):
+    tifffile.imwrite(tmp_path / "deep.tif", np.zeros((30, 40, 3), np.uint16), photometric="rgb")
+    with pytest.raises(ValueError, match="convert it to a 16-bit PNG"):
+        photos.read(tmp_path / "deep.tif")
 
 
 def test_predict(trained, tmp_path):

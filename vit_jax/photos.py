@@ -116,6 +116,8 @@ def read(path: Path) -> Photo:
     Image.init()
     if image.format not in Image.SAVE:
         raise ValueError(f"{image.format} files can be read but not written; convert it to PNG")
+    if image.format == "TIFF" and max(image.tag_v2.get(258, (8,))) > 8 and not _is_deep(image):
+        raise ValueError("a TIFF of more than 8 bits per colour; convert it to a 16-bit PNG")
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
         _LOG.warning("%s has %d frames; only the first is restored", path, frames)

@@ -14,8 +14,8 @@ from PIL import Image
 
 from input_pipeline.sources.hazy_from_clear import DEPTH_ENDING
 
-# Of the Middlebury stereo pair "Motorcycle" at scikit-image's size: the disparity in pixels that a
-# point infinitely far away would have.
+# Of the Middlebury stereo pair "Motorcycle" at scikit-image's size, in pixels: depth is in inverse
+# proportion to the disparity plus this.
 _DISPARITY_OFFSET = 31.086
 
 

@@ -79,17 +79,14 @@ def find_images(paths: Iterable[str]) -> list[Path]:
         ValueError: if a folder holds no images.
     """
     from input_pipeline.images import SUFFIXES  # TensorFlow takes seconds to import
+    from input_pipeline.sources import pairs
 
     found = []
     for path in map(Path, paths):
         if not path.is_dir():
             found.append(path)
             continue
-        inside = sorted(
-            p
-            for p in path.rglob("*")
-            if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
-        )
+        inside = [p for p in pairs.find_images(path, "**/*") if p.is_file()]
         if not inside:
             raise ValueError(f"folder {path} holds no images ({', '.join(SUFFIXES)})")
         found.extend(inside)

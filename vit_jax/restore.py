@@ -28,9 +28,7 @@ _BAND_ROWS = 64
 _TILE = 512
 _SMALLEST_TILE = 64
 _OVERLAP = 4  # the part of a tile that it shares with its neighbour is its size by this
-_WORKSPACE = (
-    2  # what a program takes by what XLA says it takes: convolutions have room of their own
-)
+_WORKSPACE = 2  # times what XLA says a program takes: convolutions have room of their own
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent import futures
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,9 @@ def splits(config: Any) -> dict[str, Source]:
     return {name: _source(some) for name, some in by_split.items()}
 
 
-def split_off(found: dict[str, Sequence[Any]], scene_of: Any, config: Any) -> dict[str, Any]:
+def split_off(
+    found: dict[str, Sequence[Any]], scene_of: Callable[[Any], str], config: Any
+) -> dict[str, Sequence[Any]]:
     """Splits off train what a data set has no split for, by scene.
 
     Args:
@@ -92,9 +94,7 @@ def split_off(found: dict[str, Sequence[Any]], scene_of: Any, config: Any) -> di
             )
         found[name] = [item for item in found["train"] if scene_of(item) in taken]
         found["train"] = [item for item in found["train"] if scene_of(item) not in taken]
-        _LOG.info(
-            "%d of %d training scenes are split off as %s", len(taken), len(scenes), name
-        )  # fmt: skip
+        _LOG.info("%d of %d training scenes are split off as %s", len(taken), len(scenes), name)
     return found
 
 

@@ -4,17 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_DIR := runs/digits
 DEHAZE_DIR := runs/dehaze
+NOTEBOOKS_DIR := runs/notebooks
 
-.PHONY: help demo demo-dehaze test parity lint fmt bench clean
+.PHONY: help demo demo-dehaze test parity test-notebooks lint fmt bench clean
 
 help:
 	@echo "make demo   train a small ViT on handwritten digits; results in $(DEMO_DIR)"
 	@echo "make demo-dehaze   train DehazeFormer-T on photos made hazy; results in $(DEHAZE_DIR)"
 	@echo "make test   run the tests"
 	@echo "make parity compare with PyTorch, timm and ONNX Runtime"
+	@echo "make test-notebooks   run the notebooks from clean kernels; as they ran: $(NOTEBOOKS_DIR)"
 	@echo "make lint   check style;  make fmt  repair it"
 	@echo "make bench  time inference and training on this machine"
-	@echo "make clean  remove $(VENV), $(DEMO_DIR) and $(DEHAZE_DIR)"
+	@echo "make clean  remove $(VENV), $(DEMO_DIR), $(DEHAZE_DIR) and $(NOTEBOOKS_DIR)"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("vit_jax needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.11 ...")'
@@ -45,16 +47,27 @@ parity: $(addprefix $(VENV)/.installed-,dev torch onnx)
 	@echo "Comparing with PyTorch, timm and ONNX Runtime ..."
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -m parity
 
+# The script lets the notebooks find timm, if make parity has installed it.
+test-notebooks: $(VENV)/.installed-notebooks
+	@echo "Running the notebooks (one to two minutes each) ..."
+	mkdir -p $(NOTEBOOKS_DIR)
+	set -e; for notebook in notebooks/*.ipynb; do \
+		PYTHONSTARTUP=$(CURDIR)/tests/torchvision_operators.py $(BIN)/python -m papermill \
+			--kernel python3 -p FAST True $$notebook $(NOTEBOOKS_DIR)/$$(basename $$notebook); \
+	done
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/nbstripout --verify notebooks/*.ipynb
 
 fmt: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/nbstripout notebooks/*.ipynb
 
 bench: $(VENV)/.installed-demo
 	$(BIN)/python -m vit_jax.benchmark
 
 clean:
-	rm -rf $(VENV) $(DEMO_DIR) $(DEHAZE_DIR)
+	rm -rf $(VENV) $(DEMO_DIR) $(DEHAZE_DIR) $(NOTEBOOKS_DIR)

@@ -12,6 +12,7 @@ setup(
     description="Vision transformers in JAX/Flax: pretrain, fine-tune, evaluate and use them.",
     long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    url="https://github.com/vit-jax/vit_jax",  # the notebooks have it as well
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
@@ -53,8 +54,10 @@ setup(
         "tpu": ["jax[tpu]"],
         "torch": ["torch", "torchvision", "timm", "pytorch-msssim"],
         "onnx": ["jax2onnx", "onnxruntime"],
+        "notebooks": [*DEMO, "ipykernel", "ipywidgets", "jupyterlab", "pandas", "papermill"],
         "dev": [
             *DEMO,
+            "nbstripout",
             "pytest",
             "pytest-xdist",
             "ruff",

@@ -72,10 +72,9 @@ def _from_web(url: str) -> epath.Path:
 
     pooch.get_logger().setLevel(logging.WARNING)  # it would ask for a checksum
     cache = pooch.os_cache("vit_jax")
+    is_watched = sys.stderr.isatty() or "ipykernel" in sys.modules
     try:
-        return epath.Path(
-            pooch.retrieve(url, known_hash=None, path=cache, progressbar=sys.stderr.isatty())
-        )
+        return epath.Path(pooch.retrieve(url, known_hash=None, path=cache, progressbar=is_watched))
     except OSError as error:
         raise ValueError(_unreachable(url, error)) from error
 

@@ -1,13 +1,15 @@
-"""Writes a few photos to try dehazing on: python -m input_pipeline.sample_photos FOLDER.
+"""Writes photos to try things out on: python -m input_pipeline.sample_photos FOLDER.
 
 They come with scikit-image and scikit-learn, so nothing is downloaded. FOLDER gets train, val and
-test; beside one photo lies a depth map, made from its measured disparities.
+test: clear photos for data.kind=hazy_from_clear, beside one of which lies a depth map made from its
+measured disparities; or with --kind=classes a folder for each of eight photos, with patches of it.
 """
 
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from PIL import Image
@@ -19,8 +21,48 @@ from input_pipeline.sources.hazy_from_clear import DEPTH_ENDING
 _DISPARITY_OFFSET = 31.086
 
 
-def write(folder: Path) -> None:
-    """Writes the photos.
+# Class -> its photo's name in scikit-image.
+_CLASSES = {
+    "brick": "brick",
+    "cat": "chelsea",
+    "coins": "coins",
+    "grass": "grass",
+    "gravel": "gravel",
+    "moon": "moon",
+    "stars": "hubble_deep_field",
+    "tissue": "immunohistochemistry",
+}
+_PATCH = 96  # side in pixels
+# Split -> where its patches lie in a photo, as parts of the width, and how many there are.
+_SPLITS = {"train": (0, 0.5, 32), "val": (0.5, 0.75, 8), "test": (0.75, 1, 12)}
+
+
+def write_classes(folder: Path) -> None:
+    """Writes patches of eight photos, which are the classes; those of the splits do not overlap.
+
+    Args:
+        folder: gets train/, val/ and test/, and in them a folder per class with JPEGs of 96 x 96
+            pixels; what is there already is written again.
+
+    Raises:
+        ValueError: if scikit-image is not installed.
+    """
+    data, _ = _libraries()
+    random = np.random.default_rng(0)
+    for label, name in _CLASSES.items():
+        photo = getattr(data, name)()
+        height, width = photo.shape[:2]
+        for split, (begin, end, count) in _SPLITS.items():
+            (folder / split / label).mkdir(parents=True, exist_ok=True)
+            for i in range(count):
+                top = random.integers(height - _PATCH, endpoint=True)
+                left = random.integers(begin * width, end * width - _PATCH, endpoint=True)
+                patch = Image.fromarray(photo[top : top + _PATCH, left : left + _PATCH])
+                patch.convert("RGB").save(folder / split / label / f"{i:02}.jpg", quality=95)
+
+
+def write_clear(folder: Path) -> None:
+    """Writes the clear photos.
 
     Args:
         folder: gets train/, val/ and test/; what is there already is written again.
@@ -28,13 +70,7 @@ def write(folder: Path) -> None:
     Raises:
         ValueError: if scikit-image or scikit-learn is not installed.
     """
-    try:
-        from skimage import data
-        from sklearn import datasets
-    except ImportError as error:
-        raise ValueError(
-            f"the sample photos need {error.name}: pip install 'vit_jax[demo]'"
-        ) from None
+    data, datasets = _libraries()
     samples = datasets.load_sample_images()
     china, flower = samples.images
     motorcycle, _, disparity = data.stereo_motorcycle()
@@ -56,11 +92,26 @@ def write(folder: Path) -> None:
     depth.save(folder / "train" / f"motorcycle{DEPTH_ENDING}")
 
 
+def _libraries() -> tuple[ModuleType, ModuleType]:
+    try:
+        from skimage import data
+        from sklearn import datasets
+    except ImportError as error:
+        raise ValueError(
+            f"the sample photos need {error.name}: pip install 'vit_jax[demo]'"
+        ) from None
+    return data, datasets
+
+
 def _depth(disparity: np.ndarray) -> np.ndarray:
     """(h, w) disparities, infinite where unknown -> uint16 depths, white for the farthest."""
     known = np.isfinite(disparity)
     depth = 1 / (np.where(known, disparity, disparity[known].min()) + _DISPARITY_OFFSET)
     return np.round(depth / depth.max() * 65535).astype(np.uint16)
+
+
+# By data.kind.
+_WRITERS = {"hazy_from_clear": write_clear, "classes": write_classes}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,13 +122,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folder", type=Path)
-    folder = parser.parse_args(arguments).folder
+    parser.add_argument("--kind", choices=list(_WRITERS), default="hazy_from_clear")
+    parsed = parser.parse_args(arguments)
     try:
-        write(folder)
+        _WRITERS[parsed.kind](parsed.folder)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    print(f"the photos are in {folder}")
+    print(f"the photos are in {parsed.folder}")
     return 0
 
 

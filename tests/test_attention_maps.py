@@ -120,10 +120,13 @@ def test_a_mixer_has_no_attention():
 
 def test_pictures(tmp_path):
     random = np.random.default_rng(0)
-    attention_maps.write_picture(
-        tmp_path / "a.png", random.random((20, 30, 3)), random.random((2, 3)),
-        random.random((7, 2, 3)), "a title",
-    )  # fmt: skip
+    figure = attention_maps.draw(
+        random.random((20, 30, 3)), random.random((2, 3)), random.random((7, 2, 3)), "a title"
+    )
+    assert [axes.get_title() for axes in figure.axes][:3] == [
+        "image", "rollout", "last attention, head 1",
+    ]  # fmt: skip
+    figure.savefig(tmp_path / "a.png")
     picture = np.asarray(Image.open(tmp_path / "a.png"))
     assert picture.shape[0] > 200
     assert picture.std() > 10

@@ -10,7 +10,7 @@ import pytest
 from checkpoints import npz, torch
 from tests.conftest import noise, random_params
 from tests.test_main import run
-from vit_jax import convert, predict, pretrained
+from vit_jax import classify, convert, pretrained
 from vit_jax.models import get_model
 
 GOLDEN = Path(__file__).parent / "golden" / "dehazeformer.npz"
@@ -180,7 +180,7 @@ def test_official_files_are_recognised(tmp_path):
     text = convert.inspect(tmp_path / "a.npz")
     assert text.endswith("of 687,404 numbers; it fits DehazeFormer-T")
     with pytest.raises(ValueError, match="these weights have no head to classify with"):
-        predict.make_classifier(pretrained.load(tmp_path / "a.npz"))
+        classify.make_classifier(pretrained.load(tmp_path / "a.npz"))
     with pytest.raises(ValueError, match=r"\(missing: layer1_block4/.*It fits DehazeF\w+-T$"):
         pretrained.load(tmp_path / "a.npz", "DehazeFormer-S")
 

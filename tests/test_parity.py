@@ -1,5 +1,6 @@
 """Comparison with timm, which reads what we write and writes what we read: make parity."""
 
+import importlib
 import types
 
 import jax
@@ -34,15 +35,10 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def timm():
-    import torch
-
-    library = torch.library.Library("torchvision", "DEF")  # there is no CPU build with its ops
-    for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    importlib.import_module("tests.torchvision_operators")
     import timm
 
-    yield timm
-    del library
+    return timm
 
 
 @pytest.fixture(scope="module", params=CASES)

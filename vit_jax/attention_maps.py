@@ -4,7 +4,6 @@ Source of the rollout: Abnar & Zuidema, "Quantifying Attention Flow in Transform
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -126,13 +125,10 @@ def to_grid(model: nn.Module, weights: jax.Array, image_size: tuple[int, int]) -
     return weights[..., class_tokens:].reshape(*weights.shape[:-1], rows, columns)
 
 
-def write_picture(
-    path: Path, image: np.ndarray, rolled: np.ndarray, heads: np.ndarray, title: str
-) -> None:
+def draw(image: np.ndarray, rolled: np.ndarray, heads: np.ndarray, title: str) -> Figure:
     """Draws an image, its rollout over it, and each head of the last attention over it.
 
     Args:
-        path: of the .png file.
         image: (h, w, 3) in [0, 1].
         rolled: (rows, columns) rollout.
         heads: (heads, rows, columns) attention; the first 16 are drawn.
@@ -156,4 +152,4 @@ def write_picture(
         extent = (-0.5, w - 0.5, h - 0.5, -0.5)
         ax.imshow(heat, cmap="inferno", alpha=0.6, interpolation="bilinear", extent=extent)
         ax.set_title(name, fontsize=9)
-    figure.savefig(path, format="png", dpi=110)
+    return figure

@@ -1,15 +1,13 @@
 """What the commands share: quiet start-up, and one clear line in place of a traceback."""
 
-import logging
 import sys
 from collections.abc import Callable, Sequence
 
 from absl import app, flags
-from absl import logging as absl_logging
+
+from vit_jax import console
 
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error was raised.")
-
-_LOGGERS = ("vit_jax", "input_pipeline", "checkpoints")
 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> None:
@@ -21,7 +19,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     Args:
         main: takes the positional arguments, the program's name first; returns the exit code.
     """
-    _configure_logging()
+    console.show_log()
 
     def guarded(argv: Sequence[str]) -> int | None:
         if _TRACEBACK.value:
@@ -49,14 +47,3 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
     except (KeyError, AttributeError, ValueError, OSError) as error:  # from ml_collections
         sys.stderr.write(f"error: cannot read the config flags: {error}\n")
     sys.exit(2)
-
-
-def _configure_logging() -> None:
-    absl_logging.set_verbosity(absl_logging.ERROR)  # of orbax and others
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    for name in _LOGGERS:
-        logger = logging.getLogger(name)
-        logger.setLevel(logging.INFO)
-        logger.addHandler(handler)
-        logger.propagate = False

@@ -4,10 +4,9 @@ A classifier prints the likeliest classes; a model that restores images writes t
 """
 
 import csv
-import dataclasses
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from vit_jax import cli, model_flags, photos, restore
+from vit_jax import classify, cli, model_flags, photos, restore
 
 if TYPE_CHECKING:  # it takes seconds to import
     from vit_jax.pretrained import Pretrained
@@ -23,7 +22,6 @@ if TYPE_CHECKING:  # it takes seconds to import
 _LOG = logging.getLogger("vit_jax.predict")  # also when it is run as __main__
 
 _TOP = 5
-_BATCH = 16
 
 _OUTPUT = flags.DEFINE_string(
     "output", None, "Folder for predictions.csv, which is optional, or for the restored images."
@@ -50,114 +48,6 @@ _ENSEMBLE = flags.DEFINE_bool(
 _COMPARE = flags.DEFINE_bool(
     "compare", False, "Restoring: also write before and after side by side, to compare/."
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Classifier:
-    """A trained model with all it needs to classify a file.
-
-    Attributes:
-        labels: class names.
-        prepare: from the bytes of an image file to (h, w, c) float32; raises a ValueError for what
-            is no image.
-        predict: from (b, h, w, c) float32 to (b, classes) probabilities.
-    """
-
-    labels: Sequence[str]
-    prepare: Callable[[bytes], np.ndarray]
-    predict: Callable[[np.ndarray], np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-    """What came of a file.
-
-    Attributes:
-        path: of the file.
-        image: (h, w, c) float32, as the model saw it; None if the file could not be read.
-        probabilities: (classes,), or None.
-        problem: what is wrong with the file; "" if nothing is.
-    """
-
-    path: Path
-    image: np.ndarray | None = None
-    probabilities: np.ndarray | None = None
-    problem: str = ""
-
-
-def make_classifier(pretrained: "Pretrained") -> Classifier:
-    """Makes a classifier of a model, see `pretrained.load`.
-
-    Raises:
-        ValueError: if the model has no head.
-    """
-    from vit_jax import report  # matplotlib takes a second to import
-
-    if not getattr(pretrained.model, "num_classes", 0):
-        raise ValueError("these weights have no head to classify with: fine-tune them first")
-    variables = jax.device_put(pretrained.variables)
-
-    @jax.jit
-    def logits(images: jax.Array) -> jax.Array:
-        return pretrained.model.apply(variables, images, train=False)
-
-    return Classifier(
-        labels=pretrained.labels
-        or tuple(f"class {i}" for i in range(pretrained.model.num_classes)),
-        prepare=_preparer(pretrained.eval_pp),
-        predict=lambda images: report.probabilities(np.asarray(logits(images)), pretrained.loss),
-    )
-
-
-def _preparer(spec: str) -> Callable[[bytes], np.ndarray]:
-    """Makes the function from a file's bytes to an image."""
-    import tensorflow as tf
-
-    from input_pipeline import images, pipeline, preprocess
-
-    apply = preprocess.build_for_decoded(spec)
-
-    def prepare(data: bytes) -> np.ndarray:
-        try:
-            return apply(images.decode_in_python(data), np.zeros(2, np.int32)).numpy()
-        except tf.errors.OpError as error:
-            raise ValueError(pipeline.explain(error)) from error
-
-    return prepare
-
-
-def classify(classifier: Classifier, paths: Sequence[Path]) -> Iterator[Prediction]:
-    """Classifies files, a batch at a time, in their order.
-
-    Args:
-        classifier: from `make_classifier`.
-        paths: of the files.
-
-    Yields:
-        What came of each; a file that cannot be read has its problem.
-    """
-    for start in range(0, len(paths), _BATCH):
-        images: dict[Path, np.ndarray] = {}
-        problems: dict[Path, str] = {}
-        batch = paths[start : start + _BATCH]
-        for path in batch:
-            try:
-                images[path] = classifier.prepare(path.read_bytes())
-            except OSError as error:
-                problems[path] = error.strerror or str(error)
-            except ValueError as error:
-                problems[path] = str(error)
-        results: dict[Path, np.ndarray] = {}
-        if images:
-            stacked = np.stack(list(images.values()))
-            rows = min(_BATCH, len(paths))  # one shape, so that the model compiles once
-            padding = [(0, rows - len(stacked))] + [(0, 0)] * 3
-            results = dict(zip(images, classifier.predict(np.pad(stacked, padding))))
-        for path in batch:
-            if path in problems:
-                yield Prediction(path, problem=problems[path])
-            else:
-                yield Prediction(path, images[path], results[path])
 
 
 def main(argv: Sequence[str]) -> int:
@@ -213,12 +103,12 @@ def _classify(pretrained: "Pretrained", arguments: Sequence[str]) -> int:
     wrong = [f"--{flag}" for flag, value in given.items() if value]
     if wrong:
         raise ValueError(f"{', '.join(wrong)} is for models that restore images")
-    classifier = make_classifier(pretrained)
+    classifier = classify.make_classifier(pretrained)
     draw = _attention_writer(pretrained) if _ATTENTION.value else None
     paths = photos.find_images(arguments)
     count = min(_TOP, len(classifier.labels))
     rows, unreadable = [], 0
-    for prediction in classify(classifier, paths):
+    for prediction in classify.classify_files(classifier, paths):
         path = prediction.path
         if prediction.problem:
             _LOG.error("cannot read %s: %s", path, prediction.problem)
@@ -237,7 +127,7 @@ def _classify(pretrained: "Pretrained", arguments: Sequence[str]) -> int:
     return 1 if unreadable else 0
 
 
-def _attention_writer(pretrained: "Pretrained") -> Callable[[Prediction, str], None]:
+def _attention_writer(pretrained: "Pretrained") -> Callable[[classify.Prediction, str], None]:
     """Makes the function that draws where the model looks, into attention/ of --output."""
     from vit_jax import attention_maps, report
 
@@ -250,7 +140,7 @@ def _attention_writer(pretrained: "Pretrained") -> Callable[[Prediction, str], N
     folder.mkdir(parents=True, exist_ok=True)
     taken: set[str] = set()
 
-    def draw(prediction: Prediction, title: str) -> None:
+    def draw(prediction: classify.Prediction, title: str) -> None:
         name = prediction.path.stem
         for i in itertools.count(2):  # of another folder, or with another suffix
             if name not in taken:
@@ -259,7 +149,8 @@ def _attention_writer(pretrained: "Pretrained") -> Callable[[Prediction, str], N
         taken.add(name)
         (rolled,), (heads,) = jax.device_get(look(prediction.image[None]))
         image = report.displayable(prediction.image)
-        attention_maps.write_picture(folder / f"{name}.png", image, rolled, heads, title)
+        figure = attention_maps.draw(image, rolled, heads, title)
+        figure.savefig(folder / f"{name}.png", dpi=110)
 
     return draw
 

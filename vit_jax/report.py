@@ -16,6 +16,7 @@ INPUT = "input/"  # begins the names of figures of images before they are restor
 
 _GALLERY = (4, 8)  # rows and columns
 _MOST_CLASSES = 50  # of a confusion matrix that can be read
+_NO_FIGURES = ("step", "split", "protocol", "examples")  # of a line of metrics.jsonl
 _STYLES = {"train": ("-", "C0"), "val": (".-", "C1"), "test": ("*", "C2")}
 _RIGHT, _WRONG = "#1b7837", "#b2182b"
 
@@ -50,37 +51,38 @@ class ClassificationReport:
         most = _GALLERY[0] * _GALLERY[1]
         for image, truth, guess, p in zip(batch["image"], batch["label"], predicted, confidence):
             examples = self._right if truth == guess else self._wrong
-            if len(examples) < most:
-                examples.append((image, int(truth), int(guess), float(p[guess])))
+            examples.append((image, int(truth), int(guess), float(p[guess])))
+        self._wrong = sorted(self._wrong, key=lambda example: -example[-1])[:most]
+        self._right = self._right[:most]
 
     def write(self, folder: epath.Path, split: str) -> None:
         """Writes predictions.png, and confusion.png if there are not too many classes."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._write_gallery(folder / "predictions.png", split)
+        _save(self.draw_predictions(split), folder / "predictions.png")
         if len(self._names) <= _MOST_CLASSES:
-            self._write_confusion(folder / "confusion.png", split)
+            _save(self.draw_confusion(split), folder / "confusion.png")
 
-    def _write_gallery(self, path: epath.Path, split: str) -> None:
-        rows, columns = _GALLERY
-        examples = (self._wrong + self._right)[: rows * columns]
-        figure = Figure(figsize=(1.7 * columns, 2.1 * rows), layout="constrained")
+    def draw_predictions(self, split: str) -> Figure:
+        """Draws images with what was predicted: the most confident mistakes, then right ones."""
+        examples = (self._wrong + self._right)[: _GALLERY[0] * _GALLERY[1]]
+        titles, colors = [], []
+        for _, truth, guess, p in examples:
+            right = truth == guess
+            says = f"{_short(self._names[guess])} {p:.0%}"
+            titles.append(says if right else f"{says}\nis {_short(self._names[truth])}")
+            colors.append(_RIGHT if right else _WRONG)
         total = self._confusion.sum()
         wrong = total - np.trace(self._confusion)
-        figure.suptitle(f"{split}: {wrong} of {total} wrong, the wrong ones first")
-        for axes in figure.subplots(rows, columns).flat:
-            axes.axis("off")
-        for axes, (image, truth, guess, p) in zip(figure.axes, examples):
-            axes.imshow(displayable(image))
-            says = f"{_short(self._names[guess])} {p:.0%}"
-            right = truth == guess
-            axes.set_title(
-                says if right else f"{says}\nis {_short(self._names[truth])}",
-                color=_RIGHT if right else _WRONG,
-                fontsize=9,
-            )
-        _save(figure, path)
+        return draw_images(
+            [displayable(image) for image, *_ in examples],
+            titles,
+            title=f"{split}: {wrong} of {total} wrong, the most confident mistakes first",
+            columns=_GALLERY[1],
+            colors=colors,
+        )
 
-    def _write_confusion(self, path: epath.Path, split: str) -> None:
+    def draw_confusion(self, split: str) -> Figure:
+        """Draws the confusion matrix: numbers of images by true and by predicted class."""
         count = len(self._names)
         side = 3 + 0.32 * count
         figure = Figure(figsize=(side + 1, side), layout="constrained")
@@ -97,7 +99,7 @@ class ClassificationReport:
             color = "white" if share[i, j] > 0.5 else "black"
             text = str(self._confusion[i, j])
             axes.text(j, i, text, ha="center", va="center", color=color, fontsize=8)
-        _save(figure, path)
+        return figure
 
 
 class RestorationReport:
@@ -136,9 +138,10 @@ class RestorationReport:
         for name, *values in zip(self._names, *self._figures.values()):
             writer.writerow([name, *[f"{value:.6f}" for value in values]])
         (folder / f"{split}.csv").write_text(text.getvalue(), encoding="utf-8")
-        self._write_panel(folder / "restored.png", split)
+        _save(self.draw_restored(split), folder / "restored.png")
 
-    def _write_panel(self, path: epath.Path, split: str) -> None:
+    def draw_restored(self, split: str) -> Figure:
+        """Draws the images kept: before, after, the truth, and where the error is."""
         rows = [row for row in self.rows if row in self._images]
         figure = Figure(figsize=(14, 2.9 * len(rows) + 0.6), layout="constrained")
         figure.suptitle(f"{split}: the images of lowest, median and highest {self._metric}")
@@ -160,7 +163,7 @@ class RestorationReport:
             picture = cells[3].imshow(error, cmap="magma", vmin=0)
             cells[3].set_title("mean absolute error, of 255", fontsize=9)
             figure.colorbar(picture, ax=cells[3], shrink=0.8)
-        _save(figure, path)
+        return figure
 
 
 def format_comparison(benchmark: str, model_name: str, figures: Mapping[str, float]) -> str:
@@ -180,19 +183,59 @@ def format_comparison(benchmark: str, model_name: str, figures: Mapping[str, flo
     return line
 
 
-def write_curves(metrics: Sequence[Mapping[str, Any]], folder: epath.Path) -> None:
-    """Draws every figure of metrics.jsonl over the steps, to curves.png.
+def draw_images(
+    images: Sequence[np.ndarray],
+    titles: Sequence[str],
+    title: str = "",
+    columns: int = 8,
+    width: float = 1.7,
+    colors: Sequence[str] | None = None,
+) -> Figure:
+    """Draws images in rows.
 
     Args:
-        metrics: the lines of metrics.jsonl.
-        folder: where to write.
+        images: each (h, w, 3), from 0 to 1 or uint8.
+        titles: one per image.
+        title: of the whole.
+        columns: images in a row.
+        width: of an image, in inches.
+        colors: of the titles; black if None.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    skip = ("step", "split", "protocol", "examples")
-    names = list(dict.fromkeys(key for line in metrics for key in line if key not in skip))
-    names = [name for name in names if not name.startswith(INPUT)]
-    if not names:
-        return
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    height = width * max(image.shape[0] / image.shape[1] for image in images)
+    lines = max(text.count("\n") for text in titles) + 1
+    size = (width * columns, (height + 0.1 + 0.17 * lines) * rows + (0.4 if title else 0))
+    figure = Figure(figsize=size, layout="constrained")
+    if title:
+        figure.suptitle(title)
+    for axes in figure.subplots(rows, columns, squeeze=False).flat:
+        axes.axis("off")
+    for axes, image, text, color in zip(
+        figure.axes, images, titles, colors or ["black"] * len(images)
+    ):
+        axes.imshow(image)
+        axes.set_title(text, fontsize=9, color=color)
+    return figure
+
+
+def draw_curves(
+    metrics: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None
+) -> Figure:  # fmt: skip
+    """Draws figures over the steps, by split.
+
+    Args:
+        metrics: the lines of metrics.jsonl, see `Workdir.read_metrics`.
+        names: of the figures; all there are if None.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    there = list(dict.fromkeys(key for line in metrics for key in line if key not in _NO_FIGURES))
+    if names is None:
+        names = [name for name in there if not name.startswith(INPUT)]
+    if not names or not set(names) <= set(there):
+        raise ValueError(f"nothing to draw of {names}; there are: {', '.join(there) or 'none'}")
     figure = Figure(figsize=(4.5 * len(names), 3.5), layout="constrained")
     for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names):
         for split, (style, color) in _STYLES.items():
@@ -203,7 +246,14 @@ def write_curves(metrics: Sequence[Mapping[str, Any]], folder: epath.Path) -> No
         axes.set(xlabel="step", title=name.replace("_", " "))
         axes.grid(alpha=0.3)
         axes.legend()
-    _save(figure, folder / "curves.png")
+    return figure
+
+
+def write_curves(metrics: Sequence[Mapping[str, Any]], folder: epath.Path) -> None:
+    """Draws every figure of metrics.jsonl over the steps, to curves.png, if there are any."""
+    if metrics:
+        folder.mkdir(parents=True, exist_ok=True)
+        _save(draw_curves(metrics), folder / "curves.png")
 
 
 def format_table(step: int, figures: Mapping[str, Mapping[str, float]]) -> str:

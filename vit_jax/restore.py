@@ -16,7 +16,7 @@ import psutil
 from PIL import Image
 from tqdm import tqdm
 
-from vit_jax import photos
+from vit_jax import console, photos
 
 if TYPE_CHECKING:  # it takes seconds to import
     from vit_jax.pretrained import Pretrained
@@ -212,7 +212,7 @@ def restore_files(
         What went wrong, a line per file that was not restored.
     """
     problems = []
-    for path, target in tqdm(named.items(), unit="image", disable=len(named) == 1 or None):
+    for path, target in console.progress(named.items(), unit="image", disable=len(named) == 1):
         begin = time.monotonic()
         try:
             photo = photos.read(path)

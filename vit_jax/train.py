@@ -4,7 +4,6 @@ import contextlib
 import logging
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,10 +14,9 @@ import optax
 from clu import metric_writers
 from ml_collections import ConfigDict
 from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from checkpoints.train_state import Checkpointer
-from vit_jax import evaluate, experiment, mixing, report, sharding
+from vit_jax import console, evaluate, experiment, mixing, report, sharding
 from vit_jax.experiment import Experiment, TrainState
 from vit_jax.losses import get_loss, one_hot, smooth_labels
 from vit_jax.workdir import Workdir
@@ -210,23 +208,17 @@ class Monitor:
             workdir.forget_metrics(after=start)
         self._logged_step, self._logged_time = start, time.monotonic()
         self._writer = metric_writers.SummaryWriter(str(workdir.path)) if self._is_main else None
-        self._bar = tqdm(
-            total=exp.total_steps,
-            initial=start,
-            unit="step",
-            dynamic_ncols=True,
-            disable=not (self._is_main and sys.stderr.isatty()),
+        self._bar = console.progress(
+            total=exp.total_steps, initial=start, unit="step", disable=not self._is_main
         )
-        self._redirect = logging_redirect_tqdm([logging.getLogger("vit_jax")])
+        self._above = console.above(self._bar)
 
     def __enter__(self) -> "Monitor":
-        if not self._bar.disable:
-            self._redirect.__enter__()
+        self._above.__enter__()
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        if not self._bar.disable:
-            self._redirect.__exit__(*exception)
+        self._above.__exit__(*exception)
         self._bar.close()
         if self._writer is not None:
             self._writer.close()

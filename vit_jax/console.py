@@ -1,0 +1,47 @@
+"""What a person sees while something runs: lines of the log, and progress bars."""
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterable
+from typing import Any, TextIO
+
+from absl import logging as absl_logging
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+_LOGGERS = ("vit_jax", "input_pipeline", "checkpoints")
+
+
+def show_log() -> None:
+    """Shows what our packages have to say, a line each; for commands and notebooks."""
+    absl_logging.set_verbosity(absl_logging.ERROR)  # of orbax and others
+    handler = logging.StreamHandler(_stream())
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    for name in _LOGGERS:
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)
+        logger.handlers = [handler]
+        logger.propagate = False
+
+
+def _in_notebook() -> bool:
+    return "ipykernel" in sys.modules
+
+
+def _stream() -> TextIO:
+    return sys.stdout if _in_notebook() else sys.stderr  # a notebook paints stderr red
+
+
+def progress(iterable: Iterable[Any] | None = None, **options: Any) -> tqdm:
+    """A progress bar, on a terminal and in a notebook alone; the options are those of tqdm."""
+    is_watched = sys.stderr.isatty() or _in_notebook()
+    disable = options.pop("disable", False) or not is_watched
+    return tqdm(iterable, file=_stream(), dynamic_ncols=True, disable=disable, **options)
+
+
+def above(bar: tqdm) -> contextlib.AbstractContextManager[None]:
+    """Keeps lines of the log above a bar."""
+    if bar.disable:
+        return contextlib.nullcontext()
+    return logging_redirect_tqdm([logging.getLogger(name) for name in _LOGGERS])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from checkpoints import npz
+from tests.commands import run
 from tests.conftest import TINY, TINY_MIXER, random_params
-from tests.test_main import run
 from vit_jax import convert, pretrained
 
 LABELS = ("a", "b", "c")

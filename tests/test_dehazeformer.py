@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from checkpoints import npz, torch
+from tests.commands import run
 from tests.conftest import noise, random_params
-from tests.test_main import run
 from vit_jax import classify, convert, pretrained
 from vit_jax.models import get_model
 

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from checkpoints import npz
+from tests.commands import run
 from tests.conftest import TINY, TINY_HYBRID, TINY_MIXER, noise, random_params
-from tests.test_main import run
 from vit_jax import export, pretrained
 
 MODELS = {

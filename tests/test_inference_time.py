@@ -3,8 +3,8 @@ import json
 import pytest
 
 from configs import inference_time as config_file
+from tests.commands import run
 from tests.conftest import TINY, TINY_MIXER
-from tests.test_main import run
 from vit_jax import inference_time
 
 

@@ -2,29 +2,16 @@
 
 import csv
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.commands import run, run_afresh
 from tests.conftest import COLORS, write_image
-
-ROOT = Path(__file__).parent.parent
-
-
-def run(module, *args, cwd=ROOT):
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, "-m", f"vit_jax.{module}", *map(str, args)],
-        capture_output=True, text=True, check=False, cwd=cwd, env=env,
-    )  # fmt: skip
-
 
 TINY = [
     "--config.model.patch_size=4", "--config.model.hidden_size=16", "--config.model.num_layers=1",
@@ -50,7 +37,7 @@ def trained(photos, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run") / "w"
     args = ["--config=configs/folder.py", f"--workdir={workdir}", f"--config.data.source={photos}"]
     elsewhere = tmp_path_factory.mktemp("elsewhere")  # the configs are found from any folder
-    return workdir, args, run("main", *args, *TINY, cwd=elsewhere)
+    return workdir, args, run_afresh("main", *args, *TINY, cwd=elsewhere)
 
 
 def test_training_on_a_folder_given_only_its_path(trained):

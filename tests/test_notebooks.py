@@ -26,7 +26,8 @@ def test_where_a_notebook_is_found(path):
     [address] = re.findall(r'url="https://(.*?)"', (ROOT / "setup.py").read_text())
     repository = address.removeprefix("github.com/")
     badge = f"https://colab.research.google.com/github/{repository}/blob/main/notebooks/{path.name}"
-    assert sources[0].startswith("[![Open in Colab](") and f"]({badge})" in sources[0]
+    assert sources[0].startswith("[![Open in Colab](")
+    assert f"]({badge})" in sources[0]
     assert f"](notebooks/{path.name})" in (ROOT / "README.md").read_text()
     assert any(f"git+https://{address}" in source for source in sources)
     [parameters] = [c for c in cells if "parameters" in c["metadata"].get("tags", [])]

@@ -19,8 +19,8 @@ from configs import common
 from input_pipeline import Shard, get_dataset, images, preprocess, sample_photos
 from input_pipeline.sources import hazy_from_clear
 from input_pipeline.sources.base import fold_in
+from tests.commands import run
 from tests.conftest import noise, random_params
-from tests.test_main import run
 from vit_jax import experiment, image_quality, losses, optim, photos, report, restore
 from vit_jax import train as training
 from vit_jax.models import get_model

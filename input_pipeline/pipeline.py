@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -60,13 +61,13 @@ class Dataset:
         """Training steps in which every example is seen once on average; 0 without examples."""
         return self.splits["train"].num_examples / self.batch_size if "train" in self.splits else 0
 
-    @property
+    @functools.cached_property  # to ask TensorFlow takes a while
     def image_shape(self) -> tuple[int, int, int]:
         """(h, w, c) of an image to evaluate, or to train on if those to evaluate differ."""
         shape = _image_shape(self._evaluated(self._any_source, self.eval_pp))
         return tuple(shape) if shape.is_fully_defined() else self.train_image_shape
 
-    @property
+    @functools.cached_property
     def train_image_shape(self) -> tuple[int, int, int]:
         """(h, w, c) of an image to train on."""
         return tuple(_image_shape(self._trained_on(self._any_source, start=0)))

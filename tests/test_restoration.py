@@ -70,10 +70,10 @@ def pairs_config(source):
 
 @pytest.fixture(scope="module")
 def pairs_folder(tmp_path_factory):
-    """Pairs of three sizes, smaller than the crop and larger."""
+    """Pairs of two sizes, smaller than the crop and larger."""
     folder = tmp_path_factory.mktemp("pairs")
-    write_pairs(folder / "train", [(40, 36), (28, 50), (40, 36), (40, 40)])
-    write_pairs(folder / "test", [(40, 36), (33, 47), (40, 36)], start=20)
+    write_pairs(folder / "train", [(40, 36), (29, 47), (40, 36), (29, 47)])
+    write_pairs(folder / "test", [(40, 36), (29, 47), (40, 36)], start=20)
     return folder
 
 

@@ -6,12 +6,13 @@ DEMO_DIR := runs/digits
 DEHAZE_DIR := runs/dehaze
 NOTEBOOKS_DIR := runs/notebooks
 
-.PHONY: help demo demo-dehaze test parity test-notebooks lint fmt bench clean
+.PHONY: help demo demo-dehaze test test-all parity test-notebooks lint fmt bench clean
 
 help:
 	@echo "make demo   train a small ViT on handwritten digits; results in $(DEMO_DIR)"
 	@echo "make demo-dehaze   train DehazeFormer-T on photos made hazy; results in $(DEHAZE_DIR)"
 	@echo "make test   run the tests"
+	@echo "make test-all   run the slow ones as well"
 	@echo "make parity compare with PyTorch, timm and ONNX Runtime"
 	@echo "make test-notebooks   run the notebooks from clean kernels; as they ran: $(NOTEBOOKS_DIR)"
 	@echo "make lint   check style;  make fmt  repair it"
@@ -42,6 +43,10 @@ demo-dehaze: $(VENV)/.installed-demo
 test: $(VENV)/.installed-dev
 	@echo "Running the tests ..."
 	$(BIN)/python -m pytest
+
+test-all: $(VENV)/.installed-dev
+	@echo "Running the tests, the slow ones as well ..."
+	$(BIN)/python -m pytest -m 'not gpu and not parity'
 
 parity: $(addprefix $(VENV)/.installed-,dev torch onnx)
 	@echo "Comparing with PyTorch, timm and ONNX Runtime ..."

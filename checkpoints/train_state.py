@@ -1,7 +1,9 @@
 """Checkpoints of a whole train state, with orbax: asynchronous, the last few and the best."""
 
+import contextlib
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -63,12 +65,22 @@ class Checkpointer:
         return self.latest_step if best is None else best
 
     def save(self, step: int, state: Any, metrics: Mapping[str, float] | None) -> None:
-        """Starts to write a state; returns when the arrays may be changed again."""
-        self._manager.save(
-            step,
-            args=ocp.args.StandardSave(state),
-            metrics=None if metrics is None else dict(metrics),
-        )
+        """Starts to write a state; returns when the arrays may be changed again.
+
+        Raises:
+            OSError: if that fails, or writing the one before did.
+        """
+        with self._explained():
+            self._manager.save(
+                step,
+                args=ocp.args.StandardSave(state),
+                metrics=None if metrics is None else dict(metrics),
+            )
+
+    def check(self) -> None:
+        """Raises an OSError if what is written in the background has failed."""
+        with self._explained():
+            self._manager.check_for_errors()
 
     def restore(self, step: int, abstract_state: Any) -> Any:
         """Reads a state.
@@ -89,12 +101,29 @@ class Checkpointer:
         return self.restore(step, abstract)
 
     def wait(self) -> None:
-        """Waits until what was saved is on disk; raises if that failed."""
-        self._manager.wait_until_finished()
+        """Waits until what was saved is on disk; raises an OSError if that failed."""
+        with self._explained():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, and lets go of the folder."""
-        self._manager.close()
+        """Waits, and lets go of the folder; raises an OSError if writing failed."""
+        with self._explained():
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Says where writing failed; TensorStore raises a ValueError for a full disk."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            code = re.search(r"os_error_code='(\d+)'", str(error))
+            number = int(code[1]) if code else getattr(error, "errno", None)
+            reason = os.strerror(number) if number else str(error).splitlines()[0]
+            last = "the beginning" if self.latest_step is None else f"step {self.latest_step}"
+            raise OSError(
+                f"cannot write a checkpoint to {self.directory}: {reason}. Mend that, and run the "
+                f"same command to continue from {last}"
+            ) from error
 
     def __enter__(self) -> "Checkpointer":
         return self

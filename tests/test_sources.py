@@ -1,4 +1,5 @@
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -290,3 +291,52 @@ def test_tfds_that_cannot_be_downloaded(tfds_config, tmp_path, monkeypatch):
 
 def test_tensorflow_sees_no_accelerator():
     assert not tf.config.get_visible_devices("GPU")
+
+
+def test_another_storage_than_tfrecord_is_refused(tfds_config, tmp_path):
+    builder = TinyColors(data_dir=tmp_path, file_format="array_record")
+    builder.download_and_prepare()
+    tfds_config.data_dir = str(tmp_path)
+    with pytest.raises(ValueError, match="is stored as array_record; prepare it as tfrecord"):
+        get_splits(tfds_config)
+
+
+def test_resuming_deep_in_an_epoch_is_fast(tmp_path):
+    """Step 100,000 of a million tiny records; the records before are read, but not parsed."""
+    count, shards = 1_000_000, 16
+    folder = tmp_path / "tiny_records" / "1.0.0"
+    folder.mkdir(parents=True)
+    features = tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(1, 1, 3)),
+            "label": tfds.features.ClassLabel(names=["a"]),
+        }
+    )
+    pixel = tf.io.encode_png(np.zeros((1, 1, 3), np.uint8)).numpy()
+    record = tf.train.Example()
+    record.features.feature["image"].bytes_list.value.append(pixel)
+    record.features.feature["label"].int64_list.value.append(0)
+    record = record.SerializeToString()
+    for i in range(shards):
+        path = folder / f"tiny_records-train.tfrecord-{i:05}-of-{shards:05}"
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for _ in range(count // shards):
+                writer.write(record)
+    split = tfds.core.SplitInfo(
+        name="train",
+        shard_lengths=[count // shards] * shards,
+        num_bytes=len(record) * count,
+        filename_template=tfds.core.ShardedFileTemplate(
+            dataset_name="tiny_records", data_dir=folder, split="train", filetype_suffix="tfrecord"
+        ),
+    )
+    tfds.folder_dataset.write_metadata(
+        data_dir=folder, features=features, split_infos=[split], check_data=False
+    )
+    spec = "decode|resize(1)|value_range(-1, 1)"
+    config = data_config(
+        "tfds:tiny_records", data_dir=str(tmp_path), test_split="", train_pp=spec, eval_pp=spec
+    )
+    begin = time.monotonic()
+    next(get_dataset(config, 512, 0).train_batches(100_000))
+    assert time.monotonic() - begin < 20

@@ -110,38 +110,6 @@ def test_the_report_is_of_the_best_checkpoint(digits_config, tmp_path):
     np.testing.assert_allclose(figures["val"]["loss"], val[chosen], rtol=1e-6)
 
 
-@pytest.mark.parametrize("fixture", ["digits_config", "folder_config"])
-def test_a_stopped_run_continues_bit_for_bit(fixture, request, tmp_path, monkeypatch):
-    config = request.getfixturevalue(fixture)
-    config.total_steps = 8
-    config.eval_every = 4
-    config.checkpoint_every = 3
-    if fixture == "digits_config":
-        config.model.dropout_rate = 0.1
-        config.mixup_alpha = 0.4
-        config.ema_decay = 0.9
-        config.accum_steps = 2
-    train.train_and_evaluate(config, tmp_path / "whole")
-
-    def stop_after_5(step, every, last):
-        if step == 5:
-            raise KeyboardInterrupt
-        return due(step, every, last)
-
-    due = train._due
-    monkeypatch.setattr(train, "_due", stop_after_5)
-    with pytest.raises(KeyboardInterrupt):
-        train.train_and_evaluate(config, tmp_path / "stopped")
-    assert [m["step"] for m in metrics_of(tmp_path / "stopped")][-1] >= 4
-    monkeypatch.setattr(train, "_due", due)
-    train.train_and_evaluate(config, tmp_path / "stopped")
-
-    whole = npz.load(tmp_path / "whole" / "weights.npz")
-    stopped = npz.load(tmp_path / "stopped" / "weights.npz")
-    jax.tree.map(np.testing.assert_array_equal, whole, stopped)
-    assert metrics_of(tmp_path / "whole") == metrics_of(tmp_path / "stopped")
-
-
 def test_evaluating_nothing_says_so(digits_config, tmp_path):
     workdir = Workdir(tmp_path / "empty")
     with pytest.raises(ValueError, match=r"empty holds no run \(it has no config.json\)"):

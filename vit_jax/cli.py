@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from absl import app, flags
 
-from vit_jax import console
+from vit_jax import console, preemption
 
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error was raised.")
 
@@ -14,7 +14,8 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     """Runs a command with absl's flags, and ends the process with its exit code.
 
     A ValueError, which says what a person should change, a FloatingPointError or an OSError ends
-    the command with its message alone and exit code 2; --traceback shows all of it.
+    the command with its message alone and exit code 2; --traceback shows all of it. A run that was
+    asked to stop, and has saved its state, ends with `preemption.EXIT_CODE`.
 
     Args:
         main: takes the positional arguments, the program's name first; returns the exit code.
@@ -29,6 +30,9 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
         except (ValueError, FloatingPointError, OSError) as error:
             sys.stderr.write(f"error: {error}\n")
             return 2
+        except preemption.Stopped as stopped:
+            sys.stderr.write(f"{stopped}\n")
+            return preemption.EXIT_CODE
         except KeyboardInterrupt:
             sys.stderr.write("interrupted\n")
             return 130

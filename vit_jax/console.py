@@ -15,7 +15,7 @@ _LOGGERS = ("vit_jax", "input_pipeline", "checkpoints")
 
 def show_log() -> None:
     """Shows what our packages have to say, a line each; for commands and notebooks."""
-    absl_logging.set_verbosity(absl_logging.ERROR)  # of orbax and others
+    absl_logging.set_verbosity(absl_logging.FATAL)  # orbax shows what it raises, which we do
     handler = logging.StreamHandler(_stream())
     handler.setFormatter(logging.Formatter("%(message)s"))
     for name in _LOGGERS:

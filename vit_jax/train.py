@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from checkpoints.train_state import Checkpointer
-from vit_jax import console, evaluate, experiment, mixing, report, sharding
+from vit_jax import console, evaluate, experiment, mixing, preemption, report, sharding
 from vit_jax.experiment import Experiment, TrainState
 from vit_jax.losses import get_loss, one_hot, smooth_labels
 from vit_jax.workdir import Workdir
@@ -128,6 +128,8 @@ def train_and_evaluate(
     Raises:
         ValueError: if something about the config, the data or the folder does not fit.
         FloatingPointError: if the loss, its gradient or the parameters are not finite.
+        OSError: if a checkpoint cannot be written.
+        preemption.Stopped: after SIGTERM or SIGINT, once the state is saved.
     """
     exp = experiment.build(config)
     folder = Workdir(workdir)
@@ -150,11 +152,14 @@ def train_and_evaluate(
         batches = stack.enter_context(contextlib.closing(exp.data.train_batches(start)))
         device_batches = sharding.to_devices(batches, exp.mesh)
         monitor = stack.enter_context(Monitor(exp, folder, checkpointer, start))
+        stop = stack.enter_context(preemption.StopRequest())
         for step in range(start + 1, exp.total_steps + 1):
             state, metrics = train_step(state, next(device_batches))
             monitor.train(step, metrics)
+            checkpointer.check()
             evaluates = _due(step, exp.eval_every, exp.total_steps)
-            if not evaluates and not _due(step, config.checkpoint_every, exp.total_steps):
+            saves = evaluates or _due(step, config.checkpoint_every, exp.total_steps)
+            if not (saves or stop.signal):
                 continue
             monitor.flush()
             figures = None
@@ -163,6 +168,12 @@ def train_and_evaluate(
                 figures = evaluate.evaluate(eval_step, state.eval_variables(), val, exp.mesh)
                 monitor.evaluation(step, "val", figures)
             checkpointer.save(step, state, figures)
+            if stop.signal:
+                checkpointer.wait()
+                raise preemption.Stopped(
+                    f"stopped by {stop.signal} after step {step} of {exp.total_steps}, which is "
+                    f"saved in {checkpointer.directory}: the same command continues from there"
+                )
     return evaluate.evaluate_workdir(exp, eval_step, folder)
 
 

@@ -1,0 +1,211 @@
+"""Runs that are stopped, killed, or cannot save, and continue."""
+
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from checkpoints import npz
+from checkpoints.train_state import Checkpointer
+from tests.commands import ROOT
+from tests.conftest import tiny_digits_config
+from tests.test_restoration import pairs_config, write_pairs
+from tests.test_sources import TinyColors
+from vit_jax import preemption, train
+from vit_jax.workdir import Workdir
+
+
+def assert_same_runs(one, other):
+    """Both have the same last state, with the optimizer's and the averages, metrics and weights."""
+    states = []
+    for workdir in map(Workdir, (one, other)):
+        config = workdir.read_config()
+        with Checkpointer(
+            workdir.checkpoints, config.keep_checkpoints, config.best_metric, config.best_mode
+        ) as checkpointer:
+            states.append(checkpointer.restore_as_saved(checkpointer.latest_step))
+    assert states[0]["opt_state"]
+    jax.tree.map(np.testing.assert_array_equal, *states)
+    weights = [npz.load(workdir / "weights.npz") for workdir in (one, other)]
+    jax.tree.map(np.testing.assert_array_equal, *weights)
+    assert Workdir(one).read_metrics() == Workdir(other).read_metrics()
+
+
+@pytest.fixture
+def all_config():
+    """A run with everything that draws random numbers or carries a state."""
+    config = tiny_digits_config()
+    config.model.dropout_rate = 0.1
+    config.mixup_alpha = 0.4
+    config.ema_decay = 0.9
+    config.accum_steps = 2
+    return config
+
+
+@pytest.fixture
+def tfds_config(tmp_path):
+    TinyColors(data_dir=tmp_path / "tfds").download_and_prepare()
+    config = tiny_digits_config()
+    config.data.source = "tfds:tiny_colors"
+    config.data.data_dir = str(tmp_path / "tfds")
+    config.data.train_pp = "decode|inception_crop(8)|flip_lr|value_range(-1, 1)"
+    config.data.eval_pp = "decode|resize(8)|value_range(-1, 1)"
+    config.data.train_split, config.data.val_split = "train[:80%]", "train[80%:]"
+    config.data.test_split = ""
+    config.data.shuffle_buffer = 5
+    config.batch_size = 4
+    return config
+
+
+@pytest.fixture
+def restoring_config(tmp_path):
+    for split, count in (("train", 6), ("test", 2)):
+        write_pairs(tmp_path / "pairs" / split, [(40, 36)] * count)
+    return pairs_config(tmp_path / "pairs")
+
+
+@pytest.mark.parametrize(
+    ("fixture", "gently"),
+    [
+        ("all_config", True),
+        ("folder_config", False),
+        pytest.param("tfds_config", True, marks=pytest.mark.slow),
+        pytest.param("restoring_config", True, marks=pytest.mark.slow),
+    ],
+)
+def test_a_stopped_run_continues_bit_for_bit(fixture, gently, request, tmp_path, monkeypatch):
+    """Stopped after step 5, between a save and the next, gently or not."""
+    config = request.getfixturevalue(fixture)
+    config.total_steps = 8
+    config.eval_every = 4
+    config.checkpoint_every = 3
+    train.train_and_evaluate(config, tmp_path / "whole")
+
+    def stop_after_5(monitor, step, metrics):
+        monitor_train(monitor, step, metrics)
+        if step == 5 and gently:
+            os.kill(os.getpid(), signal.SIGTERM)
+        elif step == 5:
+            raise RuntimeError("as if it were killed")
+
+    monitor_train = train.Monitor.train
+    monkeypatch.setattr(train.Monitor, "train", stop_after_5)
+    with pytest.raises(preemption.Stopped if gently else RuntimeError) as stopped:
+        train.train_and_evaluate(config, tmp_path / "stopped")
+    if gently:
+        assert "stopped by SIGTERM after step 5 of 8, which is saved in" in str(stopped.value)
+    steps = sorted(int(path.name) for path in (tmp_path / "stopped" / "checkpoints").iterdir())
+    assert steps[-1] == (5 if gently else 4)
+    monkeypatch.setattr(train.Monitor, "train", monitor_train)
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    assert handlers == [signal.SIG_DFL, signal.default_int_handler]
+    train.train_and_evaluate(config, tmp_path / "stopped")
+    assert_same_runs(tmp_path / "whole", tmp_path / "stopped")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of orbax's tasks
+def test_a_save_that_fails_stops_the_run(digits_config, tmp_path):
+    """The limit on the size of files stands in for a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(
+            OSError, match=r"cannot write a checkpoint to .*: File too large\. .* the beginning$"
+        ):
+            train.train_and_evaluate(digits_config, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    train.train_and_evaluate(digits_config, tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_the_process(number):
+    code = f"""
+import os
+from vit_jax import preemption
+with preemption.StopRequest() as stop:
+    os.kill(os.getpid(), {number:d})
+    print(stop.signal, flush=True)
+    os.kill(os.getpid(), {number:d})
+    print("still here")
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert result.returncode == -number
+    assert result.stdout == f"{number.name}\n"
+
+
+SMALL = [
+    "--config=configs/digits.py", "--config.model.hidden_size=32", "--config.model.num_layers=1",
+    "--config.model.num_heads=2", "--config.model.mlp_dim=32", "--config.total_steps=400",
+    "--config.eval_every=100", "--config.checkpoint_every=5", "--config.schedule.warmup_epochs=1.0",
+]  # fmt: skip
+
+
+def start(workdir):
+    return subprocess.Popen(
+        [sys.executable, "-m", "vit_jax.main", *SMALL, f"--workdir={workdir}"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+    )  # fmt: skip
+
+
+def wait_for_a_checkpoint(workdir):
+    """Waits until training is under way; 2 minutes at most."""
+    for _ in range(1200):
+        if Workdir(workdir)._has_checkpoint():
+            return
+        time.sleep(0.1)
+    raise TimeoutError("no checkpoint was written")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_to_the_command(number, tmp_path):
+    process = start(tmp_path)
+    wait_for_a_checkpoint(tmp_path)
+    process.send_signal(number)
+    _, printed = process.communicate(timeout=120)
+    assert process.returncode == preemption.EXIT_CODE
+    last = printed.splitlines()[-1]
+    assert last.startswith(f"stopped by {number.name} after step ")
+    assert last.endswith("the same command continues from there")
+    step = int(last.split("after step ")[1].split()[0])
+    assert (tmp_path / "checkpoints" / str(step)).exists()
+
+    again = start(tmp_path)
+    line = next(line for line in again.stderr if "continuing" in line)
+    assert line.startswith(f"continuing from step {step} of 400, in ")
+    again.kill()
+
+
+@pytest.mark.slow
+def test_twenty_kills_lose_nothing_but_time(tmp_path):
+    """Saves are so many that some of the kills fall into one; the seed says when they come."""
+    moments = random.Random(0)
+    whole = start(tmp_path / "whole")
+    assert whole.wait(timeout=300) == 0
+    killed = tmp_path / "killed"
+    process, torn = start(killed), 0
+    wait_for_a_checkpoint(killed)
+    for _ in range(20):
+        time.sleep(moments.uniform(0, 1))
+        process.kill()
+        process.communicate()
+        names = [path.name for path in (killed / "checkpoints").iterdir()]
+        torn += any(not name.isdigit() for name in names)
+        last = max(int(name) for name in names if name.isdigit())
+        process = start(killed)
+        line = next(line for line in process.stderr if "continuing" in line)
+        assert line.startswith(f"continuing from step {last} of 400, in ")
+    _, printed = process.communicate(timeout=300)
+    assert process.returncode == 0, printed
+    assert torn, "no kill fell into a save"
+    assert_same_runs(tmp_path / "whole", killed)

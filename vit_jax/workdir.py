@@ -27,6 +27,7 @@ _MAY_CHANGE = (
     "checkpoint_every",
     "log_every",
     "keep_checkpoints",
+    "fsdp",  # a checkpoint does not depend on the devices
     "data.source",  # data.json guards against other data
     "data.test_source",
     "data.data_dir",

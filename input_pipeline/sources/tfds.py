@@ -67,16 +67,11 @@ class TfdsSource:
             )
             records = records.shuffle(min(self.shuffle_buffer, size), seed=order)
             consumed = tf.where(epoch == first_epoch, tf.cast(position, tf.int64), 0)
-            return (
-                records.enumerate()
-                .skip(consumed)
-                .map(
-                    lambda i, record: (
-                        record,
-                        example_seed(seed, epoch, i * shard.count + shard.index),
-                    )
-                )
-            )
+
+            def with_seed(i: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+                return record, example_seed(seed, epoch, i * shard.count + shard.index)
+
+            return records.enumerate().skip(consumed).map(with_seed)
 
         def parse(record: tf.Tensor, its_seed: tf.Tensor) -> Example:
             return {**self._parse(record), "seed": its_seed}

@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+
+from vit_jax import report
+
+
+def classified(truths, guesses, margins):
+    """A report of images whose classes 0, 1, 2 were guessed with the given margins."""
+    result = report.ClassificationReport(("a", "b", "c"), "softmax_xent")
+    for truth, guess, margin in zip(truths, guesses, margins):
+        logits = np.zeros((1, 3), np.float32)
+        logits[0, guess] = margin
+        result.add({"image": np.zeros((1, 4, 4, 3)), "label": np.array([truth])}, logits)
+    return result
+
+
+def titles(figure):
+    return [axes.get_title() for axes in figure.axes if axes.get_title()]
+
+
+def test_the_most_confident_mistakes_come_first():
+    result = classified([0, 0, 1, 2, 1], [0, 1, 2, 0, 1], [9.0, 1.0, 3.0, 2.0, 0.5])
+    shown = [title.split() for title in titles(result.draw_predictions("test"))]
+    assert [(words[0], words[-1]) for words in shown[:3]] == [("c", "b"), ("a", "c"), ("b", "a")]
+    shares = [int(words[1].rstrip("%")) for words in shown]
+    assert shares[:3] == sorted(shares[:3], reverse=True)
+    assert [words[0] for words in shown[3:]] == ["a", "b"]  # the right ones, as they came
+
+
+def test_early_mistakes_give_way_to_more_confident_ones():
+    count = 40
+    result = classified([0] * count, [1] * count, np.linspace(0.1, 3, count))
+    shown = titles(result.draw_predictions("val"))
+    assert len(shown) == 32
+    assert shown[0].startswith("b 91%")
+
+
+def test_curves_of_chosen_figures():
+    lines = [
+        {"step": 1, "split": "train", "loss": 2.0, "grad_norm": 1.0},
+        {"step": 2, "split": "val", "loss": 1.0, "accuracy": 0.5, "examples": 3, "protocol": "x"},
+    ]
+    assert titles(report.draw_curves(lines)) == ["loss", "grad norm", "accuracy"]
+    assert titles(report.draw_curves(lines, ["accuracy"])) == ["accuracy"]
+    with pytest.raises(ValueError, match=r"nothing to draw of \['psnr'\]; there are: loss, grad"):
+        report.draw_curves(lines, ["psnr"])
+    with pytest.raises(ValueError, match="there are: none"):
+        report.draw_curves([])
+
+
+def test_images_of_several_shapes():
+    images = [np.zeros((4, 8, 3)), np.zeros((8, 4, 3), np.uint8), np.zeros((4, 4, 3))]
+    figure = report.draw_images(images, ["one", "two", "three"], "all", columns=2)
+    assert titles(figure) == ["one", "two", "three"]
+    assert len(figure.axes) == 4
+    assert not any(axes.axison for axes in figure.axes)

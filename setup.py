@@ -57,6 +57,7 @@ setup(
         "notebooks": [*DEMO, "ipykernel", "ipywidgets", "jupyterlab", "pandas", "papermill"],
         "dev": [
             *DEMO,
+            "hypothesis",
             "nbstripout",
             "pytest",
             "pytest-xdist",

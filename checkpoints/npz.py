@@ -1,5 +1,6 @@
 """Parameters as .npz files with the names that google-research/vision_transformer published."""
 
+import math
 import os
 import re
 import zipfile
@@ -21,6 +22,11 @@ _LINEN_TO_PUBLISHED = {
     "MlpBlock_0": "MlpBlock_3",
 }
 _GROUP_NORM = re.compile(r"(^|/)gn(\d+|_root|_proj)/(scale|bias)$")
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+_MOST_DEFLATED = 1032  # to how many times its size deflated data can unpack
 _BLOCK_PART = re.compile(r"(.*/encoderblock_\d+)/([^/]+)(/.*)")
 
 
@@ -70,13 +76,45 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     found = files.fetch(path)
     try:
         with found.open("rb") as data:
-            file = np.load(data, allow_pickle=False)
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("it holds a single array")
-            with file:
+            with zipfile.ZipFile(data) as archive:
+                size = data.seek(0, os.SEEK_END)
+                for member in archive.infolist():
+                    _check_size(archive, member, size)
+            data.seek(0)
+            with np.load(data, allow_pickle=False) as file:
                 return {name: _named_type(file[name]) for name in file.files}
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        ValueError, EOFError, OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile,
+        zlib.error,
+    ) as error:  # fmt: skip
         raise ValueError(f"{os.fspath(path)} is not a readable .npz of arrays: {error}") from None
+
+
+def _check_size(archive: zipfile.ZipFile, member: zipfile.ZipInfo, size: int) -> None:
+    """Checks, before room is made for an array, that there are as many bytes as it needs.
+
+    Args:
+        archive: the .npz file.
+        member: an array in it.
+        size: of the file in bytes.
+
+    Raises:
+        ValueError: if its shape, or its size in the archive, cannot be true.
+    """
+    if member.file_size > _MOST_DEFLATED * min(member.compress_size, size):
+        raise ValueError(f"{member.filename} cannot unpack to {member.file_size:,} bytes")
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        if version not in _HEADERS:
+            raise ValueError(f"{member.filename} is of an unknown version {version}")
+        shape, _, dtype = _HEADERS[version](file)
+        there = member.file_size - file.tell()
+    needed = math.prod(shape) * dtype.itemsize
+    if not dtype.hasobject and needed != there:  # np.load refuses objects
+        raise ValueError(
+            f"{member.filename} has the shape {shape}, which takes {needed:,} bytes, and {there:,} "
+            "bytes are there"
+        )
 
 
 def _named_type(array: np.ndarray) -> np.ndarray:

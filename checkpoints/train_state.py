@@ -51,6 +51,7 @@ class Checkpointer:
                 best_mode=best_mode,
                 preservation_policy=AnyPreservationPolicy([LatestN(keep), best]),
             ),
+            item_handlers=ocp.StandardCheckpointHandler(),  # or it knows no shapes before a save
         )
 
     @property

@@ -120,6 +120,17 @@ def test_the_last_few_and_the_best_are_kept(tmp_path, mode, best):
     again.close()
 
 
+def test_a_state_whose_shape_and_devices_nobody_knows(tmp_path):
+    """Numpy arrays, also where the devices it was saved from are not there."""
+    state = jax.device_put({"a": {"b": jnp.arange(6.0)}, "none": None}, jax.devices()[1])
+    with Checkpointer(tmp_path, 1, "accuracy", "max") as checkpointer:
+        checkpointer.save(3, state, None)
+    with Checkpointer(tmp_path, 1, "accuracy", "max") as checkpointer:
+        saved = checkpointer.restore_as_saved(3)
+    assert isinstance(saved["a"]["b"], np.ndarray)
+    np.testing.assert_array_equal(saved["a"]["b"], np.arange(6))
+
+
 def test_without_metrics_the_last_is_the_best(tmp_path):
     checkpointer = Checkpointer(tmp_path, keep=1, best_metric="accuracy", best_mode="max")
     for step in (1, 2, 3):

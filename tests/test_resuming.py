@@ -129,10 +129,10 @@ def test_a_save_that_fails_stops_the_run(digits_config, tmp_path):
 def test_a_second_signal_ends_the_process(number):
     code = f"""
 import os
-from vit_jax import preemption
-with preemption.StopRequest() as stop:
+from vit_jax import preemption, sharding
+with preemption.StopRequest(sharding.make_mesh(1)) as stop:
     os.kill(os.getpid(), {number:d})
-    print(stop.signal, flush=True)
+    print(stop.poll(), flush=True)
     os.kill(os.getpid(), {number:d})
     print("still here")
 """

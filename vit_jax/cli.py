@@ -1,11 +1,14 @@
 """What the commands share: quiet start-up, and one clear line in place of a traceback."""
 
+import logging
 import sys
 from collections.abc import Callable, Sequence
 
 from absl import app, flags
 
 from vit_jax import console, preemption
+
+_LOG = logging.getLogger(__name__)
 
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error was raised.")
 
@@ -31,7 +34,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
             sys.stderr.write(f"error: {error}\n")
             return 2
         except preemption.Stopped as stopped:
-            sys.stderr.write(f"{stopped}\n")
+            _LOG.info("%s", stopped)
             return preemption.EXIT_CODE
         except KeyboardInterrupt:
             sys.stderr.write("interrupted\n")

@@ -25,6 +25,12 @@ def show_log() -> None:
         logger.propagate = False
 
 
+def hush() -> None:
+    """Leaves the log to another process, but for errors."""
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 def _in_notebook() -> bool:
     return "ipykernel" in sys.modules
 

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from checkpoints import npz
 from checkpoints.train_state import Checkpointer
-from vit_jax import report, sharding
+from vit_jax import processes, report, sharding
 from vit_jax.experiment import Experiment, TrainState
 from vit_jax.losses import get_loss
 from vit_jax.metrics import get_metric
@@ -158,11 +158,13 @@ def evaluate_workdir(
         pictures = report.RestorationReport(names, each[splits[-1]], config.best_metric)
         batches = data.eval_batches(splits[-1], pictures.rows)
         evaluate_each(eval_step, variables, batches, experiment.mesh, pictures.add)
+    if pictures:
+        pictures.gather()
 
     # Whole on every process, so that the first can write them.
     gather = jax.jit(lambda x: x, out_shardings=sharding.replicated(experiment.mesh))
     params = gather(variables["params"])
-    if jax.process_index() == 0:
+    if processes.is_first():
         workdir.forget_metrics()
         if "test" in figures:
             workdir.append_metrics(step, "test", {"protocol": data.eval_pp, **figures["test"]})

@@ -14,7 +14,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from configs import inference_time as defaults
-from vit_jax import sharding
+from vit_jax import processes, sharding
 from vit_jax.models import get_model
 
 
@@ -64,6 +64,8 @@ def run(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
             "min": min(rates), "median": statistics.median(rates), "max": max(rates),
         },
     }  # fmt: skip
+    if not processes.is_first():
+        return result
     path = epath.Path(workdir).expanduser() / "inference_time.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=2) + "\n")

@@ -19,6 +19,16 @@ _CONFIG = config_flags.DEFINE_config_file(
     accept_new_attributes=True,  # validate_config refuses unknown keys, and names the known ones
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed",
+    False,
+    "This is one of several processes, which a TPU pod, SLURM or Open MPI has started.",
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator_address", None, "HOST:PORT of the first of several processes, started by hand."
+)
+_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many there are.")
+_PROCESS = flags.DEFINE_integer("process_id", None, "Which one this is, from 0.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "benchmark"], "What to do.")
 
 
@@ -32,22 +42,29 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(f"--mode={_MODE.value} needs --config=configs/{name}.py")
 
     # Imported here, so that --help and mistakes on the command line are answered at once.
-    from vit_jax import evaluate, experiment, inference_time, train
+    from vit_jax import processes
+
+    with processes.joined(_DISTRIBUTED.value, _COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
+        _run(config)
+    return 0
+
+
+def _run(config: ConfigDict | None) -> None:
+    from vit_jax import evaluate, experiment, inference_time, processes, train
     from vit_jax.workdir import Workdir
 
     if _MODE.value == "train":
         train.train_and_evaluate(config, _WORKDIR.value)
-        return 0
+        return
     if _MODE.value == "benchmark":
         inference_time.run(config, _WORKDIR.value)
-        return 0
+        return
     workdir = Workdir(_WORKDIR.value)
     stored = workdir.read_config()
     exp = experiment.build(stored if config is None else config)
     if config is not None:
-        workdir.claim(config, exp.data.identity)
+        workdir.claim(config, exp.data.identity, writes=processes.is_first())
     evaluate.evaluate_workdir(exp, evaluate.make_eval_step(exp), workdir)
-    return 0
 
 
 def _config() -> ConfigDict | None:

@@ -1,5 +1,6 @@
 """What a run has to show: curves, images with what was made of them, and tables."""
 
+import collections
 import csv
 import io
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ import numpy as np
 from etils import epath
 from matplotlib.figure import Figure
 
+from vit_jax import processes
 from vit_jax.models import PUBLISHED_SCORES
 
 INPUT = "input/"  # begins the names of figures of images before they are restored
@@ -39,7 +41,7 @@ class ClassificationReport:
     def __init__(self, class_names: Sequence[str], loss: str) -> None:
         self._names = class_names
         self._loss = loss
-        self._confusion = np.zeros((len(class_names), len(class_names)), np.int64)
+        self._counts: collections.Counter[tuple[int, int]] = collections.Counter()
         self._wrong: list[tuple[np.ndarray, int, int, float]] = []
         self._right: list[tuple[np.ndarray, int, int, float]] = []
 
@@ -47,13 +49,26 @@ class ClassificationReport:
         """Counts a batch: `image` (b, h, w, c), `label` (b,), and (b, classes) logits."""
         confidence = probabilities(logits, self._loss)
         predicted = logits.argmax(axis=-1)
-        np.add.at(self._confusion, (batch["label"], predicted), 1)
-        most = _GALLERY[0] * _GALLERY[1]
+        self._counts.update(zip(batch["label"].tolist(), predicted.tolist()))
         for image, truth, guess, p in zip(batch["image"], batch["label"], predicted, confidence):
             examples = self._right if truth == guess else self._wrong
             examples.append((image, int(truth), int(guess), float(p[guess])))
+        self._keep_some()
+
+    def _keep_some(self) -> None:
+        most = _GALLERY[0] * _GALLERY[1]
         self._wrong = sorted(self._wrong, key=lambda example: -example[-1])[:most]
         self._right = self._right[:most]
+
+    def gather(self) -> None:
+        """Adds what the other processes of a run have seen; each must call it."""
+        everyones = processes.gather((self._counts, self._wrong, self._right))
+        self._counts, self._wrong, self._right = collections.Counter(), [], []
+        for counts, wrong, right in everyones:
+            self._counts += counts
+            self._wrong += wrong
+            self._right += right
+        self._keep_some()
 
     def write(self, folder: epath.Path, split: str) -> None:
         """Writes predictions.png, and confusion.png if there are not too many classes."""
@@ -71,8 +86,8 @@ class ClassificationReport:
             says = f"{_short(self._names[guess])} {p:.0%}"
             titles.append(says if right else f"{says}\nis {_short(self._names[truth])}")
             colors.append(_RIGHT if right else _WRONG)
-        total = self._confusion.sum()
-        wrong = total - np.trace(self._confusion)
+        total = self._counts.total()
+        wrong = sum(count for (truth, guess), count in self._counts.items() if truth != guess)
         return draw_images(
             [displayable(image) for image, *_ in examples],
             titles,
@@ -87,18 +102,19 @@ class ClassificationReport:
         side = 3 + 0.32 * count
         figure = Figure(figsize=(side + 1, side), layout="constrained")
         axes = figure.subplots()
-        rows = self._confusion.sum(axis=1, keepdims=True)
-        share = self._confusion / np.maximum(rows, 1)
+        confusion = np.zeros((count, count), np.int64)
+        for cell, number in self._counts.items():
+            confusion[cell] = number
+        share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
         picture = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
         figure.colorbar(picture, ax=axes, label="share of the true class", shrink=0.8)
         names = [_short(name) for name in self._names]
         axes.set_xticks(range(count), names, rotation=90)
         axes.set_yticks(range(count), names)
         axes.set(xlabel="predicted", ylabel="true", title=f"{split}: number of images")
-        for i, j in np.argwhere(self._confusion):
+        for (i, j), number in self._counts.items():
             color = "white" if share[i, j] > 0.5 else "black"
-            text = str(self._confusion[i, j])
-            axes.text(j, i, text, ha="center", va="center", color=color, fontsize=8)
+            axes.text(j, i, str(number), ha="center", va="center", color=color, fontsize=8)
         return figure
 
 
@@ -128,6 +144,11 @@ class RestorationReport:
         """Keeps a batch: `image`, `target` and the output, (b, h, w, 3) in [-1, 1]."""
         for row, *images in zip(batch["index"], batch["image"], out, batch["target"]):
             self._images[int(row)] = tuple((np.clip(x, -1, 1) + 1) / 2 for x in images)
+
+    def gather(self) -> None:
+        """Adds what the other processes of a run have kept; each must call it."""
+        for images in processes.gather(self._images):
+            self._images |= images
 
     def write(self, folder: epath.Path, split: str) -> None:
         """Writes SPLIT.csv with the figures by image, and restored.png."""

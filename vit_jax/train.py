@@ -16,7 +16,16 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from checkpoints.train_state import Checkpointer
-from vit_jax import console, evaluate, experiment, mixing, preemption, report, sharding
+from vit_jax import (
+    console,
+    evaluate,
+    experiment,
+    mixing,
+    preemption,
+    processes,
+    report,
+    sharding,
+)
 from vit_jax.experiment import Experiment, TrainState
 from vit_jax.losses import get_loss, one_hot, smooth_labels
 from vit_jax.workdir import Workdir
@@ -133,8 +142,7 @@ def train_and_evaluate(
     """
     exp = experiment.build(config)
     folder = Workdir(workdir)
-    if jax.process_index() == 0:
-        folder.claim(config, exp.data.identity)
+    folder.claim(config, exp.data.identity, writes=processes.is_first())
     train_step = make_train_step(exp)
     eval_step = evaluate.make_eval_step(exp)
 
@@ -152,34 +160,45 @@ def train_and_evaluate(
         batches = stack.enter_context(contextlib.closing(exp.data.train_batches(start)))
         device_batches = sharding.to_devices(batches, exp.mesh)
         monitor = stack.enter_context(Monitor(exp, folder, checkpointer, start))
-        stop = stack.enter_context(preemption.StopRequest())
+        stop = stack.enter_context(preemption.StopRequest(exp.mesh))
         for step in range(start + 1, exp.total_steps + 1):
             state, metrics = train_step(state, next(device_batches))
             monitor.train(step, metrics)
             checkpointer.check()
             evaluates = _due(step, exp.eval_every, exp.total_steps)
             saves = evaluates or _due(step, config.checkpoint_every, exp.total_steps)
-            if not (saves or stop.signal):
-                continue
-            monitor.flush()
             figures = None
             if evaluates and "val" in exp.data.splits:
+                monitor.flush()
                 val = exp.data.eval_batches("val")
                 figures = evaluate.evaluate(eval_step, state.eval_variables(), val, exp.mesh)
                 monitor.evaluation(step, "val", figures)
-            checkpointer.save(step, state, figures)
-            if stop.signal:
+            signal = stop.poll()
+            if saves or signal:
+                monitor.flush()
+                checkpointer.save(step, state, figures)
+            if signal:
                 checkpointer.wait()
                 raise preemption.Stopped(
-                    f"stopped by {stop.signal} after step {step} of {exp.total_steps}, which is "
+                    f"stopped by {signal} after step {step} of {exp.total_steps}, which is "
                     f"saved in {checkpointer.directory}: the same command continues from there"
                 )
     return evaluate.evaluate_workdir(exp, eval_step, folder)
 
 
 def restore_or_init(exp: Experiment, checkpointer: Checkpointer) -> TrainState:
-    """Returns the last checkpoint's state, or a new one if there is none."""
+    """Returns the last checkpoint's state, or a new one if there is none.
+
+    Raises:
+        ValueError: if the processes of a run see different checkpoints.
+    """
     latest = checkpointer.latest_step
+    everyones = processes.gather(latest)
+    if any(step != latest for step in everyones):
+        raise ValueError(
+            f"{checkpointer.directory} is not the same folder for all processes, whose last "
+            f"checkpoints are of steps {everyones}: give --workdir a folder that all hosts share"
+        )
     if latest is None:
         state = exp.init_state()
         count = sum(x.size for x in jax.tree.leaves(state.params))
@@ -214,13 +233,13 @@ class Monitor:
         self._workdir = workdir
         self._checkpointer = checkpointer
         self._pending: tuple[int, Metrics] | None = None
-        self._is_main = jax.process_index() == 0
-        if self._is_main:
+        is_first = processes.is_first()
+        if is_first:
             workdir.forget_metrics(after=start)
         self._logged_step, self._logged_time = start, time.monotonic()
-        self._writer = metric_writers.SummaryWriter(str(workdir.path)) if self._is_main else None
+        self._writer = metric_writers.SummaryWriter(str(workdir.path)) if is_first else None
         self._bar = console.progress(
-            total=exp.total_steps, initial=start, unit="step", disable=not self._is_main
+            total=exp.total_steps, initial=start, unit="step", disable=not is_first
         )
         self._above = console.above(self._bar)
 

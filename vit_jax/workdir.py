@@ -13,6 +13,7 @@ report/            pictures
 import json
 import math
 import os
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,6 +34,8 @@ _MAY_CHANGE = (
     "data.data_dir",
     "data.manual_dir",
 )
+
+_VISIBLE_AFTER_S = 90  # network file systems may show a new file a minute late
 
 
 class Workdir:
@@ -69,12 +72,13 @@ class Workdir:
                 f"{self.path} holds no run (it has no config.json): train first, or check --workdir"
             ) from None
 
-    def claim(self, config: ConfigDict, data: Mapping[str, Any]) -> None:
+    def claim(self, config: ConfigDict, data: Mapping[str, Any], writes: bool = True) -> None:
         """Makes the folder this run's, unless another run has left checkpoints there.
 
         Args:
             config: of the run.
             data: what tells its data from other data, see `Dataset.identity`.
+            writes: whether this process does; else it waits until another one has.
 
         Raises:
             ValueError: if the config or the data differs; the message says in what.
@@ -93,9 +97,22 @@ class Workdir:
                     "another --workdir, or continue that run with its own settings"
                 )
             self.check_data(data)
+        if not writes:
+            self._wait_for_claim()
+            return
         self.path.mkdir(parents=True, exist_ok=True)
         _write(self._config, json.dumps(new, indent=2, sort_keys=True) + "\n")
         _write(self._data, json.dumps(data, indent=2, sort_keys=True) + "\n")
+
+    def _wait_for_claim(self) -> None:
+        for _ in range(_VISIBLE_AFTER_S):
+            if self.has_config:
+                return
+            time.sleep(1)
+        raise ValueError(
+            f"the first process has written {self._config}, but this one does not see it: give "
+            "--workdir a folder that all hosts share"
+        )
 
     def _has_checkpoint(self) -> bool:
         # A folder that is not named by its step alone is what a killed save left.

@@ -1,8 +1,14 @@
-"""Checks pairs of hazy and clear images: python -m input_pipeline.check FOLDER [--against=FOLDER].
+"""Checks data before it is trained on: python -m input_pipeline.check FOLDER, or imagenet2012.
 
-Prints how the pairs were found, how many there are, their sizes, and how hazy they are; and what is
-wrong: images without a partner, of another size than their partner, or unreadable, and scenes that
-are in more than one split, or in the other folder as well. The exit code is 1 if anything is.
+Of a FOLDER of pairs of hazy and clear images it prints how the pairs were found, how many there
+are, their sizes, and how hazy they are; and what is wrong: images without a partner, of another
+size than their partner, or unreadable, and scenes that are in more than one split, or in the folder
+--against as well.
+
+Of imagenet2012 it checks what TFDS has prepared in --data_dir, or what it would be prepared from in
+--manual_dir; with --folder, train/ and val/ with a folder of images per class.
+
+The exit code is 1 if anything is wrong.
 """
 
 import argparse
@@ -26,29 +32,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("data", metavar="FOLDER|imagenet2012")
     parser.add_argument("--against", type=Path, help="a test set elsewhere, for common scenes")
     parser.add_argument(
         "--pattern", default="", help="another layout: 'foggy/{scene}_*.png sharp/{scene}.png'"
     )
+    parser.add_argument("--data_dir", help="of imagenet2012: where TFDS has prepared it")
+    parser.add_argument("--manual_dir", help="of imagenet2012: where its archives lie")
+    parser.add_argument("--folder", type=Path, help="of imagenet2012: a folder of its images")
     args = parser.parse_args(arguments)
     try:
-        splits = find_pairs(args.folder, args.pattern)
-        others = {} if args.against is None else find_pairs(args.against, args.pattern)
+        problems = _check_imagenet(args) if args.data == "imagenet2012" else _check_pairs(args)
     except ValueError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    problems = []
-    for name, split in splits.items():
-        print(f"{name}: {len(split.pairs)} pairs, by {split.layout}")
-        problems += [f"{name}: {problem}" for problem in _check_split(split)]
-    named = {f"{name} of {args.against}": split for name, split in others.items()}
-    problems += pairs.find_common_scenes(splits, named)
     for problem in problems:
         print(f"PROBLEM  {problem}")
     if not problems:
         print("no problems")
     return 1 if problems else 0
+
+
+def _check_imagenet(args: argparse.Namespace) -> list[str]:
+    from input_pipeline import check_imagenet  # takes seconds to import
+
+    if args.folder:
+        return check_imagenet.check_folder(args.folder.expanduser())
+    return check_imagenet.check_prepared(args.data_dir, args.manual_dir)
+
+
+def _check_pairs(args: argparse.Namespace) -> list[str]:
+    splits = find_pairs(Path(args.data), args.pattern)
+    others = {} if args.against is None else find_pairs(args.against, args.pattern)
+    problems = []
+    for name, split in splits.items():
+        print(f"{name}: {len(split.pairs)} pairs, by {split.layout}")
+        problems += [f"{name}: {problem}" for problem in _check_split(split)]
+    named = {f"{name} of {args.against}": split for name, split in others.items()}
+    return problems + pairs.find_common_scenes(splits, named)
 
 
 def _check_split(split: PairedSplit) -> list[str]:

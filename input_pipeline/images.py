@@ -120,6 +120,11 @@ def crop(image: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
     return image[top : top + height, left : left + width]
 
 
+def is_plain(data: tf.Tensor) -> tf.Tensor:
+    """Whether the bytes of a file begin as those of a JPEG or 8-bit PNG of the common sort."""
+    return _is_plain_jpeg(data) | _is_plain_png(data)
+
+
 def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """(h, w) that an image file has once it is decoded; reads its header alone.
 

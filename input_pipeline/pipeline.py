@@ -92,7 +92,7 @@ class Dataset:
         source = self.splits["train"]
         dataset = self._trained_on(source, start_step * self._local_batch)
         dataset = dataset.batch(self._local_batch, drop_remainder=True)
-        yield from _read(dataset.prefetch(_PREFETCH_BATCHES), source)
+        yield from read(dataset.prefetch(_PREFETCH_BATCHES), source)
 
     def eval_batches(self, split: str, rows: Sequence[int] | None = None) -> Iterator[Batch]:
         """Yields a split once: every example in one batch of one process.
@@ -117,7 +117,7 @@ class Dataset:
             return
         count = source.num_examples if rows is None else len(rows)
         dataset = dataset.batch(self._local_batch)
-        batches = _read(dataset.prefetch(_PREFETCH_BATCHES), source)
+        batches = read(dataset.prefetch(_PREFETCH_BATCHES), source)
         empty = {
             name: np.zeros((0, *spec.shape[1:]), spec.dtype.as_numpy_dtype)
             for name, spec in dataset.element_spec.items()
@@ -141,10 +141,10 @@ class Dataset:
         shares = [_share(batch, self.shard) or batch[:1] for batch in batches]
         wanted = [row for share in shares for row in share]
         dataset = self._evaluated(source, spec, wanted)
-        examples = _read(dataset.prefetch(_PREFETCH_BATCHES), source)
+        examples = read(dataset.prefetch(_PREFETCH_BATCHES), source)
         for batch, share in zip(batches, shares):
-            read = [next(examples) for _ in share]
-            stacked = {name: np.stack([example[name] for example in read]) for name in read[0]}
+            own = [next(examples) for _ in share]
+            stacked = {name: np.stack([example[name] for example in own]) for name in own[0]}
             padded = pad_batch(stacked, self.devices // self.shard.count)
             if not _share(batch, self.shard):
                 padded["_mask"][:] = 0
@@ -272,7 +272,8 @@ def _check_output(image: tf.TensorSpec, spec: str, can_differ: bool) -> None:
         )
 
 
-def _read(dataset: tf.data.Dataset, source: Source) -> Iterator[Batch]:
+def read(dataset: tf.data.Dataset, source: Source) -> Iterator[Any]:
+    """Yields what a dataset holds, as numpy arrays; a ValueError names what cannot be read."""
     try:
         yield from dataset.as_numpy_iterator()
     except tf.errors.OpError as error:

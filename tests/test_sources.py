@@ -293,11 +293,32 @@ def test_tensorflow_sees_no_accelerator():
     assert not tf.config.get_visible_devices("GPU")
 
 
-def test_another_storage_than_tfrecord_is_refused(tfds_config, tmp_path):
-    builder = TinyColors(data_dir=tmp_path, file_format="array_record")
-    builder.download_and_prepare()
+def test_array_records_are_shuffled_as_a_whole(tfds_config, tmp_path):
+    """The same splits and examples as of TFRecords; batches do not depend on the processes."""
+    TinyColors(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    as_tfrecord = get_dataset(tfds_config, 4, 0)
     tfds_config.data_dir = str(tmp_path)
-    with pytest.raises(ValueError, match="is stored as array_record; prepare it as tfrecord"):
+    dataset = get_dataset(tfds_config, 4, 0)
+    assert dataset.class_names == ("even", "odd")
+    for split in ("train", "val", "test"):
+        expected = numbers(as_tfrecord.eval_batches(split))
+        assert sorted(numbers(dataset.eval_batches(split))) == sorted(expected)
+    assert numbers(dataset.eval_batches("test", rows=[5, 2])) == [
+        numbers(dataset.eval_batches("test"))[row] for row in (5, 2)
+    ]
+    stream = dataset.train_batches()
+    batches = [next(stream) for _ in range(10)]
+    assert len(set(numbers(batches[:5]))) == len(set(numbers(batches[5:]))) == 20
+    assert numbers(batches[:5]) != numbers(batches[5:])
+    assert numbers([next(dataset.train_batches(7))]) == numbers(batches[7:8])
+    shards = [get_dataset(tfds_config, 4, 0, Shard(i, 2)).train_batches(7) for i in range(2)]
+    assert numbers([next(shard) for shard in shards]) == numbers(batches[7:8])
+
+
+def test_another_storage_is_refused(tfds_config, tmp_path):
+    TinyColors(data_dir=tmp_path, file_format="parquet").download_and_prepare()
+    tfds_config.data_dir = str(tmp_path)
+    with pytest.raises(ValueError, match="is stored as parquet; prepare it as array_record or"):
         get_splits(tfds_config)
 
 

@@ -129,7 +129,7 @@ def _read_file(example: Example) -> Example:
     return {**example, "image": tf.io.read_file(example["path"])}
 
 
-def _find_corrupt(paths: Sequence[str]) -> dict[str, str]:
+def find_corrupt(paths: Sequence[str]) -> dict[str, str]:
     """Decodes every file; returns path -> reason for those that fail."""
 
     def reason(path: str) -> str | None:
@@ -152,7 +152,7 @@ def _list_corrupt(corrupt: dict[str, str], most: int = 5) -> str:
 
 
 def _without_corrupt(tree: Tree, split: str) -> Tree:
-    corrupt = _find_corrupt([path for paths in tree.values() for path in paths])
+    corrupt = find_corrupt([path for paths in tree.values() for path in paths])
     if not corrupt:
         return tree
     _LOG.warning("%s: %d unreadable images are left out: %s",
@@ -166,7 +166,7 @@ def _without_corrupt(tree: Tree, split: str) -> Tree:
 
 def _explain(paths: Sequence[str], message: str) -> str:
     _LOG.warning("an image could not be read; looking for it among %d files ...", len(paths))
-    corrupt = _find_corrupt(paths)
+    corrupt = find_corrupt(paths)
     if not corrupt:
         return message
     return (

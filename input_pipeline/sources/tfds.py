@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from input_pipeline.sources.base import Example, Shard, Source, example_seed
+from input_pipeline.sources.base import Example, IndexedSource, Shard, Source, example_seed
 
 _LOG = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ _BLOCK = 16  # records in a row from one file
 
 
 @dataclasses.dataclass(frozen=True)
-class TfdsSource:
+class TfrecordSource:
     """A split of a TFDS data set that is stored as TFRecords, read in sequence.
 
     Each process reads a sub-split of its own; each epoch shuffles the files and then a buffer of
@@ -30,15 +30,13 @@ class TfdsSource:
     Attributes:
         builder: of the prepared data set.
         split: in TFDS's syntax, such as "train[:80%]".
-        image_key: feature that holds the image.
-        label_key: feature that holds the class.
+        keys: features that hold the image and the class.
         shuffle_buffer: how many records the shuffling holds.
     """
 
     builder: tfds.core.DatasetBuilder
     split: str
-    image_key: str
-    label_key: str
+    keys: tuple[str, str]
     shuffle_buffer: int
 
     @property
@@ -49,7 +47,7 @@ class TfdsSource:
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes in the order of the labels."""
-        return tuple(self.builder.info.features[self.label_key].names)
+        return _class_names(self.builder, self.keys)
 
     def stream(self, seed: int, start: int, shard: Shard, local_batch: int) -> tf.data.Dataset:
         """See `Source`."""
@@ -74,7 +72,7 @@ class TfdsSource:
             return records.enumerate().skip(consumed).map(with_seed)
 
         def parse(record: tf.Tensor, its_seed: tf.Tensor) -> Example:
-            return {**self._parse(record), "seed": its_seed}
+            return {**_parse(self.builder, self.keys, record), "seed": its_seed}
 
         records = tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(read_epoch)
         return records.map(parse, tf.data.AUTOTUNE, deterministic=True)
@@ -83,7 +81,11 @@ class TfdsSource:
         """See `Source`."""
         part = tfds.even_splits(self.split, shard.count)[shard.index]
         records = self._files(part).flat_map(_read_file)
-        return records.map(self._parse, tf.data.AUTOTUNE, deterministic=True)
+
+        def parse(record: tf.Tensor) -> Example:
+            return _parse(self.builder, self.keys, record)
+
+        return records.map(parse, tf.data.AUTOTUNE, deterministic=True)
 
     def load(self, example: Example) -> Example:
         """See `Source`."""
@@ -91,7 +93,7 @@ class TfdsSource:
 
     def explain(self, message: str) -> str:
         """See `Source`."""
-        return f"{PREFIX}{self.builder.info.full_name} {self.split}: {message}"
+        return _explain(self.builder, self.split, message)
 
     def _files(self, split: Any) -> tf.data.Dataset:
         """The files of a split: name, and how many records to skip and to take."""
@@ -100,12 +102,47 @@ class TfdsSource:
         names = [f.filename for f in files]
         return tf.data.Dataset.from_tensor_slices((names, ranges[:, 0], ranges[:, 1]))
 
-    @tf.autograph.experimental.do_not_convert  # it warns of TFDS's own code
-    def _parse(self, record: tf.Tensor) -> Example:
-        decoders = {self.image_key: tfds.decode.SkipDecoding()}
-        example = self.builder.info.features.deserialize_example(record, decoders=decoders)
-        label = tf.cast(example[self.label_key], tf.int32)
-        return {"image": example[self.image_key], "label": label}
+
+def _array_record_source(
+    builder: tfds.core.DatasetBuilder, split: str, keys: tuple[str, str]
+) -> IndexedSource:
+    """A split that is stored as ArrayRecords, which are read in any order."""
+    from array_record.python.array_record_data_source import ArrayRecordDataSource  # Linux's alone
+
+    info = builder.info.splits[split]
+    records = ArrayRecordDataSource(info.file_instructions)
+
+    def read(index: np.ndarray) -> np.ndarray:
+        return np.array(records[int(index)], object)
+
+    def load(example: Example) -> Example:
+        record = tf.numpy_function(read, [example["index"]], tf.string, stateful=False)
+        return _parse(builder, keys, tf.ensure_shape(record, ()))
+
+    return IndexedSource(
+        {"row": np.arange(info.num_examples)},
+        _class_names(builder, keys),
+        loader=load,
+        explainer=lambda message: _explain(builder, split, message),
+    )
+
+
+@tf.autograph.experimental.do_not_convert  # it warns of TFDS's own code
+def _parse(
+    builder: tfds.core.DatasetBuilder, keys: tuple[str, str], record: tf.Tensor
+) -> Example:  # fmt: skip
+    image, label = keys
+    decoders = {image: tfds.decode.SkipDecoding()}
+    example = builder.info.features.deserialize_example(record, decoders=decoders)
+    return {"image": example[image], "label": tf.cast(example[label], tf.int32)}
+
+
+def _class_names(builder: tfds.core.DatasetBuilder, keys: tuple[str, str]) -> tuple[str, ...]:
+    return tuple(builder.info.features[keys[1]].names)
+
+
+def _explain(builder: tfds.core.DatasetBuilder, split: str, message: str) -> str:
+    return f"{PREFIX}{builder.info.full_name} {split}: {message}"
 
 
 def _read_file(name: tf.Tensor, skip: tf.Tensor, take: tf.Tensor) -> tf.data.Dataset:
@@ -125,6 +162,60 @@ def splits(config: Any) -> dict[str, Source]:
     Raises:
         ValueError: for an unknown name or split, or a data set without images and classes.
     """
+    builder = _open(config)
+    wanted = {"train": config.train_split, "val": config.val_split, "test": config.test_split}
+    sources = {}
+    for name, split in wanted.items():
+        if split:
+            _check_split(builder, name, split)
+            sources[name] = open_split(builder, split, config.shuffle_buffer)
+    if "train" not in sources:
+        raise ValueError("data.train_split is empty")
+    return sources
+
+
+def whole_splits(config: Any) -> dict[str, Source]:
+    """Opens all that a TFDS data set has.
+
+    Args:
+        config: `config.data`, as for `splits`.
+
+    Returns:
+        Sources by the names that TFDS has for the splits.
+
+    Raises:
+        ValueError: for an unknown name, or a data set without images and classes.
+    """
+    builder = _open(config)
+    return {
+        name: open_split(builder, name)
+        for name, split in builder.info.splits.items()
+        if split.num_examples
+    }
+
+
+def open_split(
+    builder: tfds.core.DatasetBuilder, split: str, shuffle_buffer: int = 1
+) -> Source:  # fmt: skip
+    """Opens a split of a prepared data set, which may be in TFDS's syntax.
+
+    Raises:
+        ValueError: if it has no images and classes, or is stored in a way that cannot be read.
+    """
+    keys = _keys(builder)
+    stored = builder.info.file_format
+    if stored == tfds.core.FileFormat.ARRAY_RECORD:
+        return _array_record_source(builder, split, keys)
+    if stored == tfds.core.FileFormat.TFRECORD:
+        return TfrecordSource(builder, split, keys, shuffle_buffer)
+    raise ValueError(
+        f"{PREFIX}{builder.info.full_name} in {builder.data_dir} is stored as {stored.value}; "
+        "prepare it as array_record or tfrecord"
+    )
+
+
+def _open(config: Any) -> tfds.core.DatasetBuilder:
+    """The builder of a data set that is prepared."""
     name = config.source.removeprefix(PREFIX)
     if config.skip_corrupt:
         raise ValueError(
@@ -140,26 +231,7 @@ def splits(config: Any) -> dict[str, Source]:
         ) from None
     if not builder.is_prepared():
         _prepare(builder, config.manual_dir)
-
-    stored = builder.info.file_format
-    if stored != tfds.core.FileFormat.TFRECORD:
-        raise ValueError(
-            f"{PREFIX}{builder.info.full_name} in {builder.data_dir} is stored as {stored.value}; "
-            "prepare it as tfrecord"
-        )
-    image_key, label_key = _keys(builder)
-    wanted = {"train": config.train_split, "val": config.val_split, "test": config.test_split}
-    sources = {}
-    for split_name, split in wanted.items():
-        if not split:
-            continue
-        _check_split(builder, split_name, split)
-        sources[split_name] = TfdsSource(
-            builder, split, image_key, label_key, config.shuffle_buffer
-        )
-    if "train" not in sources:
-        raise ValueError("data.train_split is empty")
-    return sources
+    return builder
 
 
 def _prepare(builder: tfds.core.DatasetBuilder, manual_dir: str | None) -> None:

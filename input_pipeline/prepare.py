@@ -1,0 +1,194 @@
+"""Stores a data set once more, with smaller images: python -m input_pipeline.prepare SRC DST.
+
+SRC is a folder of classes or tfds:NAME. DST becomes a data_dir of TFDS, which --config.data.source
+and --config.data.data_dir name afterwards. Images whose shorter side is above --resize are reduced
+to it and stored as JPEG; other JPEGs and PNGs stay as they are, and other formats become PNG.
+"""
+
+import argparse
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from absl import logging as absl_logging
+
+from configs import common
+from input_pipeline import images, pipeline, preprocess
+from input_pipeline.sources import get_splits, is_folder
+from input_pipeline.sources.base import Example, Shard, Source
+from input_pipeline.sources.tfds import PREFIX, whole_splits
+
+_VERSION = "1.0.0"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes the data set; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m input_pipeline.prepare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", metavar="SRC")
+    parser.add_argument("destination", metavar="DST", type=Path)
+    parser.add_argument("--resize", type=int, metavar="N", help="pixels of the shorter side")
+    parser.add_argument("--quality", type=int, default=95, help="of the JPEGs, 1 to 100")
+    parser.add_argument(
+        "--format",
+        choices=["array_record", "tfrecord"],
+        default="array_record",
+        help="array_record is shuffled as a whole; tfrecord is read in sequence, from anywhere",
+    )
+    parser.add_argument("--name", help="of the new data set; unset, it is SRC's with N")
+    parser.add_argument("--data_dir", help="where tfds:NAME lies")
+    parser.add_argument("--manual_dir", help="where what it needs was downloaded by hand")
+    parser.add_argument("--skip_corrupt", action="store_true", help="leave such files out")
+    args = parser.parse_args(arguments)
+    try:
+        sources = _open(args)
+        name = args.name or _name(args.source, args.resize)
+        folder = prepare(
+            sources, args.destination, name, args.resize, args.quality, args.format
+        )  # fmt: skip
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    for split, source in sources.items():
+        print(f"{split}: {source.num_examples:,} images of {len(source.class_names):,} classes")
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    print(f"{size / 2**20:,.1f} MiB in {folder}; to use it:")
+    print(f"    --config.data.source={PREFIX}{name} --config.data.data_dir={args.destination}")
+    return 0
+
+
+def _open(args: argparse.Namespace) -> dict[str, Source]:
+    config = common.get_config().data
+    config.source = args.source
+    config.data_dir, config.manual_dir = args.data_dir, args.manual_dir
+    config.val_fraction = 0.0  # what there is stays where it is
+    config.skip_corrupt = args.skip_corrupt
+    if args.source.startswith(PREFIX):
+        return whole_splits(config)
+    if not is_folder(args.source):
+        raise ValueError(f"{args.source!r} is neither a folder of classes nor {PREFIX}NAME")
+    return get_splits(config)
+
+
+def _name(source: str, resize: int | None) -> str:
+    stem = source.removeprefix(PREFIX).split(":")[0] if source.startswith(PREFIX) else source
+    stem = Path(stem).expanduser().resolve().name if stem == source else stem.replace("/", "_")
+    words = re.sub(r"[^a-z0-9]+", "_", stem.lower()).strip("_")
+    words = words if words[:1].isalpha() else f"images_{words}".rstrip("_")
+    return f"{words}_{resize}" if resize else f"{words}_copy"
+
+
+def prepare(
+    sources: Mapping[str, Source],
+    data_dir: Path,
+    name: str,
+    resize: int | None,
+    quality: int = 95,
+    file_format: str = "array_record",
+) -> Path:
+    """Writes a TFDS data set, in an order that mixes the classes.
+
+    Args:
+        sources: by split.
+        data_dir: gets NAME/1.0.0; what an interruption leaves has another name.
+        name: of the data set, in TFDS's manner: lower case, digits and underscores.
+        resize: pixels of the shorter side of images that are larger; None leaves all as they are.
+        quality: of the JPEGs, 1 to 100.
+        file_format: "array_record" or "tfrecord".
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: if it is there already, a name or number does not fit, or an image cannot be
+            read.
+    """
+    if resize is not None and resize < 1:
+        raise ValueError(f"resize must be at least 1, not {resize}")
+    if not 1 <= quality <= 100:
+        raise ValueError(f"quality must lie in 1 .. 100, and is {quality}")
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise ValueError(f"name={name!r} must be of lower case letters, digits and underscores")
+    folder = data_dir.expanduser().resolve() / name / _VERSION
+    if folder.exists():
+        raise ValueError(f"{folder} is there already: remove it, or choose another --name")
+    class_names = next(iter(sources.values())).class_names
+    absl_logging.set_verbosity(absl_logging.ERROR)  # TFDS warns that the folder is empty
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    # Lets errors of reading through as they are, and not as a RuntimeError of TFDS.
+    errors: list[ValueError] = []
+    examples = {
+        split: _examples(source, resize, quality, errors) for split, source in sources.items()
+    }
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # where TFDS speaks of downloading
+            tfds.dataset_builders.store_as_tfds_dataset(
+                name=name,
+                version=_VERSION,
+                features=tfds.features.FeaturesDict(
+                    {
+                        "image": tfds.features.Image(),
+                        "label": tfds.features.ClassLabel(names=list(class_names)),
+                    }
+                ),
+                split_datasets=examples,
+                data_dir=str(data_dir.expanduser().resolve()),
+                description=f"Written by vit_jax: shorter side at most {resize}, JPEG {quality}.",
+                file_format=file_format,
+            )
+    except Exception:
+        if errors:
+            raise errors[0] from None
+        raise
+    return folder
+
+
+def _examples(
+    source: Source, resize: int | None, quality: int, errors: list[ValueError]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields the numbered examples of a split, as TFDS takes them."""
+
+    @tf.autograph.experimental.do_not_convert
+    def shrink(example: Example) -> Example:
+        example = source.load(example)
+        data = _shrink(example["image"], resize, quality)
+        return {"image": data, "label": example["label"]}
+
+    dataset = source.once(Shard()).map(shrink, tf.data.AUTOTUNE, deterministic=True)
+    try:
+        yield from enumerate(pipeline.read(dataset, source))
+    except ValueError as error:
+        errors.append(error)
+        raise
+
+
+def _shrink(data: tf.Tensor, resize: int | None, quality: int) -> tf.Tensor:
+    """Makes the bytes of an image file those of a JPEG or PNG that is no larger than wanted."""
+    image = images.decode(data)
+
+    def stay() -> tf.Tensor:
+        return tf.cond(images.is_plain(data), lambda: data, lambda: tf.io.encode_png(image))
+
+    def reduce() -> tf.Tensor:
+        small = preprocess.build(f"resize_small({resize})", train=False)(
+            image, tf.zeros(2, tf.int32)
+        )
+        return tf.io.encode_jpeg(small, quality=quality)
+
+    if resize is None:
+        return stay()
+    return tf.cond(tf.reduce_min(tf.shape(image)[:2]) > resize, reduce, stay)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

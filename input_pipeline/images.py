@@ -5,9 +5,11 @@ Python's lock, and crops a JPEG while decoding it. Everything else (EXIF rotatio
 transparency, 16 bits, WebP, TIFF, ...) goes through Pillow. Both give the same pixels.
 """
 
+import contextlib
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -20,7 +22,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 _HEADER_BYTES = 4096
 _NEEDS_PILLOW = r"\C*(?:Exif|eXIf|tRNS)\C*"
 _JPEG_PIXELS = (0xFF, 0xDA)
-_NOT_AN_IMAGE = "not an image in a format that Pillow reads"
+_MOST_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # from which on Pillow calls an image a bomb
 
 Window = Callable[[tf.Tensor], tf.Tensor]
 
@@ -106,10 +108,10 @@ def decode_and_crop(data: tf.Tensor, window: Window) -> tf.Tensor:
             data, window(shape), channels=3, dct_method="INTEGER_ACCURATE"
         )
 
-    # The window's decoding would not notice that a file is cut off below it.
+    # The window's decoding would not notice that a file is cut off below it, or is a bomb.
     is_whole = tf.strings.substr(data, tf.maximum(tf.strings.length(data) - 2, 0), 2) == b"\xff\xd9"
     image = tf.cond(
-        tf.logical_and(is_whole, _is_plain_jpeg(data)), crop_while_decoding, crop_decoded
+        is_whole & _is_plain_jpeg(data), crop_while_decoding, crop_decoded
     )
     return tf.ensure_shape(image, (None, None, 3))
 
@@ -129,16 +131,13 @@ def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """(h, w) that an image file has once it is decoded; reads its header alone.
 
     Raises:
-        ValueError: if it is no image.
+        ValueError: if it is no image; the message says what is wrong.
     """
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            # Pillow turns TIFFs itself.
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-            turned = orientation >= 5 and image.format != "TIFF"
-    except Image.UnidentifiedImageError:
-        raise ValueError(_NOT_AN_IMAGE) from None
+    with _opened(path) as image:
+        width, height = image.size
+        # Pillow turns TIFFs itself.
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        turned = orientation >= 5 and image.format != "TIFF"
     return (width, height) if turned else (height, width)
 
 
@@ -170,15 +169,22 @@ def decode_in_python(data: bytes, deep: bool = False) -> np.ndarray:
     """
     if not data:
         raise ValueError("the file is empty")
+    with _opened(io.BytesIO(data)) as image:
+        image.load()
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I"):
+            return _grey_to_rgb(image, deep)
+        return _to_rgb(image).astype(np.uint16) * 257 if deep else _to_rgb(image)
+
+
+@contextlib.contextmanager
+def _opened(file: Any) -> Iterator[Image.Image]:
+    """Opens an image with Pillow, and makes a ValueError of what it raises for damaged ones."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I"):
-                return _grey_to_rgb(image, deep)
-            return _to_rgb(image).astype(np.uint16) * 257 if deep else _to_rgb(image)
+        with Image.open(file) as image:
+            yield image
     except Image.UnidentifiedImageError:
-        raise ValueError(_NOT_AN_IMAGE) from None
+        raise ValueError("not an image in a format that Pillow reads") from None
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(str(error)) from error
 
@@ -192,16 +198,21 @@ def _is_plain_jpeg(data: tf.Tensor) -> tf.Tensor:
 
 
 def _is_plain_png(data: tf.Tensor, bits: int = 8) -> tf.Tensor:
-    # Bytes 24 and 25 are the bit depth and the colour type: 0 is grey, 2 is RGB.
     signature = tf.strings.substr(data, 0, 8) == b"\x89PNG\r\n\x1a\n"
-    long_enough = tf.strings.length(data) > 26
-    kind = tf.cond(
-        long_enough, lambda: tf.strings.substr(data, 24, 2), lambda: tf.constant(b"", tf.string)
+    # From byte 16 on: width and height, the bit depth, and the colour type, 0 for grey, 2 for RGB.
+    head = tf.cond(
+        tf.strings.length(data) > 26,
+        lambda: tf.strings.substr(data, 16, 10),
+        lambda: tf.constant(bytes(10)),
     )
+    kind = tf.strings.substr(head, 8, 2)
     grey_or_rgb = tf.logical_or(kind == bytes([bits, 0]), kind == bytes([bits, 2]))
+    # TensorFlow has a limit of its own for JPEGs, which is the same.
+    sides = tf.io.decode_raw(tf.strings.substr(head, 0, 8), tf.int32, little_endian=False)
+    is_small = tf.reduce_prod(tf.cast(sides, tf.int64)) <= _MOST_PIXELS
     header = tf.strings.substr(data, 0, _HEADER_BYTES)
     has_pixels = tf.strings.regex_full_match(header, r"\C*IDAT\C*")
-    return signature & grey_or_rgb & has_pixels & _is_plain(data)
+    return signature & grey_or_rgb & has_pixels & is_small & _is_plain(data)
 
 
 def _is_plain(data: tf.Tensor) -> tf.Tensor:

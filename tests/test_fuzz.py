@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import struct
 import warnings
 import zipfile
@@ -14,7 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from checkpoints import npz
-from input_pipeline import images
+from input_pipeline import get_dataset, images
+from tests.conftest import write_classes
+from tests.test_sources import data_config
+from vit_jax import photos
 
 settings.register_profile(
     "fuzz", max_examples=150, deadline=2000, suppress_health_check=list(HealthCheck)
@@ -93,31 +97,58 @@ def test_a_shape_that_would_fill_the_memory_is_named(tmp_path):
         npz.load(tmp_path / "huge.npz")
 
 
-@given(
-    file=st.sampled_from(
-        [
-            encoded("JPEG"), encoded("JPEG", "L"), encoded("PNG"), encoded("PNG", "RGBA"),
-            encoded("PNG", "P"), encoded("WEBP"), encoded("BMP"), encoded("GIF"), encoded("TIFF"),
-            encoded("TIFF", compression="tiff_lzw"),
-        ]
-    ),
-    changes=CHANGES,
-    keep=st.floats(0, 1),
+IMAGES = st.sampled_from(
+    [
+        encoded("JPEG"), encoded("JPEG", "L"), encoded("PNG"), encoded("PNG", "RGBA"),
+        encoded("PNG", "P"), encoded("WEBP"), encoded("BMP"), encoded("GIF"), encoded("TIFF"),
+        encoded("TIFF", compression="tiff_lzw"),
+    ]
 )  # fmt: skip
-def test_changed_images(file, changes, keep):
+
+
+@given(file=IMAGES, changes=CHANGES, keep=st.floats(0, 1))
+def test_changed_images(tmp_path_factory, file, changes, keep):
+    """In training, in an evaluation that asks for sizes, and restored and written back."""
+    data = changed(file, changes, keep)
+    path = tmp_path_factory.getbasetemp() / "fuzzed.image"
+    path.write_bytes(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of damaged metadata
-        try:
-            pixels = images.decode_in_python(changed(file, changes, keep))
-        except ValueError:
-            return
-    assert pixels.dtype == np.uint8
-    assert pixels.shape[-1] == 3
+        with contextlib.suppress(ValueError):
+            images.read_size(path)
+        with contextlib.suppress(ValueError, OSError):  # which restore.restore_files reports
+            photo = photos.read(path)
+            photo.encode(photo.pixels)
+        with contextlib.suppress(ValueError):
+            pixels = images.decode_in_python(data)
+            assert pixels.dtype == np.uint8
+            assert pixels.shape[-1] == 3
 
 
-def test_a_decompression_bomb_is_refused():
-    bomb = bytearray(encoded("PNG"))
-    bomb[16:24] = struct.pack(">II", 50_000, 50_000)  # width and height
-    bomb[29:33] = struct.pack(">I", zlib.crc32(bomb[12:29]))
-    with pytest.raises(ValueError, match="decompression bomb"):
-        images.decode_in_python(bytes(bomb))
+def with_size(file, width, height):
+    """A PNG or JPEG whose header claims another size."""
+    data = bytearray(file)
+    if data[1:4] == b"PNG":
+        data[16:24] = struct.pack(">II", width, height)
+        data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    else:
+        at = data.index(b"\xff\xc0") + 5
+        data[at : at + 4] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("side", [14_000, 60_000])
+def test_a_decompression_bomb_is_refused_by_name(tmp_path, kind, side):
+    """By whichever library, and before room is made for it."""
+    write_classes(tmp_path, 2)
+    bomb = tmp_path / "red" / "bomb.png"
+    bomb.write_bytes(with_size(encoded(kind), side, side))
+    for read in (images.read_size, photos.read):
+        with pytest.raises(ValueError, match="decompression bomb"):
+            read(bomb)
+    spec = "decode|inception_crop(8)|value_range(-1, 1)"
+    config = data_config(tmp_path, train_pp=spec, eval_pp="decode|resize(8)|value_range(-1, 1)")
+    config.val_fraction = 0.0
+    with pytest.raises(ValueError, match=r"1 unreadable image.*bomb\.png \(.* decompression bomb"):
+        list(itertools.islice(get_dataset(config, 4, 0).train_batches(), 3))

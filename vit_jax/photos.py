@@ -106,16 +106,16 @@ def read(path: Path) -> Photo:
     try:
         image = Image.open(io.BytesIO(data))
         image.load()
+        frames = getattr(image, "n_frames", 1)
     except Image.UnidentifiedImageError:
         raise ValueError("not an image in a format that Pillow reads") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(str(error)) from error
+    except (OSError, SyntaxError, TypeError, Image.DecompressionBombError) as error:
+        raise ValueError(str(error)) from error  # TypeError: of a TIFF's second frame
     Image.init()
     if image.format not in Image.SAVE:
         raise ValueError(f"{image.format} files can be read but not written; convert it to PNG")
     if image.format == "TIFF" and max(image.tag_v2.get(258, (8,))) > 8 and not _is_deep(image):
         raise ValueError("a TIFF of more than 8 bits per colour; convert it to a 16-bit PNG")
-    frames = getattr(image, "n_frames", 1)
     if frames > 1:
         _LOG.warning("%s has %d frames; only the first is restored", path, frames)
     return Photo(_to_pixels(image), image, data)
@@ -228,8 +228,8 @@ def _with_metadata(png: bytes, original: bytes) -> bytes:
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """The kind and the content of each part of a PNG file."""
-    position = len(_PNG)
-    while position < len(data):
-        (length,) = struct.unpack_from(">I", data, position)
-        yield data[position + 4 : position + 8], data[position + 8 : position + 8 + length]
+    position, kind = len(_PNG), b""
+    while kind != b"IEND" and position + 8 <= len(data):  # it may be missing, or not the end
+        length, kind = struct.unpack_from(">I4s", data, position)
+        yield kind, data[position + 8 : position + 8 + length]
         position += length + 12

@@ -110,9 +110,7 @@ def decode_and_crop(data: tf.Tensor, window: Window) -> tf.Tensor:
 
     # The window's decoding would not notice that a file is cut off below it, or is a bomb.
     is_whole = tf.strings.substr(data, tf.maximum(tf.strings.length(data) - 2, 0), 2) == b"\xff\xd9"
-    image = tf.cond(
-        is_whole & _is_plain_jpeg(data), crop_while_decoding, crop_decoded
-    )
+    image = tf.cond(is_whole & _is_plain_jpeg(data), crop_while_decoding, crop_decoded)
     return tf.ensure_shape(image, (None, None, 3))
 
 

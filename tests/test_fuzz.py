@@ -1,8 +1,11 @@
-"""Files from strangers: whatever their bytes, they are read, or refused with a ValueError."""
+"""What strangers give, whatever it is, is taken or refused with a ValueError."""
 
 import contextlib
 import io
 import itertools
+import json
+import os
+import re
 import struct
 import warnings
 import zipfile
@@ -12,13 +15,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from ml_collections import ConfigDict
 from PIL import Image
 
 from checkpoints import npz
 from input_pipeline import get_dataset, images
-from tests.conftest import write_classes
+from tests.conftest import tiny_digits_config, write_classes
 from tests.test_sources import data_config
-from vit_jax import photos
+from vit_jax import classify, experiment, photos, pretrained, report, restore, train
+from vit_jax.workdir import Workdir
 
 settings.register_profile(
     "fuzz", max_examples=150, deadline=2000, suppress_health_check=list(HealthCheck)
@@ -152,3 +157,159 @@ def test_a_decompression_bomb_is_refused_by_name(tmp_path, kind, side):
     config.val_fraction = 0.0
     with pytest.raises(ValueError, match=r"1 unreadable image.*bomb\.png \(.* decompression bomb"):
         list(itertools.islice(get_dataset(config, 4, 0).train_batches(), 3))
+
+
+# Names of files, of which any but these two bytes may be.
+
+NAMES = st.one_of(
+    st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_size=1, max_size=20),
+    st.binary(min_size=1, max_size=20).map(lambda name: os.fsdecode(name.translate(None, b"/\0"))),
+    st.sampled_from(
+        ["$x^", "a\nb", "a\u2028b", "-rf", "%s{0}", "~", "a,b", '"', "C:\\x", "\u202e"]
+    ),
+).filter(lambda name: name.strip(".") and 0 < len(os.fsencode(name)) < 200)
+
+
+@pytest.fixture(scope="module")
+def one_image():
+    return encoded("PNG")
+
+
+@settings(max_examples=25)
+@given(class_name=NAMES, file_name=NAMES)
+@example(class_name="$\\frac{", file_name="x")
+@example(class_name="a\nb", file_name="x")
+@example(class_name="a", file_name="\udcff")
+def test_names_of_classes_and_files(tmp_path_factory, one_image, class_name, file_name):
+    """What is taken is read, and its names come back from all that is written with them."""
+    folder = tmp_path_factory.mktemp("names")
+    for name in (class_name, "other"):
+        (folder / name).mkdir(exist_ok=True)
+        for i in range(2):
+            (folder / name / f"{i}{file_name}.png").write_bytes(one_image)
+    is_hidden = class_name.startswith(".") or class_name == "other"
+    spec = "decode|resize(8)|value_range(-1, 1)"
+    config = data_config(folder, train_pp=spec, eval_pp=spec, val_fraction=0.0)
+    try:
+        dataset = get_dataset(config, 2, 0)
+    except ValueError as error:
+        if "rename it" not in str(error):
+            raise
+        return
+    assert dataset.class_names == (
+        ("other",) if is_hidden else tuple(sorted([class_name, "other"]))
+    )
+    batch = next(dataset.train_batches())
+    workdir = Workdir(folder / "other")
+    workdir.write_labels(dataset.class_names)
+    assert workdir.read_labels() == dataset.class_names
+    predictions = report.ClassificationReport(dataset.class_names, "softmax_xent")
+    predictions.add(batch, np.eye(len(dataset.class_names))[batch["label"]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of letters that the font lacks
+        predictions.write(folder / "report", "test")
+
+
+@given(names=st.lists(NAMES, min_size=1, max_size=4, unique=True))
+def test_results_go_nowhere_but_to_the_output(tmp_path_factory, names):
+    folder = tmp_path_factory.mktemp("photos")
+    for name in names:
+        (folder / f"{name}.png").touch()
+    output = folder / "out"
+    try:
+        named = restore.name_outputs([folder, *folder.iterdir()], output)
+    except ValueError as error:
+        if not re.search("holds no images|would both be written", str(error)):
+            raise
+        return
+    for path, target in named.items():
+        assert target.parent.resolve() == output.resolve()
+        assert target.name == path.name
+
+
+# Configs and runs.
+
+WRONG = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5),
+    st.sampled_from([(), ("a", 1), ["b"], {}, {"a": {"b": 1}}, 2**31, -1, 0, float("nan"),
+                     "decode", "resize(0)|value_range(-1, 1)", "(", "tfds:", "../..", "\0"]),
+)  # fmt: skip
+DEFAULTS = json.loads(tiny_digits_config().to_json())
+
+
+def places(tree, path=()):
+    """Paths of all keys of a nested dict."""
+    for key, value in tree.items():
+        yield (*path, key)
+        if isinstance(value, dict):
+            yield from places(value, (*path, key))
+
+
+def with_value(tree, path, value):
+    key, *rest = path
+    if not isinstance(tree, dict):
+        return tree
+    return {**tree, key: with_value(tree[key], rest, value) if rest else value}
+
+
+KEYS = st.sampled_from(sorted(places(DEFAULTS)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(changes=st.lists(st.tuples(KEYS, WRONG), min_size=1, max_size=2))
+@example(changes=[])
+@example(changes=[(("model", "hidden_size"), 2**63)])
+def test_configs(changes):
+    config = DEFAULTS
+    for path, value in changes:
+        config = with_value(config, path, value)
+    if not changes:
+        experiment.build(ConfigDict(config))
+        return
+    with contextlib.suppress(ValueError):
+        experiment.build(ConfigDict(config))
+
+
+@pytest.fixture(scope="module")
+def a_run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run")
+    config = tiny_digits_config()
+    config.total_steps = config.eval_every = 1
+    train.train_and_evaluate(config, workdir)
+    return workdir
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    file=st.sampled_from(["config.json", "data.json", "labels.txt"]),
+    change=st.one_of(
+        st.tuples(KEYS, WRONG), st.tuples(st.just(("classes",)), WRONG), st.tuples(CHANGES)
+    ),
+)
+@example(file="config.json", change=(("data",), "x"))
+@example(file="data.json", change=(("classes",), 3))
+def test_runs(a_run, file, change):
+    """A workdir that someone else has made, or a disk has damaged."""
+    path = a_run / file
+    before = {name: (a_run / name).read_bytes() for name in (file, "labels.txt")}
+    new = changed(before[file], change[0], 1) if len(change) == 1 else None
+    if len(change) == 2 and file.endswith(".json"):
+        with contextlib.suppress(KeyError):
+            new = json.dumps(with_value(json.loads(before[file]), *change), default=str).encode()
+    if new is None:
+        return
+    if file == "data.json":
+        (a_run / "labels.txt").unlink()  # which would be read first
+    path.write_bytes(new)
+    try:
+        with contextlib.suppress(ValueError):
+            classify.make_classifier(pretrained.load(a_run))
+    finally:
+        for name, contents in before.items():
+            (a_run / name).write_bytes(contents)
+
+
+def test_json_that_is_too_deep(a_run, tmp_path):
+    (tmp_path / "config.json").write_bytes(b"[" * 100_000)
+    with pytest.raises(ValueError, match=r"config\.json is not JSON"):
+        Workdir(tmp_path).read_config()

@@ -140,7 +140,7 @@ def draw(image: np.ndarray, rolled: np.ndarray, heads: np.ndarray, title: str) -
     rows = -(-(len(maps) + 1) // columns)
     h, w = image.shape[:2]
     figure = Figure(figsize=(2.6 * columns, 2.6 * rows * h / w + 0.5 * rows), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     axes = figure.subplots(rows, columns, squeeze=False).flat
     for ax in axes:
         ax.axis("off")

@@ -24,6 +24,8 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
         main: takes the positional arguments, the program's name first; returns the exit code.
     """
     console.show_log()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # names of files can be of any bytes
 
     def guarded(argv: Sequence[str]) -> int | None:
         if _TRACEBACK.value:

@@ -1,7 +1,6 @@
 """From a config to the parts of a run: data, model, optimizer, state."""
 
 import dataclasses
-import difflib
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -15,18 +14,14 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from checkpoints import tree
-from configs import common
 from input_pipeline import Dataset, Shard, get_dataset
 from input_pipeline.sources import get_absolute
-from vit_jax import optim, pretrained, sharding
+from vit_jax import config_keys, optim, pretrained, sharding
 from vit_jax.losses import get_loss
 from vit_jax.metrics import get_metric
 from vit_jax.models import PUBLISHED_SCORES, get_model
 
 _LOG = logging.getLogger(__name__)
-
-# Subtrees that take keys of their own; the model and the optimizer check them.
-_OPEN = ("model", "optim.args")
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -118,7 +113,7 @@ def validate_config(config: ConfigDict) -> None:
     Raises:
         ValueError: for the first thing that does not fit; the message says what would.
     """
-    _check_keys(config, common.get_config(), "")
+    config_keys.check(config)
     for key in ("batch_size", "accum_steps", "log_every", "keep_checkpoints", "fsdp"):
         _check(config[key] >= 1, f"{key} must be at least 1, not {config[key]}")
     _check(0 <= config.seed < 2**31, f"seed must lie in [0, 2^31), and is {config.seed}")
@@ -126,7 +121,8 @@ def validate_config(config: ConfigDict) -> None:
         _check(config[key] is None or config[key] > 0, f"{key} must be positive")
     _check((config.total_steps or 0) >= 0, "total_steps must not be negative")
     _check(
-        len(config.pretrained_size) in (0, 2) and all(n > 0 for n in config.pretrained_size),
+        len(config.pretrained_size) in (0, 2)
+        and all(isinstance(n, int) and n > 0 for n in config.pretrained_size),
         f"pretrained_size must be (height, width), not {config.pretrained_size}",
     )
     _check(
@@ -281,16 +277,3 @@ def new_state(
 def _check(holds: bool, message: str) -> None:
     if not holds:
         raise ValueError(message)
-
-
-def _check_keys(config: Mapping[str, Any], known: Mapping[str, Any], prefix: str) -> None:
-    for key in config:
-        if key not in known:
-            close = difflib.get_close_matches(key, list(known), n=1)
-            hint = f"did you mean {prefix}{close[0]}? " if close else ""
-            names = ", ".join(prefix + name for name in known)
-            raise ValueError(f"unknown config key {prefix}{key}; {hint}there are: {names}")
-        if isinstance(known[key], ConfigDict) and prefix + key not in _OPEN:
-            _check_keys(config[key], known[key], f"{prefix}{key}.")
-    missing = [prefix + key for key in known if key not in config]
-    _check(not missing, f"the config lacks {', '.join(missing)}; begin it with common.get_config()")

@@ -86,7 +86,7 @@ def find_images(paths: Iterable[str]) -> list[Path]:
         if not path.is_dir():
             found.append(path)
             continue
-        inside = [p for p in pairs.find_images(path, "**/*") if p.is_file()]
+        inside = [p for p in pairs.find_images(path, "**/*", any_name=True) if p.is_file()]
         if not inside:
             raise ValueError(f"folder {path} holds no images ({', '.join(SUFFIXES)})")
         found.extend(inside)

@@ -162,7 +162,7 @@ def _write_csv(folder: Path, rows: Sequence[Sequence[object]], count: int) -> No
         "file",
         *[f"{name}_{i + 1}" for i in range(count) for name in ("class", "probability")],
     ]
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)

@@ -502,8 +502,9 @@ def read_labels(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """Reads a file with a class name per line."""
     try:
         return tuple(epath.Path(path).read_text(encoding="utf-8").splitlines())
-    except OSError as error:
-        raise ValueError(f"cannot read the labels {os.fspath(path)}: {error.strerror}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"cannot read the labels {os.fspath(path)}: {reason}") from None
 
 
 def check_labels_beside(folder: epath.Path, labels: Sequence[str] | None) -> None:

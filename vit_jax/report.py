@@ -109,8 +109,8 @@ class ClassificationReport:
         picture = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
         figure.colorbar(picture, ax=axes, label="share of the true class", shrink=0.8)
         names = [_short(name) for name in self._names]
-        axes.set_xticks(range(count), names, rotation=90)
-        axes.set_yticks(range(count), names)
+        axes.set_xticks(range(count), names, rotation=90, parse_math=False)
+        axes.set_yticks(range(count), names, parse_math=False)
         axes.set(xlabel="predicted", ylabel="true", title=f"{split}: number of images")
         for (i, j), number in self._counts.items():
             color = "white" if share[i, j] > 0.5 else "black"
@@ -179,7 +179,7 @@ class RestorationReport:
             shown = [f"input {name}{before}", f"restored ({self._ranks[row]}){after}", "truth"]
             for axes, image, title in zip(cells, (hazy, restored, truth), shown):
                 axes.imshow(image)
-                axes.set_title(title, fontsize=9)
+                axes.set_title(title, fontsize=9, parse_math=False)
             error = np.abs(restored - truth).mean(axis=-1) * 255
             picture = cells[3].imshow(error, cmap="magma", vmin=0)
             cells[3].set_title("mean absolute error, of 255", fontsize=9)
@@ -236,7 +236,7 @@ def draw_images(
         figure.axes, images, titles, colors or ["black"] * len(images)
     ):
         axes.imshow(image)
-        axes.set_title(text, fontsize=9, color=color)
+        axes.set_title(text, fontsize=9, color=color, parse_math=False)
     return figure
 
 

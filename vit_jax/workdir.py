@@ -21,6 +21,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from configs import common
+from vit_jax import config_keys
 
 # Keys that may change between the start of a run and its continuation.
 _MAY_CHANGE = (
@@ -65,12 +66,17 @@ class Workdir:
 
         Keys that did not exist yet when the run began have their default.
         """
-        try:
-            return ConfigDict(_with_defaults(json.loads(self._config.read_text())))
-        except FileNotFoundError:
+        if not self.has_config:
             raise ValueError(
                 f"{self.path} holds no run (it has no config.json): train first, or check --workdir"
-            ) from None
+            )
+        stored = _read_json(self._config)
+        try:
+            config = ConfigDict(_with_defaults(stored))
+            config_keys.check(config)
+        except ValueError as error:
+            raise ValueError(f"{self._config} is no config: {error}") from None
+        return config
 
     def claim(self, config: ConfigDict, data: Mapping[str, Any], writes: bool = True) -> None:
         """Makes the folder this run's, unless another run has left checkpoints there.
@@ -128,7 +134,7 @@ class Workdir:
         """
         if not self._data.exists():
             return
-        old = json.loads(self._data.read_text())
+        old = _read_json(self._data)
         changes = [f"{k}: {old[k]} then, {v} now" for k, v in data.items() if old.get(k, v) != v]
         if changes:
             raise ValueError(
@@ -143,9 +149,11 @@ class Workdir:
             The names, or None for converted weights whose classes nobody named.
         """
         if self._labels.exists():
-            return tuple(self._labels.read_text(encoding="utf-8").splitlines())
-        classes = json.loads(self._data.read_text(encoding="utf-8")).get("classes")
-        return None if classes is None else tuple(classes)
+            return tuple(_read_text(self._labels).splitlines())
+        classes = _read_json(self._data).get("classes")
+        if not isinstance(classes, list | None):
+            raise ValueError(f"{self._data} does not list the classes: {classes!r}")
+        return None if classes is None else tuple(map(str, classes))
 
     def write_labels(self, names: Sequence[str]) -> None:
         """Writes the class names."""
@@ -164,14 +172,35 @@ class Workdir:
         """Reads metrics.jsonl, less a last line that a crash cut off."""
         if not self._metrics.exists():
             return []
-        lines = self._metrics.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines[:-1]]
+        lines = _read_text(self._metrics).split("\n")
+        return [_parse(line, self._metrics) for line in lines[:-1]]
 
     def forget_metrics(self, after: float = math.inf) -> None:
         """Drops what will be written again: the final test, and the steps after a given one."""
         kept = [m for m in self.read_metrics() if m["step"] <= after and m["split"] != "test"]
         if self._metrics.exists():
             _write(self._metrics, "".join(json.dumps(m) + "\n" for m in kept))
+
+
+def _read_text(path: epath.Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text file: {error}") from None
+
+
+def _read_json(path: epath.Path) -> dict[str, Any]:
+    return _parse(_read_text(path), path)
+
+
+def _parse(text: str, path: epath.Path) -> dict[str, Any]:
+    try:
+        parsed = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(parsed, dict):
+        raise ValueError(f"{path} does not hold a JSON object")
+    return parsed
 
 
 def _write(path: epath.Path, text: str) -> None:
@@ -184,7 +213,8 @@ def _with_defaults(stored: Mapping[str, Any]) -> dict[str, Any]:
     defaults = json.loads(common.get_config().to_json())
     merged = {**defaults, **stored}
     for key in ("data", "optim", "schedule"):
-        merged[key] = {**defaults[key], **stored.get(key, {})}
+        if isinstance(merged[key], dict):
+            merged[key] = {**defaults[key], **merged[key]}
     return merged
 
 

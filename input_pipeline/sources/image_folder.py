@@ -15,7 +15,7 @@ import tensorflow as tf
 from etils import epath
 
 from input_pipeline import images
-from input_pipeline.sources.base import Example, IndexedSource, Source
+from input_pipeline.sources.base import Example, IndexedSource, Source, check_names
 
 _LOG = logging.getLogger(__name__)
 _READERS = 16  # threads that look through files; they mostly wait for the disk
@@ -79,6 +79,7 @@ def _list_classes(folder: epath.Path) -> Tree:
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not names:
         raise ValueError(f"{folder} has no class subfolders: put images into {folder}/CLASS/")
+    check_names(folder, names)
     with futures.ThreadPoolExecutor(_READERS) as pool:
         paths = pool.map(_list_images, [folder / name for name in names])
     return dict(zip(names, paths))
@@ -92,10 +93,11 @@ def _list_images(folder: epath.Path) -> list[str]:
             f"class folder {folder} holds no images ({', '.join(images.SUFFIXES)}): add some or "
             "remove the folder"
         )
+    check_names(folder, found)
     others = sorted(set(entries) - set(found))
     if others:
         _LOG.warning("%s: %d entries are not images and are left out, such as %s",
-                     folder, len(others), others[0])  # fmt: skip
+                     folder, len(others), repr(others[0]))  # fmt: skip
     return [str(folder / name) for name in found]
 
 

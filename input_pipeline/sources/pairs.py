@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from input_pipeline import images
+from input_pipeline.sources.base import check_names
 
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
 _HAZY_FOLDERS = ("hazy", "haze", "hazy_images", "input")
@@ -221,13 +222,20 @@ def _number(hazy: Path) -> str:
     return first if first.isdigit() else ""
 
 
-def find_images(folder: Path, pattern: str) -> list[Path]:
-    """Lists the image files of a folder, sorted; hidden ones are left out."""
-    return sorted(
+def find_images(folder: Path, pattern: str, any_name: bool = False) -> list[Path]:
+    """Lists the image files of a folder, sorted; hidden ones are left out.
+
+    Raises:
+        ValueError: if a name is not text in one line, unless any name will do.
+    """
+    found = sorted(
         path
         for path in folder.glob(pattern)
         if path.suffix.lower() in images.SUFFIXES and not path.name.startswith(".")
     )
+    if not any_name:
+        check_names(folder, (str(path.relative_to(folder)) for path in found))
+    return found
 
 
 class UnreadableError(ValueError):

@@ -95,6 +95,8 @@ def _check_type(model: str, field: str, value: Any, expected: Any) -> None:
     allowed = typing.get_args(expected) if typing.get_origin(expected) is UnionType else (expected,)
     if isinstance(value, bool):
         fits = bool in allowed
+    elif isinstance(value, int) and not -(2**31) <= value < 2**31:
+        raise ValueError(f"model {model!r}: {field} cannot be {value}, which takes over 32 bits")
     elif isinstance(value, int) and float in allowed:
         fits = True
     elif isinstance(value, tuple):

@@ -187,7 +187,7 @@ def test_names_of_classes_and_files(tmp_path_factory, one_image, class_name, fil
         (folder / name).mkdir(exist_ok=True)
         for i in range(2):
             (folder / name / f"{i}{file_name}.png").write_bytes(one_image)
-    is_hidden = class_name.startswith(".") or class_name == "other"
+    is_hidden = class_name.startswith(".") or class_name.endswith("~") or class_name == "other"
     spec = "decode|resize(8)|value_range(-1, 1)"
     config = data_config(folder, train_pp=spec, eval_pp=spec, val_fraction=0.0)
     try:

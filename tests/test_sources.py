@@ -100,7 +100,7 @@ def test_suffixes_in_capitals_count_and_other_files_are_named(tmp_path, caplog):
     (tmp_path / "red" / "._1.png").write_text("no image")
     splits = get_splits(data_config(tmp_path, val_fraction=0.0))
     assert splits["train"].num_examples == 6
-    assert "1 entries are not images and are left out, such as notes.txt" in caplog.text
+    assert "1 entries are not images and are left out, such as 'notes.txt'" in caplog.text
 
 
 @pytest.mark.parametrize(

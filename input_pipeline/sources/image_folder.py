@@ -1,7 +1,7 @@
 """A folder of images, one subfolder per class.
 
-Either `FOLDER/{train,val,test}/class/image.jpg`, or `FOLDER/class/image.jpg` alone. Names that begin
-with a dot or end with ~ are passed over, since those are hidden files and backups.
+Either `FOLDER/{train,val,test}/class/image.jpg`, or `FOLDER/class/image.jpg` alone. Names that
+begin with a dot or end with ~ are passed over, since those are hidden files and backups.
 """
 
 import hashlib

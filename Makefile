@@ -5,14 +5,16 @@ BIN := $(VENV)/bin
 DEMO_DIR := runs/digits
 DEHAZE_DIR := runs/dehaze
 NOTEBOOKS_DIR := runs/notebooks
+SOAK_MINUTES ?= 30
 
-.PHONY: help demo demo-dehaze test test-all parity test-notebooks lint fmt bench clean
+.PHONY: help demo demo-dehaze test test-all soak parity test-notebooks lint fmt bench clean
 
 help:
 	@echo "make demo   train a small ViT on handwritten digits; results in $(DEMO_DIR)"
 	@echo "make demo-dehaze   train DehazeFormer-T on photos made hazy; results in $(DEHAZE_DIR)"
 	@echo "make test   run the tests"
 	@echo "make test-all   run the slow ones as well"
+	@echo "make soak   kill and restart a run at random moments, for half an hour"
 	@echo "make parity compare with PyTorch, timm and ONNX Runtime"
 	@echo "make test-notebooks   run the notebooks from clean kernels; as they ran: $(NOTEBOOKS_DIR)"
 	@echo "make lint   check style;  make fmt  repair it"
@@ -47,6 +49,10 @@ test: $(VENV)/.installed-dev
 test-all: $(VENV)/.installed-dev
 	@echo "Running the tests, the slow ones as well ..."
 	$(BIN)/python -m pytest -m 'not gpu and not parity'
+
+soak: $(VENV)/.installed-dev
+	@echo "Killing and restarting a run (SOAK_MINUTES=$(SOAK_MINUTES), and what it takes to end) ..."
+	$(BIN)/python -m tests.soak --minutes=$(SOAK_MINUTES)
 
 parity: $(addprefix $(VENV)/.installed-,dev torch onnx)
 	@echo "Comparing with PyTorch, timm and ONNX Runtime ..."

@@ -1,11 +1,13 @@
 """Batches: endless and shuffled for training, complete and masked for evaluation."""
 
+import atexit
 import collections
 import dataclasses
 import functools
 import math
 import re
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -272,12 +274,28 @@ def _check_output(image: tf.TensorSpec, spec: str, can_differ: bool) -> None:
         )
 
 
-def read(dataset: tf.data.Dataset, source: Source) -> Iterator[Any]:
+def read(dataset: tf.data.Dataset, source: Source) -> Generator[Any, None, None]:
     """Yields what a dataset holds, as numpy arrays; a ValueError names what cannot be read."""
+    reading = _read(dataset, source)
+    _being_read.add(reading)
+    return reading
+
+
+def _read(dataset: tf.data.Dataset, source: Source) -> Generator[Any, None, None]:
     try:
         yield from dataset.as_numpy_iterator()
     except tf.errors.OpError as error:
         raise ValueError(source.explain(explain(error))) from error
+
+
+_being_read: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_reading() -> None:
+    """Stops what reads ahead, and would call Python functions when Python has ended."""
+    for reading in list(_being_read):
+        reading.close()
 
 
 def explain(error: tf.errors.OpError) -> str:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from input_pipeline import Shard, get_dataset
+from input_pipeline import Shard, get_dataset, pipeline
 from input_pipeline.pipeline import pad_batch
 from input_pipeline.sources.base import IndexedSource
 
@@ -149,3 +149,12 @@ def test_wrong_preprocessing_of_files(folder_config, eval_pp, message):
 def test_batches_must_divide(plain_digits, batch_size):
     with pytest.raises(ValueError, match="divisible by 2 process"):
         get_dataset(plain_digits, batch_size, seed=0, shard=Shard(0, 2))
+
+
+def test_reading_stops_when_python_ends(plain_digits):
+    """Or its threads may abort the process, or keep it from ending."""
+    stream = get_dataset(plain_digits, 4, 0).train_batches()
+    next(stream)
+    pipeline._stop_reading()
+    with pytest.raises(StopIteration):
+        next(stream)

@@ -26,6 +26,11 @@ _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
+# What zipfile and numpy raise for files that are no good: RuntimeError if they are encrypted, and
+# NotImplementedError for compressions that Python lacks.
+_DAMAGED = (
+    ValueError, EOFError, OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 _MOST_DEFLATED = 1032  # to how many times its size deflated data can unpack
 _BLOCK_PART = re.compile(r"(.*/encoderblock_\d+)/([^/]+)(/.*)")
 
@@ -83,10 +88,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             data.seek(0)
             with np.load(data, allow_pickle=False) as file:
                 return {name: _named_type(file[name]) for name in file.files}
-    except (
-        ValueError, EOFError, OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile,
-        zlib.error,
-    ) as error:  # fmt: skip
+    except _DAMAGED as error:
         raise ValueError(f"{os.fspath(path)} is not a readable .npz of arrays: {error}") from None
 
 

@@ -29,7 +29,8 @@ _HEADERS = {
 # What zipfile and numpy raise for files that are no good: RuntimeError if they are encrypted, and
 # NotImplementedError for compressions that Python lacks.
 _DAMAGED = (
-    ValueError, EOFError, OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error,
+    ValueError, EOFError, OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile,
+    zlib.error,
 )  # fmt: skip
 _MOST_DEFLATED = 1032  # to how many times its size deflated data can unpack
 _BLOCK_PART = re.compile(r"(.*/encoderblock_\d+)/([^/]+)(/.*)")

@@ -120,7 +120,9 @@ class Checkpointer:
             code = re.search(r"os_error_code='(\d+)'", str(error))
             number = int(code[1]) if code else getattr(error, "errno", None)
             reason = os.strerror(number) if number else str(error).splitlines()[0]
-            last = "the beginning" if self.latest_step is None else f"step {self.latest_step}"
+            # Not latest_step, which may count the one that has just failed.
+            saved = [int(path.name) for path in self.directory.iterdir() if path.name.isdigit()]
+            last = f"step {max(saved)}" if saved else "the beginning"
             raise OSError(
                 f"cannot write a checkpoint to {self.directory}: {reason}. Mend that, and run the "
                 f"same command to continue from {last}"

@@ -5,17 +5,13 @@ Python's lock, and crops a JPEG while decoding it. Everything else (EXIF rotatio
 transparency, 16 bits, WebP, TIFF, ...) goes through Pillow. Both give the same pixels.
 """
 
-import contextlib
-import io
-import os
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
-import tensorflow as tf
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+from input_pipeline import files
+from input_pipeline.cpu_tf import tf
 
 # A file is plain if its pixels begin within its first bytes, and there is no word of EXIF data or
 # PNG transparency before them.
@@ -125,66 +121,17 @@ def is_plain(data: tf.Tensor) -> tf.Tensor:
     return _is_plain_jpeg(data) | _is_plain_png(data)
 
 
-def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """(h, w) that an image file has once it is decoded; reads its header alone.
-
-    Raises:
-        ValueError: if it is no image; the message says what is wrong.
-    """
-    with _opened(path) as image:
-        width, height = image.size
-        # Pillow turns TIFFs itself.
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-        turned = orientation >= 5 and image.format != "TIFF"
-    return (width, height) if turned else (height, width)
-
-
 def check(data: bytes) -> None:
     """Decodes one image the way training does, and throws the pixels away.
 
     Raises:
         ValueError: if the bytes are not a whole image; the message says what is wrong.
     """
-    decode_in_python(data)  # first, since it says better what is wrong, and says it quietly
+    files.decode_in_python(data)  # first, since it says better what is wrong, and says it quietly
     try:
         decode(tf.constant(data))
     except tf.errors.OpError as error:
         raise ValueError(error.message.splitlines()[0]) from error
-
-
-def decode_in_python(data: bytes, deep: bool = False) -> np.ndarray:
-    """Does what `decode` does, with Pillow alone.
-
-    Args:
-        data: the bytes of the file.
-        deep: whether to do what `decode_deep` does; 16-bit colours are read as 8-bit ones.
-
-    Returns:
-        (h, w, 3) uint8, or uint16 if deep.
-
-    Raises:
-        ValueError: if the bytes are not a whole image; the message says what is wrong.
-    """
-    if not data:
-        raise ValueError("the file is empty")
-    with _opened(io.BytesIO(data)) as image:
-        image.load()
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I"):
-            return _grey_to_rgb(image, deep)
-        return _to_rgb(image).astype(np.uint16) * 257 if deep else _to_rgb(image)
-
-
-@contextlib.contextmanager
-def _opened(file: Any) -> Iterator[Image.Image]:
-    """Opens an image with Pillow, and makes a ValueError of what it raises for damaged ones."""
-    try:
-        with Image.open(file) as image:
-            yield image
-    except Image.UnidentifiedImageError:
-        raise ValueError("not an image in a format that Pillow reads") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(str(error)) from error
 
 
 def _is_plain_jpeg(data: tf.Tensor) -> tf.Tensor:
@@ -226,29 +173,12 @@ def _decode_jpeg(data: tf.Tensor) -> tf.Tensor:
 # A graph function, since eager numpy_function hands bytes over less their trailing zeros.
 @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
 def _decode_with_pillow(data: tf.Tensor) -> tf.Tensor:
-    return tf.numpy_function(decode_in_python, [data], tf.uint8, stateful=False)
+    return tf.numpy_function(files.decode_in_python, [data], tf.uint8, stateful=False)
 
 
 @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
 def _decode_deep_with_pillow(data: tf.Tensor) -> tf.Tensor:
     def decode_in_python_deep(data: bytes) -> np.ndarray:
-        return decode_in_python(data, deep=True)
+        return files.decode_in_python(data, deep=True)
 
     return tf.numpy_function(decode_in_python_deep, [data], tf.uint16, stateful=False)
-
-
-def _grey_to_rgb(image: Image.Image, deep: bool) -> np.ndarray:
-    pixels = np.asarray(image).astype(np.int64)
-    if pixels.min() < 0 or pixels.max() > 65535:
-        raise ValueError("an integer image of more than 16 bits; convert it to 8 or 16 first")
-    grey = pixels.astype(np.uint16) if deep else ((pixels * 255 + 32767) // 65535).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, axis=-1)
-
-
-def _to_rgb(image: Image.Image) -> np.ndarray:
-    if image.mode == "F":
-        raise ValueError("a floating-point image; convert it to 8 or 16 bits first")
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    return np.asarray(image.convert("RGB"))

@@ -11,9 +11,9 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from input_pipeline import preprocess
+from input_pipeline.cpu_tf import tf
 from input_pipeline.sources import get_splits
 from input_pipeline.sources.base import Example, IndexedSource, Shard, Source
 

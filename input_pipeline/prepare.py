@@ -14,12 +14,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import logging as absl_logging
 
 from configs import common
 from input_pipeline import images, pipeline, preprocess
+from input_pipeline.cpu_tf import tf
 from input_pipeline.sources import get_splits, is_folder
 from input_pipeline.sources.base import Example, Shard, Source
 from input_pipeline.sources.tfds import PREFIX, whole_splits

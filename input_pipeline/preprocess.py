@@ -16,9 +16,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import tensorflow as tf
-
 from input_pipeline import images
+from input_pipeline.cpu_tf import tf
 from input_pipeline.randaugment import randaugment
 
 Apply = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]

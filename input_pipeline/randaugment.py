@@ -10,7 +10,7 @@ import functools
 import math
 from collections.abc import Callable
 
-import tensorflow as tf
+from input_pipeline.cpu_tf import tf
 
 _GREY = 128  # fills what a geometric operation leaves empty
 _FULL = 10.0

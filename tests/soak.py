@@ -22,7 +22,7 @@ from tests.test_resuming import assert_same_runs
 from vit_jax.preemption import EXIT_CODE
 from vit_jax.workdir import Workdir
 
-_STEPS_PER_MINUTE = 500
+_STEPS_PER_MINUTE = 300
 _LIVES_S = (5, 60)  # shortest and longest life, starting included
 _GENTLE = 0.25  # share of the kills by SIGTERM, the rest by SIGKILL
 _MOST_GROWTH = 1.05
@@ -38,29 +38,32 @@ def main() -> int:
     steps = round(args.minutes * _STEPS_PER_MINUTE)
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = Path(folder) / "whole", Path(folder) / "killed"
-        undisturbed = _start(whole, steps)
+        undisturbed, process = _start(whole, steps), _start(killed, steps)
         watched = psutil.Process(undisturbed.pid)
         rss: list[int] = []
-        process, kills, last = _start(killed, steps), {"SIGTERM": 0, "SIGKILL": 0}, 0
+        kills, last = {"SIGTERM": 0, "SIGKILL": 0}, 0
         end = time.monotonic() + 60 * args.minutes
         death = time.monotonic() + moments.uniform(*_LIVES_S)
-        while undisturbed.poll() is None or process.poll() != 0:
-            time.sleep(1)
-            if undisturbed.poll() is None:
-                rss.append(watched.memory_info().rss)
-            if process.poll() is not None and process.returncode:
-                raise RuntimeError(f"the run ended with {process.returncode}: {_said(process)}")
-            if time.monotonic() < death or time.monotonic() > end or process.poll() == 0:
-                continue
-            kills[_kill(process, gentle=moments.random() < _GENTLE)] += 1
-            step = _last_step(killed)
-            print(f"{sum(kills.values())} kills, step {step} of {steps}", flush=True)
-            if step < last:
-                raise RuntimeError(f"step {last} was saved, and now the last is {step}")
-            process, last = _start(killed, steps), step
-            death = time.monotonic() + moments.uniform(*_LIVES_S)
-        if undisturbed.returncode:
-            raise RuntimeError(f"the undisturbed run failed: {_said(undisturbed)}")
+        try:
+            while undisturbed.poll() is None or process.poll() is None:
+                time.sleep(1)
+                if undisturbed.poll() is None:
+                    rss.append(watched.memory_info().rss)
+                if time.monotonic() < death or time.monotonic() > end or process.poll() is not None:
+                    continue
+                kills[_kill(process, gentle=moments.random() < _GENTLE)] += 1
+                step = _last_step(killed)
+                print(f"{sum(kills.values())} kills, step {step} of {steps}", flush=True)
+                if step < last:
+                    raise RuntimeError(f"step {last} was saved, and now the last is {step}")
+                process, last = _start(killed, steps), step
+                death = time.monotonic() + moments.uniform(*_LIVES_S)
+            for ended in (undisturbed, process):
+                if ended.returncode:
+                    raise RuntimeError(f"a run failed: {ended.stderr.read()[-2000:]}")
+        finally:
+            undisturbed.kill()
+            process.kill()
         assert_same_runs(whole, killed)
     quarters = [part.mean() / 2**20 for part in np.array_split(np.array(rss), 4)]
     growth = quarters[3] / quarters[1]
@@ -93,10 +96,6 @@ def _last_step(workdir: Path) -> int:
     folder = Workdir(workdir).checkpoints
     names = [path.name for path in folder.iterdir()] if folder.exists() else []
     return max((int(name) for name in names if name.isdigit()), default=0)
-
-
-def _said(process: subprocess.Popen) -> str:
-    return process.stderr.read()[-2000:]
 
 
 if __name__ == "__main__":

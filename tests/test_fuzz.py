@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from checkpoints import npz
-from input_pipeline import get_dataset, images
+from input_pipeline import files, get_dataset
 from tests.conftest import tiny_digits_config, write_classes
 from tests.test_sources import data_config
 from vit_jax import classify, experiment, photos, pretrained, report, restore, train
@@ -120,12 +120,12 @@ def test_changed_images(tmp_path_factory, file, changes, keep):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of damaged metadata
         with contextlib.suppress(ValueError):
-            images.read_size(path)
+            files.read_size(path)
         with contextlib.suppress(ValueError, OSError):  # which restore.restore_files reports
             photo = photos.read(path)
             photo.encode(photo.pixels)
         with contextlib.suppress(ValueError):
-            pixels = images.decode_in_python(data)
+            pixels = files.decode_in_python(data)
             assert pixels.dtype == np.uint8
             assert pixels.shape[-1] == 3
 
@@ -149,7 +149,7 @@ def test_a_decompression_bomb_is_refused_by_name(tmp_path, kind, side):
     write_classes(tmp_path, 2)
     bomb = tmp_path / "red" / "bomb.png"
     bomb.write_bytes(with_size(encoded(kind), side, side))
-    for read in (images.read_size, photos.read):
+    for read in (files.read_size, photos.read):
         with pytest.raises(ValueError, match="decompression bomb"):
             read(bomb)
     spec = "decode|inception_crop(8)|value_range(-1, 1)"

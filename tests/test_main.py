@@ -54,7 +54,7 @@ def test_training_on_a_folder_given_only_its_path(trained):
 
 def test_start_up_is_quiet(trained):
     _, _, result = trained
-    ours = r"(step \d+|ViT-Ti_16 with|.*split off as|weights and pictures are in)"
+    ours = r"(step \d+|a step takes|ViT-Ti_16 with|.*split off as|weights and pictures are in)"
     noise = [line for line in result.stderr.splitlines() if not re.match(ours, line)]
     assert noise == []
 
@@ -156,3 +156,21 @@ def test_predict_with_a_run_that_has_not_finished(trained, photos, tmp_path):
     result = run("predict", f"--workdir={unfinished}", *images)
     assert result.returncode == 2
     assert "has no weights yet, neither weights.npz nor checkpoints" in result.stderr
+
+
+@pytest.mark.parametrize("which", ["flag", "variable", "none"])
+def test_compiled_programs_are_kept(tmp_path, monkeypatch, which):
+    """For the next start; --compilation_cache= switches that off."""
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    if which == "variable":
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "kept"))
+    kept = {"flag": tmp_path / "kept", "variable": tmp_path / "other", "none": ""}[which]
+    result = run_afresh(
+        "benchmark", "inference", "--model=ViT-Ti_16", "--batch_size=1", "--image_size=32",
+        "--steps=1", f"--compilation_cache={kept}",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert not (tmp_path / "other").exists()
+    programs = list((tmp_path / "kept").glob("jit_init*"))
+    assert len(programs) > 0 if which != "none" else not (tmp_path / "kept").exists()

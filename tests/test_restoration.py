@@ -16,7 +16,7 @@ from PIL import Image, PngImagePlugin
 
 from checkpoints import npz
 from configs import common
-from input_pipeline import Shard, get_dataset, images, preprocess, sample_photos
+from input_pipeline import Shard, files, get_dataset, images, preprocess, sample_photos
 from input_pipeline.sources import hazy_from_clear
 from input_pipeline.sources.base import fold_in
 from tests.commands import run
@@ -541,9 +541,7 @@ def test_sizes_are_read_from_the_header(tmp_path, suffix):
     exif = Image.Exif()
     exif[0x0112] = 6
     path = saved("RGB", tmp_path / f"turned.{suffix}", exif=exif)
-    assert (
-        images.read_size(path) == images.decode_in_python(path.read_bytes()).shape[:2] == (40, 30)
-    )
+    assert files.read_size(path) == files.decode_in_python(path.read_bytes()).shape[:2] == (40, 30)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])

@@ -3,7 +3,10 @@
 import contextlib
 import io
 import json
+import logging
+import re
 import shutil
+import time
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +17,7 @@ from checkpoints import npz
 from checkpoints.train_state import Checkpointer
 from tests.conftest import tiny_digits_config
 from vit_jax import evaluate, experiment, sharding, train
+from vit_jax.monitor import WaitClock
 from vit_jax.workdir import Workdir
 
 
@@ -392,3 +396,67 @@ def test_unknown_keys_list_what_there_is(digits_config):
     del digits_config.seed
     with pytest.raises(ValueError, match="lacks seed"):
         experiment.build(digits_config)
+
+
+# Memory, and waiting for data.
+
+
+def test_the_memory_of_a_step_is_said_once(digits_config, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    train.train_and_evaluate(digits_config, tmp_path)
+    said = [text for text in caplog.messages if text.startswith("a step takes")]
+    assert len(said) == 1
+    sizes = [float(number) for number in re.findall(r"([\d.]+) MiB", said[0])]
+    assert sizes[0] == pytest.approx(sizes[1] + sizes[2], abs=0.11)
+    exp = experiment.build(digits_config)
+    state = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(exp.abstract_state))
+    batch = digits_config.batch_size * 8 * 8 * 3 * 4 / jax.device_count()
+    assert sizes[1] == pytest.approx((state + batch) / 2**20, abs=0.06)
+
+
+def test_too_little_memory_comes_with_remedies(digits_config, tmp_path, monkeypatch):
+    def flush(monitor):
+        if monitor._pending is not None and monitor._pending[0] == 4:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory, 9 bytes")
+
+    monkeypatch.setattr(train.Monitor, "flush", flush)
+    with pytest.raises(
+        ValueError,
+        match=r"\(RESOURCE_EXHAUSTED: Out of memory, 9 bytes\)\. a step takes .*: a smaller "
+        r"batch_size, more accum_steps, .*remat.*bfloat16.*fsdp",
+    ):
+        train.train_and_evaluate(digits_config, tmp_path)
+
+
+@pytest.mark.parametrize(("late", "waits"), [("data", True), ("computing", False)])
+def test_waiting_for_data_is_counted(late, waits):
+    """With steps of 60 ms in all, of which one part or the other takes 50."""
+    clock = WaitClock()
+    slow = {"data": 0.05, "computing": 0.0} if late == "data" else {"data": 0.0, "computing": 0.05}
+
+    @jax.jit
+    def step(x):
+        return jax.pure_callback(lambda x: time.sleep(slow["computing"]) or x, x, x)
+
+    metrics = jax.block_until_ready(step(jnp.zeros(())))
+    begin = time.monotonic()
+    for _ in range(10):
+        with clock:
+            time.sleep(slow["data"])
+        before, metrics = metrics, step(jnp.zeros(()))
+        clock.watch({"loss": metrics})
+        jax.block_until_ready(before)
+    share = clock.take() / (time.monotonic() - begin)
+    clock.close()
+    assert clock.take() == 0
+    assert share > 0.5 if waits else share < 0.2
+
+
+def test_much_waiting_is_warned_of_once(digits_config, tmp_path, monkeypatch, caplog):
+    """Not for the first figures, since to begin takes longer."""
+    monkeypatch.setattr(WaitClock, "take", lambda clock: 1e3)
+    train.train_and_evaluate(digits_config, tmp_path)
+    warnings = [text for text in caplog.messages if "the devices wait for data" in text]
+    assert len(warnings) == 1
+    assert "input_pipeline.prepare" in warnings[0]
+    assert all(line["data_wait"] > 1 for line in metrics_of(tmp_path) if line["split"] == "train")

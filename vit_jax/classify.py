@@ -73,15 +73,14 @@ def make_classifier(pretrained: "Pretrained") -> Classifier:
 
 def _preparer(spec: str) -> Callable[[bytes], np.ndarray]:
     """Makes the function from a file's bytes to an image."""
-    import tensorflow as tf
-
-    from input_pipeline import images, pipeline, preprocess
+    from input_pipeline import files, pipeline, preprocess
+    from input_pipeline.cpu_tf import tf
 
     apply = preprocess.build_for_decoded(spec)
 
     def prepare(data: bytes) -> np.ndarray:
         try:
-            return apply(images.decode_in_python(data), np.zeros(2, np.int32)).numpy()
+            return apply(files.decode_in_python(data), np.zeros(2, np.int32)).numpy()
         except tf.errors.OpError as error:
             raise ValueError(pipeline.explain(error)) from error
 

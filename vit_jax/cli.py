@@ -1,8 +1,10 @@
 """What the commands share: quiet start-up, and one clear line in place of a traceback."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from absl import app, flags
 
@@ -11,6 +13,13 @@ from vit_jax import console, preemption
 _LOG = logging.getLogger(__name__)
 
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error was raised.")
+_CACHE = flags.DEFINE_string(
+    "compilation_cache",
+    "~/.cache/vit_jax",
+    "Folder for compiled programs, which the next start takes from there; empty: none. "
+    "JAX_COMPILATION_CACHE_DIR, if it is set, comes first.",
+)
+_CACHE_BYTES = 2**31  # what was not used for longest is removed
 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> None:
@@ -28,6 +37,8 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
         stream.reconfigure(errors="backslashreplace")  # names of files can be of any bytes
 
     def guarded(argv: Sequence[str]) -> int | None:
+        if _CACHE.value and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+            keep_compiled(_CACHE.value)
         if _TRACEBACK.value:
             return main(argv)
         try:
@@ -43,6 +54,18 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
             return 130
 
     app.run(guarded, flags_parser=_parse_flags)
+
+
+def keep_compiled(folder: str) -> None:
+    """Lets JAX keep the programs that it compiles.
+
+    Args:
+        folder: where; it need not exist.
+    """
+    import jax  # takes a second, which no mistake in the flags should have to wait for
+
+    jax.config.update("jax_compilation_cache_dir", str(Path(folder).expanduser()))
+    jax.config.update("jax_compilation_cache_max_size", _CACHE_BYTES)
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:

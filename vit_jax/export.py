@@ -112,8 +112,9 @@ def read_stablehlo(path: Path) -> Apply:
 
 def write_saved_model(model: "Pretrained", path: Path) -> None:
     """Writes the folder of a TensorFlow SavedModel; its input is called `images`."""
-    import tensorflow as tf
     from jax.experimental import jax2tf
+
+    from input_pipeline.cpu_tf import tf
 
     converted = jax2tf.convert(
         functools.partial(model.model.apply, train=False),
@@ -131,7 +132,7 @@ def write_saved_model(model: "Pretrained", path: Path) -> None:
 
 def read_saved_model(path: Path) -> Apply:
     """Reads what `write_saved_model` wrote, as a function of numpy arrays."""
-    import tensorflow as tf
+    from input_pipeline.cpu_tf import tf
 
     loaded = tf.saved_model.load(str(path))
     serve = loaded.signatures["serving_default"]

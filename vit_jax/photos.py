@@ -12,6 +12,8 @@ import numpy as np
 from PIL import ExifTags, Image
 from PIL.Image import Transpose
 
+from input_pipeline import files
+
 _LOG = logging.getLogger(__name__)
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -78,17 +80,14 @@ def find_images(paths: Iterable[str]) -> list[Path]:
     Raises:
         ValueError: if a folder holds no images.
     """
-    from input_pipeline.images import SUFFIXES  # TensorFlow takes seconds to import
-    from input_pipeline.sources import pairs
-
     found = []
     for path in map(Path, paths):
         if not path.is_dir():
             found.append(path)
             continue
-        inside = [p for p in pairs.find_images(path, "**/*", any_name=True) if p.is_file()]
+        inside = [p for p in files.find_images(path, "**/*", any_name=True) if p.is_file()]
         if not inside:
-            raise ValueError(f"folder {path} holds no images ({', '.join(SUFFIXES)})")
+            raise ValueError(f"folder {path} holds no images ({', '.join(files.SUFFIXES)})")
         found.extend(inside)
     return found
 
@@ -103,14 +102,9 @@ def read(path: Path) -> Photo:
     data = path.read_bytes()
     if data[:8] == _PNG and data[24:25] == b"\x10":
         return Photo(_decode_deep_png(data), None, data)
-    try:
-        image = Image.open(io.BytesIO(data))
+    with files.opened(io.BytesIO(data)) as image:
         image.load()
         frames = getattr(image, "n_frames", 1)
-    except Image.UnidentifiedImageError:
-        raise ValueError("not an image in a format that Pillow reads") from None
-    except (OSError, SyntaxError, TypeError, Image.DecompressionBombError) as error:
-        raise ValueError(str(error)) from error  # TypeError: of a TIFF's second frame
     Image.init()
     if image.format not in Image.SAVE:
         raise ValueError(f"{image.format} files can be read but not written; convert it to PNG")
@@ -197,7 +191,7 @@ def _decode_deep_png(data: bytes) -> np.ndarray:
 
 def _channels_of_deep_png(data: bytes) -> np.ndarray:
     """(h, w, channels) uint16: grey, grey and alpha, RGB, or RGB and alpha."""
-    import tensorflow as tf  # takes seconds to import
+    from input_pipeline.cpu_tf import tf  # TensorFlow takes seconds to import
 
     try:
         return tf.io.decode_png(data, dtype=tf.uint16).numpy()
@@ -206,7 +200,7 @@ def _channels_of_deep_png(data: bytes) -> np.ndarray:
 
 
 def _encode_deep_png(unit: np.ndarray, original: bytes) -> bytes:
-    import tensorflow as tf
+    from input_pipeline.cpu_tf import tf
 
     channels = _channels_of_deep_png(original).copy()
     if channels.shape[-1] > 2:

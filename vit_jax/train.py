@@ -2,32 +2,20 @@
 
 import contextlib
 import logging
-import math
 import os
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from clu import metric_writers
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from checkpoints.train_state import Checkpointer
-from vit_jax import (
-    console,
-    evaluate,
-    experiment,
-    mixing,
-    preemption,
-    processes,
-    report,
-    sharding,
-)
+from vit_jax import evaluate, experiment, memory, mixing, preemption, processes, sharding
 from vit_jax.experiment import Experiment, TrainState
 from vit_jax.losses import get_loss, one_hot, smooth_labels
+from vit_jax.monitor import Monitor
 from vit_jax.workdir import Workdir
 
 _LOG = logging.getLogger(__name__)
@@ -135,7 +123,7 @@ def train_and_evaluate(
         The chosen checkpoint's figures by split.
 
     Raises:
-        ValueError: if something about the config, the data or the folder does not fit.
+        ValueError: if something about the config, the data, the folder or the memory does not fit.
         FloatingPointError: if the loss, its gradient or the parameters are not finite.
         OSError: if a checkpoint cannot be written.
         preemption.Stopped: after SIGTERM or SIGINT, once the state is saved.
@@ -143,7 +131,7 @@ def train_and_evaluate(
     exp = experiment.build(config)
     folder = Workdir(workdir)
     folder.claim(config, exp.data.identity, writes=processes.is_first())
-    train_step = make_train_step(exp)
+    train_step = memory.Measured(make_train_step(exp))
     eval_step = evaluate.make_eval_step(exp)
 
     with contextlib.ExitStack() as stack:
@@ -158,9 +146,10 @@ def train_and_evaluate(
                 )
             checkpointer.save(0, state, None)
         batches = stack.enter_context(contextlib.closing(exp.data.train_batches(start)))
-        device_batches = sharding.to_devices(batches, exp.mesh)
         monitor = stack.enter_context(Monitor(exp, folder, checkpointer, start))
+        device_batches = monitor.timed(sharding.to_devices(batches, exp.mesh))
         stop = stack.enter_context(preemption.StopRequest(exp.mesh))
+        stack.enter_context(train_step.explained())
         for step in range(start + 1, exp.total_steps + 1):
             state, metrics = train_step(state, next(device_batches))
             monitor.train(step, metrics)
@@ -212,114 +201,3 @@ def restore_or_init(exp: Experiment, checkpointer: Checkpointer) -> TrainState:
 
 def _due(step: int, every: int | None, last: int) -> bool:
     return step == last or (every is not None and step % every == 0)
-
-
-class Monitor:
-    """Shows and records how the training goes.
-
-    Metrics of a step are read while the next one runs, so that the device never waits for them.
-
-    Args:
-        exp: the parts of the run.
-        workdir: where metrics.jsonl lies.
-        checkpointer: knows the last good checkpoint.
-        start: steps made before.
-    """
-
-    def __init__(
-        self, exp: Experiment, workdir: Workdir, checkpointer: Checkpointer, start: int
-    ) -> None:
-        self._exp = exp
-        self._workdir = workdir
-        self._checkpointer = checkpointer
-        self._pending: tuple[int, Metrics] | None = None
-        is_first = processes.is_first()
-        if is_first:
-            workdir.forget_metrics(after=start)
-        self._logged_step, self._logged_time = start, time.monotonic()
-        self._writer = metric_writers.SummaryWriter(str(workdir.path)) if is_first else None
-        self._bar = console.progress(
-            total=exp.total_steps, initial=start, unit="step", disable=not is_first
-        )
-        self._above = console.above(self._bar)
-
-    def __enter__(self) -> "Monitor":
-        self._above.__enter__()
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        self._above.__exit__(*exception)
-        self._bar.close()
-        if self._writer is not None:
-            self._writer.close()
-
-    def train(self, step: int, metrics: Metrics) -> None:
-        """Takes the metrics of a step that was just started; shows those of the one before."""
-        self.flush()
-        self._pending = step, metrics
-
-    def flush(self) -> None:
-        """Waits for the metrics of the last step and shows them.
-
-        Raises:
-            FloatingPointError: if they are not finite.
-        """
-        if self._pending is None:
-            return
-        (step, metrics), self._pending = self._pending, None
-        figures = {name: float(value) for name, value in metrics.items()}
-        self._check_finite(step, "train", figures)
-        self._bar.update(1)
-        if step % self._exp.config.log_every == 0 or step == self._exp.total_steps:
-            self._log(step, figures)
-
-    def evaluation(self, step: int, split: str, figures: Mapping[str, float]) -> None:
-        """Shows and records an evaluation.
-
-        Raises:
-            FloatingPointError: if its loss is not finite.
-        """
-        self._check_finite(step, split, figures)
-        shown = "  ".join(
-            f"{name} {value:.4f}"
-            for name, value in figures.items()
-            if isinstance(value, float) and not name.startswith(report.INPUT)
-        )
-        _LOG.info("step %d  %s  %s", step, split, shown)
-        self._record(step, split, {"protocol": self._exp.data.val_pp, **figures})
-        self._logged_step, self._logged_time = step, time.monotonic()
-
-    def _log(self, step: int, figures: Mapping[str, float]) -> None:
-        now = time.monotonic()
-        rate = (step - self._logged_step) / max(now - self._logged_time, 1e-9)
-        self._logged_step, self._logged_time = step, now
-        total = self._exp.total_steps
-        images = f"{rate * self._exp.config.batch_size:,.0f} images/s"
-        left = tqdm.format_interval((total - step) / rate)
-        self._bar.set_postfix_str(f"loss {figures['loss']:.4f}, {images}")
-        if self._bar.disable:
-            _LOG.info(
-                "step %d/%d  loss %.4f  %s  %s left", step, total, figures["loss"], images, left
-            )
-        self._record(step, "train", figures)
-
-    def _record(self, step: int, split: str, figures: Mapping[str, Any]) -> None:
-        if self._writer is None:
-            return
-        self._workdir.append_metrics(step, split, figures)
-        scalars = {f"{split}/{k}": v for k, v in figures.items() if not isinstance(v, str)}
-        self._writer.write_scalars(step, scalars)
-
-    def _check_finite(self, step: int, split: str, figures: Mapping[str, float]) -> None:
-        if all(math.isfinite(value) for value in figures.values()):
-            return
-        self._checkpointer.wait()
-        good = self._checkpointer.latest_step
-        where = f"the last good checkpoint is {self._checkpointer.directory}/{good}"
-        raise FloatingPointError(
-            f"step {step}: not all {split} figures are finite ("
-            + ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
-            + f"), at a learning rate of {float(self._exp.schedule(step - 1)):.3g}; "
-            + (where if good is not None else "there is no checkpoint yet")
-            + ". Try a lower learning rate, a longer warmup or optim.clip_norm=1"
-        )

@@ -1,12 +1,12 @@
 """What a data source is, and the kind that knows its examples by number."""
 
 import dataclasses
-import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
-import tensorflow as tf
+
+from input_pipeline.cpu_tf import tf
 
 Example = dict[str, tf.Tensor]
 
@@ -64,17 +64,6 @@ class Source(Protocol):
 
     def explain(self, message: str) -> str:
         """Says what made reading fail, with the names of the files, given TensorFlow's message."""
-
-
-def check_names(folder: str | os.PathLike[str], names: Iterable[str]) -> None:
-    """Raises a ValueError if a file or folder has a name that cannot be written down in a line."""
-    for name in names:
-        if not name.isascii() and name.encode(errors="replace").decode() != name:
-            raise ValueError(f"{folder} holds the name {name!r}, which is not UTF-8: rename it")
-        if name.splitlines() != [name]:
-            raise ValueError(
-                f"{folder} holds the name {name!r}, which has several lines: rename it"
-            )
 
 
 def example_seed(seed: int, epoch: tf.Tensor, index: tf.Tensor) -> tf.Tensor:

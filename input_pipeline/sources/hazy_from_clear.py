@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from input_pipeline import images
+from input_pipeline import files, images
+from input_pipeline.cpu_tf import tf
 from input_pipeline.sources import paired_folder, pairs
 from input_pipeline.sources.base import Example, IndexedSource, Source, fold_in
 
@@ -62,10 +62,10 @@ def _check_ranges(haze: Any) -> None:
 
 
 def _find_photos(folder: Path) -> list[Path]:
-    found = pairs.find_images(folder, "**/*")
+    found = files.find_images(folder, "**/*")
     photos = [path for path in found if not path.name.endswith(DEPTH_ENDING)]
     if not photos:
-        raise ValueError(f"{folder} holds no photos ({', '.join(images.SUFFIXES)})")
+        raise ValueError(f"{folder} holds no photos ({', '.join(files.SUFFIXES)})")
     return photos
 
 
@@ -172,7 +172,7 @@ def _explain(photos: list[Path], message: str) -> str:
     for photo in photos:
         for path in filter(None, (photo, _depth_path(photo))):
             try:
-                images.decode_in_python(Path(path).read_bytes())
+                files.decode_in_python(Path(path).read_bytes())
             except (ValueError, OSError) as error:
                 return f"cannot read {path}: {error}. Remove it, or repair it"
     return message

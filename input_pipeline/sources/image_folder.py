@@ -12,11 +12,11 @@ from concurrent import futures
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from etils import epath
 
-from input_pipeline import images
-from input_pipeline.sources.base import Example, IndexedSource, Source, check_names
+from input_pipeline import files, images
+from input_pipeline.cpu_tf import tf
+from input_pipeline.sources.base import Example, IndexedSource, Source
 
 _LOG = logging.getLogger(__name__)
 _READERS = 16  # threads that look through files; they mostly wait for the disk
@@ -80,7 +80,7 @@ def _list_classes(folder: epath.Path) -> Tree:
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not names:
         raise ValueError(f"{folder} has no class subfolders: put images into {folder}/CLASS/")
-    check_names(folder, names)
+    files.check_names(folder, names)
     with futures.ThreadPoolExecutor(_READERS) as pool:
         paths = pool.map(_list_images, [folder / name for name in names])
     return dict(zip(names, paths))
@@ -88,13 +88,13 @@ def _list_classes(folder: epath.Path) -> Tree:
 
 def _list_images(folder: epath.Path) -> list[str]:
     entries = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
-    found = [name for name in entries if name.lower().endswith(images.SUFFIXES)]
+    found = [name for name in entries if name.lower().endswith(files.SUFFIXES)]
     if not found:
         raise ValueError(
-            f"class folder {folder} holds no images ({', '.join(images.SUFFIXES)}): add some or "
+            f"class folder {folder} holds no images ({', '.join(files.SUFFIXES)}): add some or "
             "remove the folder"
         )
-    check_names(folder, found)
+    files.check_names(folder, found)
     others = sorted(set(entries) - set(found))
     if others:
         _LOG.warning("%s: %d entries are not images and are left out, such as %s",

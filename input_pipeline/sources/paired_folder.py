@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from input_pipeline import images
+from input_pipeline import files, images
+from input_pipeline.cpu_tf import tf
 from input_pipeline.sources import pairs
 from input_pipeline.sources.base import Example, IndexedSource, Source
 from input_pipeline.sources.pairs import Pair, PairedSplit
@@ -111,7 +111,7 @@ def image_sizes(paths: Sequence[Path]) -> np.ndarray:
 
     def size(path: Path) -> tuple[int, int]:
         try:
-            return images.read_size(path)
+            return files.read_size(path)
         except (ValueError, OSError) as error:
             raise ValueError(f"cannot read {path}: {error}") from error
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from input_pipeline import images
-from input_pipeline.sources.base import check_names
+from input_pipeline import files
 
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
 _HAZY_FOLDERS = ("hazy", "haze", "hazy_images", "input")
@@ -124,7 +123,7 @@ def _pattern_finder(pattern: str) -> Callable[[Path], PairedSplit]:
         for regex in regexes:
             matches = [
                 (regex.fullmatch(path.relative_to(folder).as_posix()), path)
-                for path in find_images(folder, "**/*")
+                for path in files.find_images(folder, "**/*")
             ]
             found = collections.defaultdict(list)
             for match, path in matches:
@@ -162,9 +161,12 @@ def _find_split(folder: Path) -> PairedSplit:
     hazy_folder = next((children[n] for n in _HAZY_FOLDERS if n in children), None)
     clear_folder = next((children[n] for n in _CLEAR_FOLDERS if n in children), None)
     if hazy_folder is not None and clear_folder is not None:
-        hazy, clear = find_images(hazy_folder, "**/*"), find_images(clear_folder, "**/*")
+        hazy, clear = (
+            files.find_images(hazy_folder, "**/*"),
+            files.find_images(clear_folder, "**/*"),
+        )
     elif hazy_folder is None and clear_folder is None:
-        found = [(path, _ENDING.search(path.stem)) for path in find_images(folder, "*")]
+        found = [(path, _ENDING.search(path.stem)) for path in files.find_images(folder, "*")]
         hazy = [p for p, ending in found if ending and ending[1].lower() in ("hazy", "haze")]
         clear = [p for p, ending in found if ending and p not in hazy]
     else:
@@ -222,22 +224,6 @@ def _number(hazy: Path) -> str:
     return first if first.isdigit() else ""
 
 
-def find_images(folder: Path, pattern: str, any_name: bool = False) -> list[Path]:
-    """Lists the image files of a folder, sorted; hidden ones are left out.
-
-    Raises:
-        ValueError: if a name is not text in one line, unless any name will do.
-    """
-    found = sorted(
-        path
-        for path in folder.glob(pattern)
-        if path.suffix.lower() in images.SUFFIXES and not path.name.startswith(".")
-    )
-    if not any_name:
-        check_names(folder, (str(path.relative_to(folder)) for path in found))
-    return found
-
-
 class UnreadableError(ValueError):
     """An image of a pair that cannot be read."""
 
@@ -259,7 +245,7 @@ def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
     decoded = []
     for path in (pair.hazy, pair.clear):
         try:
-            decoded.append(images.decode_in_python(path.read_bytes()))
+            decoded.append(files.decode_in_python(path.read_bytes()))
         except (ValueError, OSError) as error:
             raise UnreadableError(f"{path} ({error})") from error
     hazy, clear = decoded

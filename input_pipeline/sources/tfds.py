@@ -5,9 +5,9 @@ import logging
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from input_pipeline.cpu_tf import tf
 from input_pipeline.sources.base import Example, IndexedSource, Shard, Source, example_seed
 
 _LOG = logging.getLogger(__name__)

@@ -1,0 +1,205 @@
+"""What a training shows and records while it runs."""
+
+import contextlib
+import logging
+import math
+import queue
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+from clu import metric_writers
+from tqdm import tqdm
+
+from checkpoints.train_state import Checkpointer
+from vit_jax import console, processes, report
+from vit_jax.experiment import Experiment
+from vit_jax.workdir import Workdir
+
+_LOG = logging.getLogger(__name__)
+
+Batch = Mapping[str, jax.Array]
+Metrics = dict[str, jax.Array]
+
+_MUCH_WAITING = 0.1
+_WAITS = (
+    "the devices wait for data %.0f %% of the time: store smaller images with "
+    "input_pipeline.prepare, take fewer or cheaper ops in data.train_pp, or more CPU cores"
+)
+
+
+class WaitClock:
+    """Counts how long the devices had nothing to do, inside with statements.
+
+    A thread waits for the end of every step, since the loop itself runs ahead of the devices.
+    """
+
+    def __init__(self) -> None:
+        self._steps: queue.SimpleQueue[Metrics | None] = queue.SimpleQueue()
+        self._started = self._ended = 0
+        self._ended_at = self._begin = math.inf
+        self._waited = 0.0
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def watch(self, metrics: Metrics) -> None:
+        """Takes what a step will have computed when it ends."""
+        self._started += 1
+        self._steps.put(metrics)
+
+    def _follow(self) -> None:
+        while (metrics := self._steps.get()) is not None:
+            with contextlib.suppress(jax.errors.JaxRuntimeError):  # which the loop will meet
+                jax.block_until_ready(metrics)
+            self._ended_at = time.monotonic()
+            self._ended += 1
+
+    def __enter__(self) -> None:
+        self._begin = time.monotonic()
+
+    def __exit__(self, *exception: Any) -> None:
+        if self._started and self._ended == self._started:
+            self._waited += time.monotonic() - max(self._begin, self._ended_at)
+
+    def take(self) -> float:
+        """Returns the seconds counted since the last call."""
+        waited, self._waited = self._waited, 0.0
+        return waited
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._steps.put(None)
+        self._thread.join()
+
+
+class Monitor:
+    """Shows and records how the training goes.
+
+    Metrics of a step are read while the next one runs, so that the device never waits for them.
+
+    Args:
+        exp: the parts of the run.
+        workdir: where metrics.jsonl lies.
+        checkpointer: knows the last good checkpoint.
+        start: steps made before.
+    """
+
+    def __init__(
+        self, exp: Experiment, workdir: Workdir, checkpointer: Checkpointer, start: int
+    ) -> None:
+        self._exp = exp
+        self._workdir = workdir
+        self._checkpointer = checkpointer
+        self._pending: tuple[int, Metrics] | None = None
+        is_first = processes.is_first()
+        if is_first:
+            workdir.forget_metrics(after=start)
+        self._start = start
+        self._logged_step, self._logged_time = start, time.monotonic()
+        self._waits = WaitClock()
+        self._has_warned = False
+        self._writer = metric_writers.SummaryWriter(str(workdir.path)) if is_first else None
+        self._bar = console.progress(
+            total=exp.total_steps, initial=start, unit="step", disable=not is_first
+        )
+        self._above = console.above(self._bar)
+
+    def __enter__(self) -> "Monitor":
+        self._above.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._waits.close()
+        self._above.__exit__(*exception)
+        self._bar.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Passes batches on, and counts the time in which the devices have to wait for them."""
+        while True:
+            with self._waits:
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+    def train(self, step: int, metrics: Metrics) -> None:
+        """Takes the metrics of a step that was just started; shows those of the one before."""
+        self._waits.watch(metrics)
+        self.flush()
+        self._pending = step, metrics
+
+    def flush(self) -> None:
+        """Waits for the metrics of the last step and shows them.
+
+        Raises:
+            FloatingPointError: if they are not finite.
+        """
+        if self._pending is None:
+            return
+        (step, metrics), self._pending = self._pending, None
+        figures = {name: float(value) for name, value in metrics.items()}
+        self._check_finite(step, "train", figures)
+        self._bar.update(1)
+        if step % self._exp.config.log_every == 0 or step == self._exp.total_steps:
+            self._log(step, figures)
+
+    def evaluation(self, step: int, split: str, figures: Mapping[str, float]) -> None:
+        """Shows and records an evaluation.
+
+        Raises:
+            FloatingPointError: if its loss is not finite.
+        """
+        self._check_finite(step, split, figures)
+        shown = "  ".join(
+            f"{name} {value:.4f}"
+            for name, value in figures.items()
+            if isinstance(value, float) and not name.startswith(report.INPUT)
+        )
+        _LOG.info("step %d  %s  %s", step, split, shown)
+        self._record(step, split, {"protocol": self._exp.data.val_pp, **figures})
+        self._logged_step, self._logged_time = step, time.monotonic()
+        self._waits.take()
+
+    def _log(self, step: int, figures: Mapping[str, float]) -> None:
+        now = time.monotonic()
+        rate = (step - self._logged_step) / max(now - self._logged_time, 1e-9)
+        waited = self._waits.take() / max(now - self._logged_time, 1e-9)
+        is_running = self._logged_step > self._start  # to begin takes longer
+        if is_running and waited > _MUCH_WAITING and not self._has_warned:
+            self._has_warned = True
+            _LOG.warning(_WAITS, 100 * waited)
+        self._logged_step, self._logged_time = step, now
+        total = self._exp.total_steps
+        images = f"{rate * self._exp.config.batch_size:,.0f} images/s"
+        left = tqdm.format_interval((total - step) / rate)
+        self._bar.set_postfix_str(f"loss {figures['loss']:.4f}, {images}")
+        if self._bar.disable:
+            _LOG.info(
+                "step %d/%d  loss %.4f  %s  %s left", step, total, figures["loss"], images, left
+            )
+        self._record(step, "train", {**figures, "data_wait": waited})
+
+    def _record(self, step: int, split: str, figures: Mapping[str, Any]) -> None:
+        if self._writer is None:
+            return
+        self._workdir.append_metrics(step, split, figures)
+        scalars = {f"{split}/{k}": v for k, v in figures.items() if not isinstance(v, str)}
+        self._writer.write_scalars(step, scalars)
+
+    def _check_finite(self, step: int, split: str, figures: Mapping[str, float]) -> None:
+        if all(math.isfinite(value) for value in figures.values()):
+            return
+        self._checkpointer.wait()
+        good = self._checkpointer.latest_step
+        where = f"the last good checkpoint is {self._checkpointer.directory}/{good}"
+        raise FloatingPointError(
+            f"step {step}: not all {split} figures are finite ("
+            + ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
+            + f"), at a learning rate of {float(self._exp.schedule(step - 1)):.3g}; "
+            + (where if good is not None else "there is no checkpoint yet")
+            + ". Try a lower learning rate, a longer warmup or optim.clip_norm=1"
+        )

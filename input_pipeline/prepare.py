@@ -11,11 +11,11 @@ import io
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
 from absl import logging as absl_logging
+from etils import epath
 
 from configs import common
 from input_pipeline import images, pipeline, preprocess
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("source", metavar="SRC")
-    parser.add_argument("destination", metavar="DST", type=Path)
+    parser.add_argument("destination", metavar="DST")
     parser.add_argument("--resize", type=int, metavar="N", help="pixels of the shorter side")
     parser.add_argument("--quality", type=int, default=95, help="of the JPEGs, 1 to 100")
     parser.add_argument(
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     for split, source in sources.items():
         print(f"{split}: {source.num_examples:,} images of {len(source.class_names):,} classes")
-    size = sum(path.stat().st_size for path in folder.iterdir())
+    size = sum(path.stat().length for path in folder.iterdir())
     print(f"{size / 2**20:,.1f} MiB in {folder}; to use it:")
     print(f"    --config.data.source={PREFIX}{name} --config.data.data_dir={args.destination}")
     return 0
@@ -81,7 +81,9 @@ def _open(args: argparse.Namespace) -> dict[str, Source]:
 
 def _name(source: str, resize: int | None) -> str:
     stem = source.removeprefix(PREFIX).split(":")[0] if source.startswith(PREFIX) else source
-    stem = Path(stem).expanduser().resolve().name if stem == source else stem.replace("/", "_")
+    stem = (
+        epath.Path(stem).expanduser().resolve().name if stem == source else stem.replace("/", "_")
+    )
     words = re.sub(r"[^a-z0-9]+", "_", stem.lower()).strip("_")
     words = words if words[:1].isalpha() else f"images_{words}".rstrip("_")
     return f"{words}_{resize}" if resize else f"{words}_copy"
@@ -89,12 +91,12 @@ def _name(source: str, resize: int | None) -> str:
 
 def prepare(
     sources: Mapping[str, Source],
-    data_dir: Path,
+    data_dir: str,
     name: str,
     resize: int | None,
     quality: int = 95,
     file_format: str = "array_record",
-) -> Path:
+) -> epath.Path:
     """Writes a TFDS data set, in an order that mixes the classes.
 
     Args:
@@ -118,7 +120,8 @@ def prepare(
         raise ValueError(f"quality must lie in 1 .. 100, and is {quality}")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ValueError(f"name={name!r} must be of lower case letters, digits and underscores")
-    folder = data_dir.expanduser().resolve() / name / _VERSION
+    data_dir = epath.Path(data_dir).expanduser().resolve()
+    folder = data_dir / name / _VERSION
     if folder.exists():
         raise ValueError(f"{folder} is there already: remove it, or choose another --name")
     class_names = next(iter(sources.values())).class_names
@@ -142,7 +145,7 @@ def prepare(
                     }
                 ),
                 split_datasets=examples,
-                data_dir=str(data_dir.expanduser().resolve()),
+                data_dir=str(data_dir),
                 description=f"Written by vit_jax: shorter side at most {resize}, JPEG {quality}.",
                 file_format=file_format,
             )

@@ -92,8 +92,16 @@ class Checkpointer:
 
         Returns:
             The state.
+
+        Raises:
+            ValueError: if the checkpoint holds another state.
         """
-        return self._manager.restore(step, args=ocp.args.StandardRestore(abstract_state))
+        try:
+            return self._manager.restore(step, args=ocp.args.StandardRestore(abstract_state))
+        except ValueError as error:
+            raise ValueError(
+                f"{self.directory}/{step} does not fit the run's config: {error}"
+            ) from error
 
     def restore_as_saved(self, step: int) -> dict[str, Any]:
         """Reads a state without knowing its shape: a tree of numpy arrays."""

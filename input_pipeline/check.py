@@ -1,4 +1,4 @@
-"""Checks data before it is trained on: python -m input_pipeline.check FOLDER, or imagenet2012.
+"""Checks pairs of images, or ImageNet: python -m input_pipeline.check FOLDER, or imagenet2012.
 
 Of a FOLDER of pairs of hazy and clear images it prints how the pairs were found, how many there
 are, their sizes, and how hazy they are; and what is wrong: images without a partner, of another
@@ -41,11 +41,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--manual_dir", help="of imagenet2012: where its archives lie")
     parser.add_argument("--folder", type=Path, help="of imagenet2012: a folder of its images")
     args = parser.parse_args(arguments)
+    is_imagenet = args.data == "imagenet2012"
+    for flag in ("against", "pattern") if is_imagenet else ("data_dir", "manual_dir", "folder"):
+        if getattr(args, flag):
+            parser.error(f"--{flag} is not for {args.data}")
     try:
-        problems = _check_imagenet(args) if args.data == "imagenet2012" else _check_pairs(args)
-    except ValueError as error:
+        problems = _check_imagenet(args) if is_imagenet else _check_pairs(args)
+    except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130
     for problem in problems:
         print(f"PROBLEM  {problem}")
     if not problems:

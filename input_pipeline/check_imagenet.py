@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging as absl_logging
+from etils import epath
 
-from input_pipeline import images, pipeline
+from input_pipeline import files, images, pipeline
 from input_pipeline.sources import image_folder
 from input_pipeline.sources.base import Shard
 from input_pipeline.sources.pairs import some
@@ -87,11 +88,11 @@ def _check_number(split: str, found: int, expected: int) -> list[str]:
 def _check_files(builder: tfds.core.DatasetBuilder, split: str) -> list[str]:
     """Whether the files are there and whole, by their sizes."""
     info = builder.info.splits[split]
-    paths = [Path(f.filename) for f in info.file_instructions]
-    missing = [str(path) for path in paths if not path.is_file()]
+    paths = [epath.Path(f.filename) for f in info.file_instructions]
+    missing = [str(path) for path in paths if not path.exists()]
     if missing:
         return [f"{split}: {len(missing)} of {len(paths)} files are not there: {some(missing)}"]
-    found = sum(path.stat().st_size for path in paths)
+    found = sum(path.stat().length for path in paths)
     expected = info.num_bytes + _FRAME * info.num_examples
     is_tfrecord = builder.info.file_format == tfds.core.FileFormat.TFRECORD
     if is_tfrecord and found != expected:
@@ -131,10 +132,10 @@ def check_folder(folder: Path) -> list[str]:
 def _check_split(folder: Path, split: str, names: Sequence[str], expected: int) -> list[str]:
     if not folder.is_dir():
         return [f"{folder} is not there: it should have a folder of images per class"]
-    classes, files = [], []
+    classes, others = [], []
     for entry in os.scandir(folder):
-        (classes if entry.is_dir() else files).append(entry.name)
-    archives = [name for name in files if name.endswith(".tar")]
+        (classes if entry.is_dir() else others).append(entry.name)
+    archives = [name for name in others if name.endswith(".tar")]
     if archives:
         return [
             f"{folder} has {len(archives)} archives, such as {archives[0]}: unpack each into a "
@@ -142,7 +143,7 @@ def _check_split(folder: Path, split: str, names: Sequence[str], expected: int) 
         ]
     if not classes:
         return [
-            f"{folder} has {len(files):,} files and no class folders: move each image into that "
+            f"{folder} has {len(others):,} files and no class folders: move each image into that "
             "of its class, which ILSVRC2012_validation_ground_truth.txt of the devkit tells for val"
         ]
     problems = []
@@ -152,8 +153,15 @@ def _check_split(folder: Path, split: str, names: Sequence[str], expected: int) 
     if extra:
         problems.append(f"{split}: these are no classes of ImageNet: {some(sorted(extra))}")
     entries = [
-        entry for name in sorted(set(classes) & set(names)) for entry in os.scandir(folder / name)
+        entry
+        for name in sorted(set(classes) & set(names))
+        for entry in os.scandir(folder / name)
+        if entry.name.lower().endswith(files.SUFFIXES) and not entry.name.startswith(".")
     ]
+    dangling = [entry.path for entry in entries if not entry.is_file()]
+    if dangling:
+        problems.append(f"{split}: {len(dangling)} links lead nowhere: {some(dangling)}")
+    entries = [entry for entry in entries if entry.is_file()]
     problems += _check_number(split, len(entries), expected)
     empty = [entry.path for entry in entries if not entry.stat().st_size]
     if empty:

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import io
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -58,11 +59,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130
     for split, source in sources.items():
         print(f"{split}: {source.num_examples:,} images of {len(source.class_names):,} classes")
     size = sum(path.stat().length for path in folder.iterdir())
     print(f"{size / 2**20:,.1f} MiB in {folder}; to use it:")
-    print(f"    --config.data.source={PREFIX}{name} --config.data.data_dir={args.destination}")
+    flags = {"source": f"{PREFIX}{name}", "data_dir": args.destination, "train_split": "train"}
+    flags["val_split"] = next((split for split in ("val", "validation") if split in sources), "")
+    flags["test_split"] = "test" if "test" in sources else ""
+    print("    " + " ".join(shlex.quote(f"--config.data.{key}={flags[key]}") for key in flags))
     return 0
 
 
@@ -124,7 +131,14 @@ def prepare(
     folder = data_dir / name / _VERSION
     if folder.exists():
         raise ValueError(f"{folder} is there already: remove it, or choose another --name")
+    for left in folder.parent.glob(f"incomplete.*_{_VERSION}"):
+        sys.stderr.write(f"an attempt that was interrupted has left {left}: remove it\n")
     class_names = next(iter(sources.values())).class_names
+    spaced = [class_name for class_name in class_names if class_name != class_name.strip()]
+    if spaced:
+        raise ValueError(
+            f"TFDS takes the spaces at the ends off the class {spaced[0]!r}: rename it"
+        )
     absl_logging.set_verbosity(absl_logging.ERROR)  # TFDS warns that the folder is empty
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()

@@ -76,6 +76,6 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
         if "Traceback" in message:  # that of a config's get_config, whose last line says it all
             message = message.splitlines()[-1].removeprefix("ValueError: ")
         sys.stderr.write(f"error: {message}\n")
-    except (KeyError, AttributeError, ValueError, OSError) as error:  # from ml_collections
+    except (KeyError, AttributeError, TypeError, ValueError, OSError) as error:  # ml_collections'
         sys.stderr.write(f"error: cannot read the config flags: {error}\n")
     sys.exit(2)

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from checkpoints import tree
 from input_pipeline import Dataset, Shard, get_dataset
 from input_pipeline.sources import get_absolute
-from vit_jax import config_keys, optim, pretrained, sharding
+from vit_jax import config_keys, optim, pretrained, processes, sharding
 from vit_jax.losses import get_loss
 from vit_jax.metrics import get_metric
 from vit_jax.models import PUBLISHED_SCORES, get_model
@@ -129,6 +129,10 @@ def validate_config(config: ConfigDict) -> None:
         bool(config.pretrained) or not config.dont_load,
         "dont_load is for pretrained weights: say --config.pretrained=PATH",
     )
+    _check(
+        config.data.shuffle_buffer >= 1,
+        f"data.shuffle_buffer must be at least 1, not {config.data.shuffle_buffer}",
+    )
     for key in ("label_smoothing", "ema_decay"):
         _check(0 <= config[key] < 1, f"{key} must lie in [0, 1), not {config[key]}")
     for key in ("mixup_alpha", "cutmix_alpha"):
@@ -201,6 +205,7 @@ def build(config: ConfigDict) -> Experiment:
     jax.eval_shape(model.apply, variables, train_images)  # raises if the size does not fit
     tx = optim.make_optimizer(config.optim, schedule, params)
 
+    processes.check_same({**config.to_dict(), "the data": data.identity})
     shapes = jax.eval_shape(_state_maker(config, model, data.image_shape, tx))
     shardings = sharding.state_sharding(mesh, shapes)
     return Experiment(

@@ -147,6 +147,9 @@ def _scale_by(config: Any) -> optax.GradientTransformation:
             f"optimizer {config.name!r} has no argument {', '.join(unknown)}; optim.args can hold: "
             f"{', '.join(name for name in known if name != 'learning_rate')}"
         )
+    for name, value in config.args.items():
+        if not isinstance(value, bool | int | float | None):
+            raise ValueError(f"optim.args.{name} must be a number, and is {value!r}")
     return make(**args)
 
 

@@ -2,10 +2,11 @@
 
 import atexit
 import contextlib
+import logging
 import os
 import pickle
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -13,6 +14,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from vit_jax import console, preemption
+
+_LOG = logging.getLogger(__name__)
 
 # Where launchers say how many processes they have started.
 _COUNTS = {"srun": "SLURM_STEP_NUM_TASKS", "mpirun": "OMPI_COMM_WORLD_SIZE"}
@@ -42,13 +45,7 @@ def joined(
     """
     address = (coordinator_address, num_processes, process_id)
     if any(value is not None for value in address):
-        if None in address:
-            raise ValueError("--coordinator_address, --num_processes and --process_id go together")
-        if not 0 <= process_id < num_processes or ":" not in coordinator_address:
-            raise ValueError(
-                f"--process_id must be one of 0 .. {num_processes - 1}, not {process_id}, and "
-                f"--coordinator_address HOST:PORT, not {coordinator_address!r}"
-            )
+        _check_address(*address)
         distributed = True
     if not distributed:
         _check_alone()
@@ -56,6 +53,8 @@ def joined(
         return
 
     jax.config.update("jax_enable_preemption_service", False)  # see preemption.StopRequest
+    if coordinator_address:
+        _LOG.info("joining %d processes at %s ...", num_processes, coordinator_address)
     try:
         jax.distributed.initialize(*address)
     except ValueError as error:
@@ -63,22 +62,46 @@ def joined(
             f"nothing says where the other processes are ({error}): give --coordinator_address, "
             "--num_processes and --process_id"
         ) from None
+    except RuntimeError as error:
+        raise ValueError(f"cannot join the other processes: {error}") from error
     if not is_first():
         console.hush()
     try:
         yield
     except preemption.Stopped:
         raise  # as all of them do
+    except jax.errors.JaxRuntimeError as error:
+        atexit.register(_leave)
+        reason = str(error).splitlines()[0]
+        raise OSError(
+            f"this process lost touch with the others, of which one may have ended ({reason}): the "
+            "same command continues from the last checkpoint"
+        ) from error
     except BaseException:
         atexit.register(_leave)
         raise
 
 
+def _check_address(
+    coordinator_address: str | None, num_processes: int | None, process_id: int | None
+) -> None:
+    if coordinator_address is None or num_processes is None or process_id is None:
+        raise ValueError("--coordinator_address, --num_processes and --process_id go together")
+    host, _, port = coordinator_address.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+        raise ValueError(f"--coordinator_address must be HOST:PORT, not {coordinator_address!r}")
+    if num_processes < 1:
+        raise ValueError(f"--num_processes must be at least 1, not {num_processes}")
+    if not 0 <= process_id < num_processes:
+        raise ValueError(f"--process_id must be in 0 .. {num_processes - 1}, not {process_id}")
+
+
 def _check_alone() -> None:
     for launcher, variable in _COUNTS.items():
-        if int(os.environ.get(variable, 1)) > 1:
+        count = os.environ.get(variable, "")
+        if count.isdigit() and int(count) > 1:
             raise ValueError(
-                f"{launcher} has started {os.environ[variable]} processes, which would all do the "
+                f"{launcher} has started {count} processes, which would all do the "
                 "same run: add --distributed to make them one"
             )
     if jax.process_count() > 1:
@@ -114,3 +137,19 @@ def gather(value: Any) -> list[Any]:
     padded = np.pad(data, (0, sizes.max() - data.size))
     everyones = multihost_utils.process_allgather(padded)
     return [pickle.loads(row[:size].tobytes()) for row, size in zip(everyones, sizes)]
+
+
+def check_same(settings: Mapping[str, Any]) -> None:
+    """Compares what all processes must have alike; each must call it.
+
+    Raises:
+        ValueError: in all of them, if something differs; the message says what.
+    """
+    everyones = gather(settings)
+    for key, value in everyones[0].items():
+        for i, other in enumerate(everyones):
+            if other[key] != value:
+                raise ValueError(
+                    f"process {i} has other settings than the first: {key} is {other[key]!r}, and "
+                    f"not {value!r}; start all with the same command and the same data"
+                )

@@ -116,8 +116,8 @@ class Workdir:
                 return
             time.sleep(1)
         raise ValueError(
-            f"the first process has written {self._config}, but this one does not see it: give "
-            "--workdir a folder that all hosts share"
+            f"this process does not see {self._config}, which the first one writes: give --workdir "
+            "a folder that all hosts share"
         )
 
     def _has_checkpoint(self) -> bool:

@@ -217,6 +217,8 @@ def open_split(
 def _open(config: Any) -> tfds.core.DatasetBuilder:
     """The builder of a data set that is prepared."""
     name = config.source.removeprefix(PREFIX)
+    if not name:
+        raise ValueError(f"data.source={config.source!r} lacks a name, as in {PREFIX}cifar10")
     if config.skip_corrupt:
         raise ValueError(
             "data.skip_corrupt is for image folders; TFDS checks its files when it prepares them"

@@ -98,6 +98,7 @@ def test_a_stopped_run_continues_bit_for_bit(fixture, gently, request, tmp_path,
         elif step == 5:
             raise RuntimeError("as if it were killed")
 
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     monitor_train = train.Monitor.train
     monkeypatch.setattr(train.Monitor, "train", stop_after_5)
     with pytest.raises(preemption.Stopped if gently else RuntimeError) as stopped:
@@ -107,8 +108,7 @@ def test_a_stopped_run_continues_bit_for_bit(fixture, gently, request, tmp_path,
     steps = sorted(int(path.name) for path in (tmp_path / "stopped" / "checkpoints").iterdir())
     assert steps[-1] == (5 if gently else 4)
     monkeypatch.setattr(train.Monitor, "train", monitor_train)
-    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-    assert handlers == [signal.SIG_DFL, signal.default_int_handler]
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
     train.train_and_evaluate(config, tmp_path / "stopped")
     assert_same_runs(tmp_path / "whole", tmp_path / "stopped")
 

@@ -38,7 +38,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
 
     def guarded(argv: Sequence[str]) -> int | None:
         if _CACHE.value and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-            keep_compiled(_CACHE.value)
+            _keep_compiled(_CACHE.value)
         if _TRACEBACK.value:
             return main(argv)
         try:
@@ -56,7 +56,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     app.run(guarded, flags_parser=_parse_flags)
 
 
-def keep_compiled(folder: str) -> None:
+def _keep_compiled(folder: str) -> None:
     """Lets JAX keep the programs that it compiles.
 
     Args:

@@ -18,6 +18,7 @@ setup(
     python_requires=">=3.11",
     packages=[
         "vit_jax",
+        "vit_jax.benchmark",
         "vit_jax.models",
         "configs",
         "input_pipeline",
@@ -53,6 +54,7 @@ setup(
         "gpu": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
         "torch": ["torch", "torchvision", "timm", "pytorch-msssim"],
+        "bench": ["opencv-python-headless", "simplejpeg", "timm", "torch", "torchvision"],
         "onnx": ["jax2onnx", "onnxruntime"],
         "notebooks": [*DEMO, "ipykernel", "ipywidgets", "jupyterlab", "pandas", "papermill"],
         "dev": [

@@ -3,7 +3,6 @@ import json
 import pytest
 
 from configs import inference_time as config_file
-from tests.commands import run
 from tests.conftest import TINY, TINY_MIXER
 from vit_jax import inference_time
 
@@ -52,14 +51,3 @@ def test_wrong_settings(config, tmp_path, key, value, message):
         config[key] = value
     with pytest.raises(ValueError, match=message):
         inference_time.run(config, tmp_path)
-
-
-def test_the_suites_of_make_bench(tmp_path):
-    """A training step uses its state up, so that it must be handed on."""
-    path = tmp_path / "a.json"
-    args = ["--model=ViT-Ti_16", "--image_size=32", "--batch_size=2", "--steps=2", f"--json={path}"]
-    result = run("benchmark", *args)
-    assert result.returncode == 0, result.stderr
-    results = json.loads(path.read_text())["results"]
-    assert [suite["suite"] for suite in results] == ["inference", "train"]
-    assert all(suite["images_per_s"] > 0 for suite in results)

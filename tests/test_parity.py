@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from checkpoints import npz, torch
-from tests.conftest import noise
+from tests.conftest import noise, random_params
 from vit_jax import pretrained, train
 from vit_jax.models import get_model
 
@@ -201,3 +201,22 @@ def test_files_with_more_than_weights(tmp_path):
     (tmp_path / "d.pth").write_bytes(b"junk")
     with pytest.raises(ValueError, match=r"d\.pth is no PyTorch file"):
         torch.read(tmp_path / "d.pth")
+
+
+@pytest.mark.parametrize("name", ["DehazeFormer-T", "DehazeFormer-M"])
+def test_what_the_benchmark_compares_dehazeformer_with(name):
+    """The module in PyTorch takes our weights by name, and restores a size that needs padding."""
+    import torch as pytorch
+
+    from vit_jax.benchmark import torch_contender
+    from vit_jax.benchmark.torch_dehazeformer import DehazeFormer
+
+    model, params = random_params(name, (64, 64))
+    fields = ("hidden_sizes", "depths", "num_heads", "mlp_ratios", "attention_ratios", "conv")
+    theirs = DehazeFormer(**{field: getattr(model, field) for field in fields})
+    theirs = torch_contender.load(theirs, {"params": params}, model)
+    images = noise((2, 30, 41, 3))
+    with pytorch.inference_mode():
+        found = theirs(torch_contender.images(images)).numpy().transpose(0, 2, 3, 1)
+    expected = apply(model, params, images)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())

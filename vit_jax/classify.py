@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -53,21 +53,22 @@ def make_classifier(pretrained: "Pretrained") -> Classifier:
     Raises:
         ValueError: if the model has no head.
     """
-    from vit_jax import report  # matplotlib takes a second to import
+    from vit_jax import losses
 
     if not getattr(pretrained.model, "num_classes", 0):
         raise ValueError("these weights have no head to classify with: fine-tune them first")
     variables = jax.device_put(pretrained.variables)
 
     @jax.jit
-    def logits(images: jax.Array) -> jax.Array:
-        return pretrained.model.apply(variables, images, train=False)
+    def apply(variables: Any, images: np.ndarray) -> jax.Array:
+        logits = pretrained.model.apply(variables, images, train=False)
+        return losses.probabilities(logits, pretrained.loss)
 
     return Classifier(
         labels=pretrained.labels
         or tuple(f"class {i}" for i in range(pretrained.model.num_classes)),
         prepare=_preparer(pretrained.eval_pp),
-        predict=lambda images: report.probabilities(np.asarray(logits(images)), pretrained.loss),
+        predict=lambda images: np.asarray(apply(variables, images)),
     )
 
 

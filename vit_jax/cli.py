@@ -20,6 +20,7 @@ _CACHE = flags.DEFINE_string(
     "JAX_COMPILATION_CACHE_DIR, if it is set, comes first.",
 )
 _CACHE_BYTES = 2**31  # what was not used for longest is removed
+_LEAST_SECONDS = 0.1  # of compiling what is kept
 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> None:
@@ -32,6 +33,8 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     Args:
         main: takes the positional arguments, the program's name first; returns the exit code.
     """
+    # TensorFlow imports Keras 3 or this other one, which nobody has: half of its start is saved.
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     console.show_log()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # names of files can be of any bytes
@@ -66,6 +69,8 @@ def _keep_compiled(folder: str) -> None:
 
     jax.config.update("jax_compilation_cache_dir", str(Path(folder).expanduser()))
     jax.config.update("jax_compilation_cache_max_size", _CACHE_BYTES)
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:  # JAX itself says a second
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", _LEAST_SECONDS)
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:

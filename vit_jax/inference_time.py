@@ -4,8 +4,10 @@ import functools
 import json
 import os
 import platform
+import re
 import statistics
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -108,7 +110,15 @@ def _format_result(result: dict[str, Any]) -> str:
 def describe_machine() -> str:
     """Says what the figures were measured on."""
     device = jax.devices()[0]
-    return f"{device.device_kind}, {platform.platform()}, jax {jax.__version__}"
+    kind = device.device_kind
+    if device.platform == "cpu":
+        names = re.findall(r"^model name\s*: (.*)", _read("/proc/cpuinfo"), re.MULTILINE)
+        kind = f"{len(names) or os.cpu_count()} cores of {(names or ['a CPU'])[0]}"
+    return f"{kind}, {platform.platform()}, jax {jax.__version__}"
+
+
+def _read(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8") if Path(path).exists() else ""
 
 
 def measure(

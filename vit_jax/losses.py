@@ -123,6 +123,13 @@ def _labels(out: jax.Array, batch: Batch) -> jax.Array:
     return one_hot(batch["label"], out.shape[-1])
 
 
+def probabilities(logits: jax.Array, loss: str) -> jax.Array:
+    """Turns (..., classes) logits into probabilities, as the loss they were trained with means."""
+    if loss == "sigmoid_xent":
+        return jax.nn.sigmoid(logits)
+    return jax.nn.softmax(logits, axis=-1)
+
+
 def one_hot(labels: jax.Array, num_classes: int) -> jax.Array:
     """Turns (b,) class numbers into (b, classes) float32; the latter stay as they are."""
     if labels.ndim == 2:

@@ -101,7 +101,42 @@ def reflect_pad(x: jax.Array, top: int, left: int, bottom: int = -1, right: int 
     bottom, right = (top if bottom < 0 else bottom), (left if right < 0 else right)
     if not (top or left or bottom or right):
         return x
-    return jnp.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), mode="reflect")
+    _, h, w, _ = x.shape
+    if max(top, bottom) >= h or max(left, right) >= w:
+        raise ValueError(f"images of {h} x {w} pixels are too small to be reflected that far")
+    # One copy into the middle, then the borders in place: jnp.pad copies all for each border.
+    y = jnp.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+    middle = slice(top, top + h)
+    y = y.at[:, middle, :left].set(x[:, :, 1 : left + 1][:, :, ::-1])
+    y = y.at[:, middle, left + w :].set(x[:, :, w - 1 - right : w - 1][:, :, ::-1])
+    y = y.at[:, :top].set(y[:, top + 1 : 2 * top + 1][:, ::-1])
+    end = top + h
+    return y.at[:, end:].set(y[:, end - 1 - bottom : end - 1][:, ::-1])
+
+
+def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolves without padding and with a stride of 1.
+
+    Args:
+        x: (b, h, w, c).
+        kernel: (kh, kw, c, features).
+
+    Returns:
+        (b, h - kh + 1, w - kw + 1, features).
+    """
+
+    def convolved(x: jax.Array, kernel: jax.Array, below: int = 0) -> jax.Array:
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), ((0, below), (0, 0)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    def with_more_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        # XLA gives a convolution whose output is smaller than its input to YNNPACK, which takes
+        # 2 to 8 times as long for few channels as Eigen does, which gets the others.
+        rows = kernel.shape[0]
+        return convolved(x, kernel, below=rows)[:, : x.shape[1] - rows + 1]
+
+    return jax.lax.platform_dependent(x, kernel, cpu=with_more_rows, default=convolved)
 
 
 def depthwise_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -135,6 +170,42 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
         )
 
     return jax.lax.platform_dependent(x, kernel, cpu=shifted, default=convolved)
+
+
+def attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    bias: jax.Array | None = None,
+    implementation: str | None = None,
+) -> jax.Array:
+    """Scaled dot-product attention (Vaswani et al., 2017) with a softmax in float32.
+
+    On a CPU the heads go before the tokens, so that XLA makes one program of the two products and
+    the softmax between them.
+
+    Args:
+        q: (b, n, heads, c).
+        k: (b, m, heads, c).
+        v: (b, m, heads, c).
+        bias: added to the scaled scores, (1 or b, heads, n, m), or None.
+        implementation: see `jax.nn.dot_product_attention`, which computes it elsewhere.
+
+    Returns:
+        (b, n, heads, c).
+    """
+
+    def on_cpu(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array | None) -> jax.Array:
+        dtype = q.dtype
+        q, k, v = (x.swapaxes(1, 2) for x in (q * q.shape[-1] ** -0.5, k, v))
+        scores = jnp.matmul(q, k.swapaxes(2, 3), preferred_element_type=jnp.float32)
+        weights = jax.nn.softmax(scores if bias is None else scores + bias)
+        return (weights.astype(dtype) @ v).swapaxes(1, 2)
+
+    def elsewhere(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array | None) -> jax.Array:
+        return jax.nn.dot_product_attention(q, k, v, bias=bias, implementation=implementation)
+
+    return jax.lax.platform_dependent(q, k, v, bias, cpu=on_cpu, default=elsewhere)
 
 
 def to_windows(x: jax.Array, side: int) -> jax.Array:

@@ -4,6 +4,7 @@ A classifier prints the likeliest classes; a model that restores images writes t
 """
 
 import csv
+import functools
 import itertools
 import logging
 from collections.abc import Callable, Sequence
@@ -134,8 +135,8 @@ def _attention_writer(pretrained: "Pretrained") -> Callable[[classify.Prediction
     model, size = pretrained.model, pretrained.image_size
     variables = jax.device_put(pretrained.variables)
 
-    look = jax.jit(lambda images: attention_maps.look(model, variables, images))
-    jax.eval_shape(look, jax.ShapeDtypeStruct((1, *size, 3), np.float32))  # or raises now
+    look = jax.jit(functools.partial(attention_maps.look, model))
+    jax.eval_shape(look, variables, jax.ShapeDtypeStruct((1, *size, 3), np.float32))  # or raises
     folder = Path(_OUTPUT.value) / "attention"
     folder.mkdir(parents=True, exist_ok=True)
     taken: set[str] = set()
@@ -147,7 +148,7 @@ def _attention_writer(pretrained: "Pretrained") -> Callable[[classify.Prediction
                 break
             name = f"{prediction.path.stem}_{i}"
         taken.add(name)
-        (rolled,), (heads,) = jax.device_get(look(prediction.image[None]))
+        (rolled,), (heads,) = jax.device_get(look(variables, prediction.image[None]))
         image = report.displayable(prediction.image)
         figure = attention_maps.draw(image, rolled, heads, title)
         figure.savefig(folder / f"{name}.png", dpi=110)

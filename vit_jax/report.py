@@ -6,12 +6,11 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
 from matplotlib.figure import Figure
 
-from vit_jax import processes
+from vit_jax import losses, processes
 from vit_jax.models import PUBLISHED_SCORES
 
 INPUT = "input/"  # begins the names of figures of images before they are restored
@@ -21,13 +20,6 @@ _MOST_CLASSES = 50  # of a confusion matrix that can be read
 _NO_FIGURES = ("step", "split", "protocol", "examples")  # of a line of metrics.jsonl
 _STYLES = {"train": ("-", "C0"), "val": (".-", "C1"), "test": ("*", "C2")}
 _RIGHT, _WRONG = "#1b7837", "#b2182b"
-
-
-def probabilities(logits: np.ndarray, loss: str) -> np.ndarray:
-    """Turns (..., classes) logits into probabilities, as the loss they were trained with means."""
-    if loss == "sigmoid_xent":
-        return np.asarray(jax.nn.sigmoid(logits))
-    return np.asarray(jax.nn.softmax(logits, axis=-1))
 
 
 class ClassificationReport:
@@ -47,7 +39,7 @@ class ClassificationReport:
 
     def add(self, batch: Mapping[str, np.ndarray], logits: np.ndarray) -> None:
         """Counts a batch: `image` (b, h, w, c), `label` (b,), and (b, classes) logits."""
-        confidence = probabilities(logits, self._loss)
+        confidence = np.asarray(losses.probabilities(logits, self._loss))
         predicted = logits.argmax(axis=-1)
         self._counts.update(zip(batch["label"].tolist(), predicted.tolist()))
         for image, truth, guess, p in zip(batch["image"], batch["label"], predicted, confidence):

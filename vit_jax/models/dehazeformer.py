@@ -95,7 +95,7 @@ class Conv(nn.Module):
     Attributes:
         features: output channels.
         side: of the square kernel.
-        stride: of the output; with a stride nothing is padded.
+        stride: 1, or `side` for patches, which are not padded.
         inits: of kernel and bias; None is PyTorch's default.
         depthwise: whether each channel has a kernel of its own.
         use_bias: whether there is a bias.
@@ -125,10 +125,12 @@ class Conv(nn.Module):
             x = ops.depthwise_conv(x, kernel)
         elif self.side == 1:
             x = x @ kernel[0, 0]
+        elif self.stride == 1:
+            x = ops.conv(x, kernel)
         else:
-            x = jax.lax.conv_general_dilated(
-                x, kernel, (self.stride,) * 2, "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
-            )
+            b, h, w, _ = x.shape
+            patches = ops.to_windows(x, self.side).reshape(b, h // self.side, w // self.side, -1)
+            x = patches @ kernel.reshape(-1, self.features)
         if self.use_bias:
             x = x + self.param("bias", bias_init, (self.features,), jnp.float32).astype(self.dtype)
         return x
@@ -183,16 +185,19 @@ class PositionBias(nn.Module):
     @nn.compact
     def __call__(self) -> jax.Array:
         """The result is (1, heads, 64, 64) float32: the query's pixel, then the key's."""
-        pixels = np.stack(np.mgrid[:WINDOW, :WINDOW], axis=-1).reshape(-1, 2)
-        offsets = (pixels[:, None] - pixels[None]).astype(np.float32)  # row first
-        offsets = np.sign(offsets) * np.log1p(np.abs(offsets))
+        side = 2 * WINDOW - 1
+        offsets = np.stack(np.mgrid[:side, :side], axis=-1).reshape(-1, 2) - (WINDOW - 1.0)
+        offsets = (np.sign(offsets) * np.log1p(np.abs(offsets))).astype(np.float32)  # row first
 
         def dense(features: int, fan_in: int, name: str) -> nn.Dense:
             init = _uniform_by_fan_in(fan_in)
             return nn.Dense(features, kernel_init=init, bias_init=init, name=name)
 
         hidden = nn.relu(dense(256, 2, "meta_0")(offsets))
-        return dense(self.num_heads, 256, "meta_2")(hidden).transpose(2, 0, 1)[None]
+        biases = dense(self.num_heads, 256, "meta_2")(hidden)
+        rows, columns = np.mgrid[:WINDOW, :WINDOW].reshape(2, -1)
+        between = [p[:, None] - p + WINDOW - 1 for p in (rows, columns)]
+        return biases[between[0] * side + between[1]].transpose(2, 0, 1)[None]
 
 
 class Attention(nn.Module):
@@ -239,19 +244,20 @@ class Attention(nn.Module):
         h, w = qkv.shape[1:3]
         begin = _SHIFT if self.shifted else 0
         ends = [(-(begin + side)) % WINDOW for side in (h, w)]
-        qkv = jnp.pad(qkv, ((0, 0), (begin, ends[0]), (begin, ends[1]), (0, 0)), mode="reflect")
+        qkv = ops.reflect_pad(qkv, begin, begin, *ends)
         windows = ops.to_windows(qkv, WINDOW)
         q, k, v = jnp.moveaxis(
             windows.reshape(*windows.shape[:2], 3, self.num_heads, -1), 2, 0
         )  # fmt: skip
         bias = PositionBias(self.num_heads, name="attn")()
-        out = jax.nn.dot_product_attention(q, k, v, bias=bias.astype(q.dtype))
+        out = ops.attention(q, k, v, bias.astype(q.dtype))
         out = out.reshape(*out.shape[:2], -1)
         padded = (begin + h + ends[0], begin + w + ends[1])
         out = ops.from_windows(out, WINDOW, padded)
         return out[:, begin : begin + h, begin : begin + w]
 
 
+@nn.jit  # so that blocks of the same shape are traced once
 class Block(nn.Module):
     """x + attention or convolution, then x + MLP; only attention is normalised."""
 

@@ -128,7 +128,7 @@ class MultiHeadAttention(nn.Module):
                 force_fp32_for_softmax=True,
             )
         else:
-            x = jax.nn.dot_product_attention(q, k, v, implementation=self.implementation)
+            x = ops.attention(q, k, v, implementation=self.implementation)
         return nn.DenseGeneral(
             hidden_size, axis=(-2, -1), kernel_init=_XAVIER, dtype=self.dtype, name="out"
         )(x)
@@ -161,6 +161,7 @@ class MlpBlock(nn.Module):
         return dropout(dense(hidden_size, "Dense_1")(x))
 
 
+@nn.jit  # so that blocks, which are all alike, are traced once
 class EncoderBlock(nn.Module):
     """Pre-norm Transformer block: x + MSA(LN(x)), then x + MLP(LN(x))."""
 

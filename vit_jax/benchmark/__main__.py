@@ -1,0 +1,156 @@
+"""Times this code beside others: python -m vit_jax.benchmark [SUITE ...] [--json=FILE]."""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags
+
+from vit_jax import cli
+from vit_jax.benchmark import data, race, recognition, restoration, starting
+from vit_jax.benchmark.race import Case, Goal
+from vit_jax.inference_time import describe_machine
+
+_MODEL = flags.DEFINE_string("model", None, "Time this model alone, in inference, train, restore.")
+_BATCH = flags.DEFINE_integer("batch_size", None, "Images per call, with --model.", lower_bound=1)
+_SIZE = flags.DEFINE_integer("image_size", None, "Side of the images, with --model.", lower_bound=1)
+_DTYPE = flags.DEFINE_string("dtype", None, "Compute type; bfloat16 on accelerators.")
+_SECONDS = flags.DEFINE_float("seconds", 10.0, "About how long to time each case.", lower_bound=0)
+_ALONE = flags.DEFINE_bool("alone", False, "Time our code alone, without others beside it.")
+_JSON = flags.DEFINE_string("json", None, "File for the results.")
+
+_COLUMNS = ("case", "who", "median ms", "least ms", "images/s", "peak MiB", "MFU", "ours is")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the suites, all of them by default, and prints a table of each."""
+    suites = argv[1:] or list(_SUITES)
+    for suite in suites:
+        if suite not in _SUITES:
+            raise ValueError(f"unknown suite {suite!r}; there are: {', '.join(_SUITES)}")
+    if _MODEL.value is None and (_BATCH.value or _SIZE.value):
+        raise ValueError("--batch_size and --image_size go with --model")
+    where = describe_machine()
+    print(f"On {where}.\n")
+    results: list[dict[str, Any]] = []
+    goals: list[dict[str, Any]] = []
+    start = time.monotonic()
+    for suite in suites:
+        print(f"**{suite}**\n")
+        _print_row(_COLUMNS)
+        _print_row("---" for _ in _COLUMNS)
+        for case in _SUITES[suite]():
+            rows = race.run(case, _SECONDS.value, _ALONE.value)
+            for row in rows:
+                _print_row(_cells(case, row))
+            results += [{"suite": suite, "case": case.name, **row} for row in rows]
+            goals += [{"case": case.name, **goal} for goal in race.judge(case, rows)]
+        print()
+    for goal in sorted(goals, key=lambda goal: goal["goal"]):
+        print(
+            f"- {'met' if goal['met'] else 'not met'}: goal {goal['goal']}, {goal['case']}: "
+            f"{goal['found']:.2f} x as fast as {goal['over']}; wanted {goal['wanted']:.2f}"
+        )
+    print(f"\nIt took {(time.monotonic() - start) / 60:.1f} minutes.")
+    if _JSON.value is not None:
+        report = {"machine": where, "results": results, "goals": goals}
+        Path(_JSON.value).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def _print_row(cells: Iterable[str]) -> None:
+    print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def _cells(case: Case, row: dict[str, Any]) -> list[str]:
+    return [
+        case.name,
+        row["contender"],
+        f"{1000 * row['median_s']:.1f}",
+        f"{1000 * row['min_s']:.1f}",
+        f"{row['images_per_s']:.1f}",
+        "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**20:.0f}",
+        "" if row["mfu"] is None else f"{100 * row['mfu']:.1f} %",
+        "" if row["contender"] == race.OURS else f"{row['ratio']:.2f} x as fast",
+    ]
+
+
+# Suite -> the cases of a CPU and of accelerators: model, images per call, goals of the CPU's.
+_TIMM = (recognition.EAGER, recognition.COMPILED)
+_DEFAULTS: dict[str, dict[str, list[tuple[str, int, tuple[Goal, ...]]]]] = {
+    "inference": {
+        "cpu": [
+            ("ViT-S_16", 1, (Goal(1, 1.30, _TIMM),)),
+            ("ViT-B_16", 1, (Goal(1, 1.30, _TIMM),)),
+            ("ViT-S_16", 8, (Goal(2, 1.05, _TIMM), Goal(2, 1.30, (recognition.PLAIN,)))),
+        ],
+        "accelerator": [("ViT-B_16", 256, ()), ("ViT-L_16", 128, ())],
+    },
+    "train": {
+        "cpu": [
+            (
+                "ViT-S_16", 4,
+                (Goal(3, 1.10, (recognition.EAGER,)), Goal(3, 1.15, (recognition.PLAIN,))),
+            ),
+        ],
+        "accelerator": [("ViT-S_16", 256, ()), ("ViT-B_16", 256, ()), ("ViT-L_16", 128, ())],
+    },
+    "restore": {
+        "cpu": [
+            (
+                f"DehazeFormer-{size}", 1,
+                (Goal(4, 2.5, (restoration.EAGER,)), Goal(4, 1.2, (restoration.COMPILED,))),
+            )
+            for size in "TSB"
+        ],
+        "accelerator": [("DehazeFormer-T", 16, ()), ("DehazeFormer-B", 16, ())],
+    },
+}  # fmt: skip
+
+
+def _of_models(suite: str, make: Callable[..., Case], size: int) -> Callable[[], Iterator[Case]]:
+    """Makes the cases of a suite: those of the flags, or the default ones."""
+
+    def cases() -> Iterator[Case]:
+        on_cpu = jax.default_backend() == "cpu"
+        dtype = _DTYPE.value or ("float32" if on_cpu else "bfloat16")
+        wanted = _DEFAULTS[suite]["cpu" if on_cpu else "accelerator"]
+        if _MODEL.value is not None:
+            wanted = [(_MODEL.value, _BATCH.value or 1, ())]
+        for name, batch, goals in wanted:
+            yield make(name, batch, _SIZE.value or size, dtype, goals)
+
+    return cases
+
+
+def _compile() -> Iterator[Case]:
+    yield starting.scanned("ViT-L_16", (Goal(6, 1 / 0.40, (starting.UNROLLED,)),))
+    for scan in (False, True):
+        yield starting.cached("ViT-B_16", scan, (Goal(6, 1 / 0.35, (starting.COLD,)),))
+
+
+def _end_to_end() -> Iterator[Case]:
+    on_cpu = jax.default_backend() == "cpu"
+    yield starting.predict("ViT-S_16")
+    yield starting.predict("DehazeFormer-T")
+    if on_cpu:
+        yield starting.train_on_files("ViT-Ti_16", 16, "float32")
+    else:
+        yield starting.train_on_files("ViT-B_16", 256, "bfloat16")
+
+
+_SUITES: dict[str, Callable[[], Iterable[Case]]] = {
+    "inference": _of_models("inference", recognition.inference, 224),
+    "train": _of_models("train", recognition.train, 224),
+    "restore": _of_models("restore", restoration.restore, 256),
+    "input": lambda: [data.read((Goal(7, 1.4, (data.PLAIN,)), Goal(7, 1.0, (data.FASTEST,))))],
+    "compile": _compile,
+    "end_to_end": _end_to_end,
+}
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,223 @@
+"""Times ways to compute the same in turn, once their results are seen to agree."""
+
+import ctypes
+import dataclasses
+import importlib
+import itertools
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import psutil
+
+OURS = "ours"
+
+_LEAST_ROUNDS, _MOST_ROUNDS = 5, 50
+_PAUSE = 0.02  # seconds; threads that wait for work are busy for a while after each call
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+    """One way to compute something.
+
+    Attributes:
+        name: `OURS`, or what that is compared with.
+        call: computes it once, and returns when that is done.
+        output: computes it for fixed inputs, to be compared; None where nothing is computed but
+            programs are compiled or started.
+        device_bytes: what a call takes on an accelerator; unused on a CPU.
+    """
+
+    name: str
+    call: Callable[[], Any]
+    output: Callable[[], np.ndarray] | None = None
+    device_bytes: Callable[[], int] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Goal:
+    """How much faster ours is to be than the best of some others.
+
+    Attributes:
+        number: what it is called in the README.
+        ratio: least time of the others by ours.
+        over: names of the others; those that are not installed are left out.
+    """
+
+    number: int
+    ratio: float
+    over: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What the contenders compute.
+
+    Attributes:
+        name: of the case in the table.
+        contenders: makes them, ours first; takes a folder for files, which is removed afterwards.
+        images: per call.
+        flops: of a call, multiplications and additions of the model counted; None if unknown.
+        tolerance: largest difference between outputs, by the largest magnitude of ours.
+        goals: of this case on a CPU.
+    """
+
+    name: str
+    contenders: Callable[[Path], Iterator[Contender]]
+    images: int = 1
+    flops: float | None = None
+    tolerance: float = 1e-4
+    goals: tuple[Goal, ...] = ()
+
+
+def run(case: Case, seconds: float, alone: bool = False) -> list[dict[str, Any]]:
+    """Runs a case.
+
+    Args:
+        case: what to run.
+        seconds: about how long to time it; each contender is called 5 to 50 times.
+        alone: whether to leave out all but the first.
+
+    Returns:
+        A row per contender: `contender`, `median_s`, `min_s`, `ratio` (its median by ours),
+        `images_per_s`, `peak_bytes` over what was there before the call, `mfu` (None if unknown),
+        and `difference` to our output by its largest magnitude.
+
+    Raises:
+        ValueError: if the outputs disagree.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        contenders = itertools.islice(case.contenders(Path(folder)), 1 if alone else None)
+        return _race(case, list(contenders), seconds)
+
+
+def _race(case: Case, contenders: Sequence[Contender], seconds: float) -> list[dict[str, Any]]:
+    differences = _compare(case, contenders)
+    start = time.perf_counter()
+    for contender in contenders:  # the second call, after that for the output
+        contender.call()
+    rounds = int(seconds / (time.perf_counter() - start + 1e-9))
+    times: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    for _ in range(min(max(rounds, _LEAST_ROUNDS), _MOST_ROUNDS)):
+        for contender in contenders:
+            time.sleep(_PAUSE)
+            start = time.perf_counter()
+            contender.call()
+            times[contender.name].append(time.perf_counter() - start)
+    ours = statistics.median(times[contenders[0].name])
+    peak_flops = peak_flops_of(jax.devices()[0].device_kind)
+    rows = []
+    for contender in contenders:
+        median = statistics.median(times[contender.name])
+        known = case.flops is not None and peak_flops is not None
+        rows.append({
+            "contender": contender.name,
+            "median_s": median,
+            "min_s": min(times[contender.name]),
+            "ratio": median / ours,
+            "images_per_s": case.images / median,
+            "peak_bytes": _peak_bytes(contender),
+            "mfu": case.flops / median / peak_flops if known else None,
+            "difference": differences.get(contender.name),
+        })  # fmt: skip
+    return rows
+
+
+def judge(case: Case, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Says of each goal with something to compare with what was found.
+
+    Returns:
+        `goal`, `wanted` and `found` ratios, `over` (the best of the others), `met`.
+    """
+    judged = []
+    for goal in case.goals:
+        others = [row for row in rows if row["contender"] in goal.over]
+        if others:
+            best = min(others, key=lambda row: row["median_s"])
+            found = best["ratio"]
+            judged.append({
+                "goal": goal.number, "wanted": goal.ratio, "found": found,
+                "over": best["contender"], "met": found >= goal.ratio,
+            })  # fmt: skip
+    return judged
+
+
+def peak_flops_of(device_kind: str) -> float | None:
+    """Dense bfloat16 operations per second of an accelerator, as its maker has them."""
+    known = {"H100": 989.4e12, "H200": 989.4e12, "A100": 312e12, "v6": 918e12, "v5p": 459e12,
+             "v5": 197e12, "v4": 275e12}  # fmt: skip
+    return next((flops for name, flops in known.items() if name in device_kind), None)
+
+
+def installed(*modules: str) -> bool:
+    """Whether all these can be imported; says so on stderr where not."""
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except (ImportError, RuntimeError) as error:  # the latter where versions do not fit
+            print(f"not compared with {name}: {error}", file=sys.stderr)
+            return False
+    return True
+
+
+def jitted(name: str, function: Any, *args: Any) -> Contender:
+    """A contender that calls a function of `jax.jit`."""
+    compiled = function.lower(*args).compile()
+
+    def device_bytes() -> int:
+        analysis = compiled.memory_analysis()
+        return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
+
+    def call() -> Any:
+        return jax.block_until_ready(compiled(*args))
+
+    return Contender(name, call, lambda: np.asarray(call()), device_bytes)
+
+
+def _compare(case: Case, contenders: Sequence[Contender]) -> dict[str, float]:
+    """Computes how far each output is from ours, by the largest magnitude of that."""
+    outputs = {c.name: c.output() for c in contenders if c.output is not None}
+    if not outputs:
+        return {}
+    ours = outputs.pop(contenders[0].name)
+    differences = {}
+    for name, output in outputs.items():
+        difference = float(np.max(np.abs(output - ours)) / np.max(np.abs(ours)))
+        if not difference <= case.tolerance:
+            raise ValueError(
+                f"{case.name}: what {name} computes differs by {difference:.2g} from ours, more "
+                f"than {case.tolerance:.2g}, so that their times cannot be compared"
+            )
+        differences[name] = difference
+    return differences
+
+
+def _peak_bytes(contender: Contender) -> int | None:
+    if contender.output is None:
+        return None  # no computation, or one in another process
+    if jax.default_backend() != "cpu":
+        return contender.device_bytes and contender.device_bytes()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)  # gives back what was freed, or a call could reuse it
+    process = psutil.Process()
+    peak = before = process.memory_info().rss
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.001):
+            peak = max(peak, process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    contender.call()
+    done.set()
+    watcher.join()
+    return peak - before

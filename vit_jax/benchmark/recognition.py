@@ -1,0 +1,186 @@
+"""ViT beside timm and a ViT of flax's own modules: inference, and training steps."""
+
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from vit_jax.benchmark import plain_flax
+from vit_jax.benchmark.race import OURS, Case, Contender, Goal, installed, jitted
+from vit_jax.losses import softmax_xent
+from vit_jax.models import get_model
+
+EAGER, COMPILED, PLAIN = "timm", "timm compiled", "plain flax"
+
+# Multiplications and additions of one image of 224 x 224 pixels, in billions, counted as pairs.
+GMACS = {"ViT-Ti_16": 1.26, "ViT-S_16": 4.61, "ViT-B_16": 17.58, "ViT-L_16": 61.6,
+         "ViT-H_14": 167.4}  # fmt: skip
+
+_TIMM = {
+    "ViT-Ti_16": "vit_tiny_patch16_224",
+    "ViT-S_16": "vit_small_patch16_224",
+    "ViT-B_16": "vit_base_patch16_224",
+    "ViT-L_16": "vit_large_patch16_224",
+    "ViT-H_14": "vit_huge_patch14_224",
+}
+_RATE = 1e-3
+_COMPARED_STEPS = 3
+
+
+def inference(name: str, batch: int, size: int, dtype: str, goals: tuple[Goal, ...] = ()) -> Case:
+    """Logits of a batch of images."""
+
+    def contenders(_: Path) -> Iterator[Contender]:
+        model, variables, images, _ = make_inputs(name, batch, size, dtype)
+        apply = jax.jit(functools.partial(model.apply, train=False))
+        yield jitted(OURS, apply, variables, images)
+        plain = make_plain(model)
+        if dtype == "float32" and plain:
+            yield jitted(PLAIN, jax.jit(plain.apply), variables, images)
+        if name in _TIMM and installed("torch", "timm"):
+            yield from _timm_inference(model, variables, images, _TIMM[name], dtype)
+
+    return Case(
+        f"{name}, batch {batch}", contenders, batch, _flops(name, batch, size, 2),
+        1e-4 if dtype == "float32" else 0.05, goals,
+    )  # fmt: skip
+
+
+def train(name: str, batch: int, size: int, dtype: str, goals: tuple[Goal, ...] = ()) -> Case:
+    """Steps of AdamW on one batch."""
+
+    def contenders(_: Path) -> Iterator[Contender]:
+        model, variables, images, labels = make_inputs(name, batch, size, dtype)
+        yield _training(OURS, functools.partial(model.apply, train=True), variables, images, labels)
+        plain = make_plain(model)
+        if dtype == "float32" and plain:
+            yield _training(PLAIN, plain.apply, variables, images, labels)
+        if name in _TIMM and installed("torch", "timm"):
+            yield _timm_training(model, variables, images, labels, _TIMM[name], dtype)
+
+    return Case(
+        f"{name}, batch {batch}", contenders, batch, _flops(name, batch, size, 6),
+        1e-3 if dtype == "float32" else 0.05, goals,
+    )  # fmt: skip
+
+
+def make_step(apply: Callable[..., jax.Array], tx: optax.GradientTransformation) -> Any:
+    """Makes the function ((params, optimizer state), images, labels) -> (new state, loss)."""
+
+    def loss_of(params: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
+        return jnp.mean(softmax_xent(apply({"params": params}, images), {"label": labels}))
+
+    def step(state: Any, images: jax.Array, labels: jax.Array) -> Any:
+        params, opt_state = state
+        loss, grads = jax.value_and_grad(loss_of)(params, images, labels)
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), loss
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def _training(
+    name: str, apply: Callable[..., jax.Array], variables: Any, images: jax.Array, labels: jax.Array
+) -> Contender:
+    tx = optax.adamw(_RATE)
+    make_state = jax.jit(lambda params: (jax.tree.map(jnp.copy, params), tx.init(params)))
+    state = make_state(variables["params"])
+    step = make_step(apply, tx).lower(state, images, labels).compile()
+
+    def call() -> jax.Array:
+        nonlocal state
+        state, loss = step(state, images, labels)
+        return jax.block_until_ready((state, loss))[1]
+
+    def device_bytes() -> int:
+        analysis = step.memory_analysis()
+        return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
+
+    return Contender(name, call, lambda: _losses(call), device_bytes)
+
+
+def _losses(call: Callable[[], Any]) -> np.ndarray:
+    return np.array([float(call()) for _ in range(_COMPARED_STEPS)])
+
+
+def make_inputs(name: str, batch: int, size: int, dtype: str) -> Any:
+    """Makes a model, variables of which none is 0, images and labels.
+
+    Raises:
+        ValueError: if the model does not classify.
+    """
+    model = get_model(name, dtype=dtype)
+    if model.predicts != "label":
+        raise ValueError(f"{name} predicts no labels: time it with the suite restore")
+    if getattr(model, "dropout_rate", 0):
+        model = model.clone(dropout_rate=0.0)  # the others' would be another
+    random = np.random.default_rng(0)
+    images = jnp.asarray(random.uniform(-1, 1, (batch, size, size, 3)), jnp.float32)
+    variables = jax.jit(model.init)(jax.random.key(0), images[:1])
+    variables = jax.tree.map(
+        lambda x: x + np.float32(0.02) * random.standard_normal(x.shape, np.float32), variables
+    )
+    return model, variables, images, jnp.arange(batch, dtype=jnp.int32) % model.num_classes
+
+
+def make_plain(model: Any) -> plain_flax.VisionTransformer | None:
+    """Makes the same model of flax's own modules, if they can."""
+    if getattr(model, "classifier", "") != "token" or model.resnet_layers is not None:
+        return None
+    fields = plain_flax.VisionTransformer.__dataclass_fields__
+    names = [name for name in fields if name not in ("parent", "name")]
+    return plain_flax.VisionTransformer(**{name: getattr(model, name) for name in names})
+
+
+def _flops(name: str, batch: int, size: int, per_mac: int) -> float | None:
+    known = name in GMACS and size == 224
+    return per_mac * GMACS[name] * 1e9 * batch if known else None
+
+
+def _timm_inference(
+    model: Any, variables: Any, images: jax.Array, name: str, dtype: str
+) -> Iterator[Contender]:
+    import torch
+
+    from vit_jax.benchmark import torch_contender
+
+    theirs = torch_contender.load(_create(name, images.shape[1]), variables, model)
+    inputs = torch_contender.images(images)
+    yield torch_contender.contender(EAGER, theirs, inputs, dtype)
+    if torch_contender.can_compile():
+        yield torch_contender.contender(COMPILED, torch.compile(theirs), inputs, dtype)
+
+
+def _timm_training(
+    model: Any, variables: Any, images: jax.Array, labels: jax.Array, name: str, dtype: str
+) -> Contender:
+    import torch
+
+    from vit_jax.benchmark import torch_contender
+
+    theirs = torch_contender.load(_create(name, images.shape[1]), variables, model).train()
+    inputs = torch_contender.images(images)
+    targets = torch.tensor(np.asarray(labels), dtype=torch.int64, device=inputs.device)
+    optimizer = torch.optim.AdamW(theirs.parameters(), _RATE, weight_decay=1e-4, fused=True)
+
+    def call() -> Any:
+        optimizer.zero_grad(set_to_none=True)
+        with torch_contender.precision(dtype):
+            loss = torch.nn.functional.cross_entropy(theirs(inputs), targets)
+        loss.backward()
+        optimizer.step()
+        torch_contender.wait()
+        return loss.detach()
+
+    return Contender(EAGER, call, lambda: _losses(call), lambda: torch_contender.device_bytes(call))
+
+
+def _create(name: str, size: int) -> Any:
+    import timm
+
+    return timm.create_model(name, img_size=size, num_classes=1000, act_layer="gelu_tanh")

@@ -1,0 +1,55 @@
+"""DehazeFormer beside PyTorch."""
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vit_jax.benchmark.race import OURS, Case, Contender, Goal, installed, jitted
+from vit_jax.models import dehazeformer, get_model
+
+EAGER, COMPILED = "PyTorch", "PyTorch compiled"
+
+# Multiplications and additions of one image of 256 x 256 pixels, in billions, counted as pairs.
+_GMACS = {"DehazeFormer-T": 6.66, "DehazeFormer-S": 13.1, "DehazeFormer-B": 25.8,
+          "DehazeFormer-M": 48.6, "DehazeFormer-L": 279.7}  # fmt: skip
+
+
+def restore(name: str, batch: int, size: int, dtype: str, goals: tuple[Goal, ...] = ()) -> Case:
+    """Restored images."""
+
+    def contenders(_: Path) -> Iterator[Contender]:
+        model = get_model(name, dtype=dtype)
+        if model.predicts != "target":
+            raise ValueError(f"{name} restores no images: time it with inference or train")
+        random = np.random.default_rng(0)
+        images = jnp.asarray(random.uniform(-1, 1, (batch, size, size, 3)), jnp.float32)
+        variables = jax.jit(model.init)(jax.random.key(0), images[:1])
+        apply = jax.jit(functools.partial(model.apply, train=False))
+        yield jitted(OURS, apply, variables, images)
+        if not isinstance(model, dehazeformer.DehazeFormer) or not installed("torch"):
+            return
+        import torch
+
+        from vit_jax.benchmark import torch_contender
+        from vit_jax.benchmark.torch_dehazeformer import DehazeFormer
+
+        fields = ("hidden_sizes", "depths", "num_heads", "mlp_ratios", "attention_ratios", "conv")
+        theirs = DehazeFormer(**{field: getattr(model, field) for field in fields})
+        theirs = torch_contender.load(theirs, variables, model)
+        inputs = torch_contender.images(images)
+        yield torch_contender.contender(EAGER, theirs, inputs, dtype)
+        if torch_contender.can_compile():
+            layout = torch.channels_last
+            theirs = torch.compile(theirs.to(memory_format=layout))
+            inputs = inputs.contiguous(memory_format=layout)
+            yield torch_contender.contender(COMPILED, theirs, inputs, dtype)
+
+    flops = 2e9 * _GMACS[name] * batch if name in _GMACS and size == 256 else None
+    return Case(
+        f"{name}, {size} x {size}, batch {batch}", contenders, batch, flops,
+        1e-4 if dtype == "float32" else 0.05, goals,
+    )  # fmt: skip

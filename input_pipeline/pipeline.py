@@ -248,7 +248,9 @@ def _prepare(raw: tf.data.Dataset, source: Source, spec: str, train: bool) -> tf
     dataset = raw.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     can_differ = not train and getattr(source, "image_sizes", None) is not None
     _check_output(dataset.element_spec["image"], spec, can_differ)
-    return dataset
+    options = tf.data.Options()
+    options.threading.max_intra_op_parallelism = 1  # images are prepared side by side already
+    return dataset.with_options(options)
 
 
 def _check_input(image: tf.Tensor, spec: str) -> None:

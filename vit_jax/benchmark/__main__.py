@@ -120,6 +120,8 @@ def _of_models(suite: str, make: Callable[..., Case], size: int) -> Callable[[],
         wanted = _DEFAULTS[suite]["cpu" if on_cpu else "accelerator"]
         if _MODEL.value is not None:
             wanted = [(_MODEL.value, _BATCH.value or 1, ())]
+        elif suite == "inference" and on_cpu:
+            yield recognition.matrix_product()
         for name, batch, goals in wanted:
             yield make(name, batch, _SIZE.value or size, dtype, goals)
 

@@ -97,6 +97,7 @@ def _of_tf_data(
 
 
 def _of_simplejpeg(files: list[bytes]) -> Contender:
+    """Without the antialiasing of the others."""
     import cv2
     import simplejpeg
 

@@ -32,13 +32,14 @@ class Contender:
         call: computes it once, and returns when that is done.
         output: computes it for fixed inputs, to be compared; None where nothing is computed but
             programs are compiled or started.
-        device_bytes: what a call takes on an accelerator; unused on a CPU.
+        own_bytes: the library's own account of the memory that a call takes; None if it has none,
+            and the growth of the process is measured.
     """
 
     name: str
     call: Callable[[], Any]
     output: Callable[[], np.ndarray] | None = None
-    device_bytes: Callable[[], int] | None = None
+    own_bytes: Callable[[], int] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +88,8 @@ def run(case: Case, seconds: float, alone: bool = False) -> list[dict[str, Any]]
 
     Returns:
         A row per contender: `contender`, `median_s`, `min_s`, `ratio` (its median by ours),
-        `images_per_s`, `peak_bytes` over what was there before the call, `mfu` (None if unknown),
-        and `difference` to our output by its largest magnitude.
+        `images_per_s`, `peak_bytes` over what was there before the call (None if nothing is
+        computed), `mfu` (None if unknown), and `difference` to our output by its largest magnitude.
 
     Raises:
         ValueError: if the outputs disagree.
@@ -171,14 +172,14 @@ def jitted(name: str, function: Any, *args: Any) -> Contender:
     """A contender that calls a function of `jax.jit`."""
     compiled = function.lower(*args).compile()
 
-    def device_bytes() -> int:
+    def own_bytes() -> int:
         analysis = compiled.memory_analysis()
         return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
 
     def call() -> Any:
         return jax.block_until_ready(compiled(*args))
 
-    return Contender(name, call, lambda: np.asarray(call()), device_bytes)
+    return Contender(name, call, lambda: np.asarray(call()), own_bytes)
 
 
 def _compare(case: Case, contenders: Sequence[Contender]) -> dict[str, float]:
@@ -202,8 +203,8 @@ def _compare(case: Case, contenders: Sequence[Contender]) -> dict[str, float]:
 def _peak_bytes(contender: Contender) -> int | None:
     if contender.output is None:
         return None  # no computation, or one in another process
-    if jax.default_backend() != "cpu":
-        return contender.device_bytes and contender.device_bytes()
+    if contender.own_bytes is not None:
+        return contender.own_bytes()
     if sys.platform == "linux":
         ctypes.CDLL(None).malloc_trim(0)  # gives back what was freed, or a call could reuse it
     process = psutil.Process()

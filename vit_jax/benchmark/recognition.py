@@ -51,6 +51,23 @@ def inference(name: str, batch: int, size: int, dtype: str, goals: tuple[Goal, .
     )  # fmt: skip
 
 
+def matrix_product() -> Case:
+    """A product as in a ViT-B of batch 8: how much of a ratio is that of the libraries alone."""
+    rows, inner, columns = 8 * 197, 768, 3072
+
+    def contenders(_: Path) -> Iterator[Contender]:
+        random = np.random.default_rng(0)
+        a = random.standard_normal((rows, inner), np.float32)
+        b = random.standard_normal((inner, columns), np.float32)
+        yield jitted(OURS, jax.jit(jnp.matmul), jnp.asarray(a), jnp.asarray(b))
+        if installed("torch"):
+            from vit_jax.benchmark import torch_contender
+
+            yield torch_contender.product(a, b)
+
+    return Case(f"product of {rows} x {inner} and {inner} x {columns}", contenders)
+
+
 def train(name: str, batch: int, size: int, dtype: str, goals: tuple[Goal, ...] = ()) -> Case:
     """Steps of AdamW on one batch."""
 
@@ -97,11 +114,11 @@ def _training(
         state, loss = step(state, images, labels)
         return jax.block_until_ready((state, loss))[1]
 
-    def device_bytes() -> int:
+    def own_bytes() -> int:
         analysis = step.memory_analysis()
         return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
 
-    return Contender(name, call, lambda: _losses(call), device_bytes)
+    return Contender(name, call, lambda: _losses(call), own_bytes)
 
 
 def _losses(call: Callable[[], Any]) -> np.ndarray:
@@ -177,7 +194,7 @@ def _timm_training(
         torch_contender.wait()
         return loss.detach()
 
-    return Contender(EAGER, call, lambda: _losses(call), lambda: torch_contender.device_bytes(call))
+    return Contender(EAGER, call, lambda: _losses(call), torch_contender.own_bytes(call))
 
 
 def _create(name: str, size: int) -> Any:

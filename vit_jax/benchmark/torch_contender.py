@@ -48,7 +48,19 @@ def contender(
         out = call().float().cpu().numpy()
         return out.transpose(0, 2, 3, 1) if out.ndim == 4 else out
 
-    return Contender(name, call, output, lambda: device_bytes(call))
+    return Contender(name, call, output, own_bytes(call))
+
+
+def product(a: np.ndarray, b: np.ndarray) -> Contender:
+    """A product of two matrices."""
+    tensors = [torch.from_numpy(x).to(_DEVICE) for x in (a, b)]
+
+    def call() -> torch.Tensor:
+        out = tensors[0] @ tensors[1]
+        wait()
+        return out
+
+    return Contender("PyTorch", call, lambda: call().cpu().numpy(), own_bytes(call))
 
 
 def precision(dtype: str) -> contextlib.AbstractContextManager[None]:
@@ -64,12 +76,16 @@ def wait() -> None:
         torch.cuda.synchronize()
 
 
-def device_bytes(call: Callable[[], Any]) -> int:
-    """What a call takes on a GPU over what was there."""
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    call()
-    return torch.cuda.max_memory_allocated() - before
+def own_bytes(call: Callable[[], Any]) -> Callable[[], int] | None:
+    """Makes the function that says what a call takes on a GPU over what was there."""
+
+    def measure() -> int:
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        call()
+        return torch.cuda.max_memory_allocated() - before
+
+    return measure if _DEVICE == "cuda" else None
 
 
 def can_compile() -> bool:

@@ -168,7 +168,7 @@ def test_compiled_programs_are_kept(tmp_path, monkeypatch, which):
     kept = {"flag": tmp_path / "kept", "variable": tmp_path / "other", "none": ""}[which]
     result = run_afresh(
         "benchmark", "inference", "--model=ViT-Ti_16", "--batch_size=1", "--image_size=32",
-        "--steps=1", f"--compilation_cache={kept}",
+        "--seconds=0", "--alone", f"--compilation_cache={kept}",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert not (tmp_path / "other").exists()

@@ -33,8 +33,6 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     Args:
         main: takes the positional arguments, the program's name first; returns the exit code.
     """
-    # TensorFlow imports Keras 3 or this other one, which nobody has: half of its start is saved.
-    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     console.show_log()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # names of files can be of any bytes

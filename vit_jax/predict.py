@@ -7,6 +7,7 @@ import csv
 import functools
 import itertools
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,6 +58,8 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError("say which images: one or more files or folders")
     if _ATTENTION.value and _OUTPUT.value is None:
         raise ValueError("--attention writes pictures: say where, --output=FOLDER")
+    # Or TensorFlow would import Keras 3, of which nothing is used here: half of its start.
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     pretrained = model_flags.load()
     if pretrained.model.predicts == "target":
         return _restore(pretrained, argv[1:])

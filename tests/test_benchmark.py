@@ -85,7 +85,7 @@ def test_the_suites_of_models(tmp_path):
 
 @pytest.mark.parametrize("suite", [recognition.inference, recognition.train])
 def test_the_plain_model_computes_the_same(suite, monkeypatch):
-    monkeypatch.setattr(recognition, "installed", lambda *_: False)
+    monkeypatch.setattr(recognition, "has_torch", lambda *_: False)
     _, plain = race.run(suite("ViT-Ti_16", 2, 32, "float32"), seconds=0)
     assert plain["contender"] == "plain flax"
     assert 0 < plain["difference"] < 1e-4
@@ -95,7 +95,7 @@ def test_restoring(tmp_path):
     path = tmp_path / "a.json"
     args = ["--model=DehazeFormer-T", "--image_size=32", "--seconds=0", "--alone"]
     args += [f"--json={path}"]
-    result = run("benchmark", "restore", *args)
+    result = run("benchmark", *args)  # the suite that suits the model
     assert result.returncode == 0, result.stderr
     assert json.loads(path.read_text())["results"][0]["case"] == "DehazeFormer-T, 32 x 32, batch 1"
 
@@ -114,3 +114,11 @@ def test_mistakes(args, message):
     result = run("benchmark", *args)
     assert result.returncode == 2
     assert message in result.stderr
+
+
+def test_what_was_measured_before_an_error_is_kept(tmp_path):
+    path = tmp_path / "a.json"
+    args = ["--model=ViT-Ti_16", "--image_size=32", "--seconds=0", "--alone", f"--json={path}"]
+    result = run("benchmark", "inference", "restore", *args)
+    assert result.returncode == 2
+    assert [row["suite"] for row in json.loads(path.read_text())["results"]] == ["inference"]

@@ -4,11 +4,24 @@ It is run at the start of a notebook's kernel, see `make test-notebooks`, and im
 """
 
 import importlib.util
+from pathlib import Path
 
-if importlib.util.find_spec("torch"):
+
+def _lacks_operators(torch):
+    package = Path(importlib.util.find_spec("torchvision").origin).parent
+    try:
+        for path in package.glob("_C*.so"):
+            torch.ops.load_library(path)
+    except OSError:  # made for another torch
+        return True
+    return not hasattr(torch.ops.torchvision, "nms")
+
+
+if importlib.util.find_spec("torch") and importlib.util.find_spec("torchvision"):
     import torch
 
-    # timm uses none of them, but torchvision wants them declared.
-    library = torch.library.Library("torchvision", "DEF")
-    for _name in ("nms", "qnms"):
-        library.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    if _lacks_operators(torch):
+        # timm uses none of them, but torchvision wants them declared.
+        library = torch.library.Library("torchvision", "DEF")
+        for _name in ("nms", "qnms"):
+            library.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")

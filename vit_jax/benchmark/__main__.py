@@ -1,6 +1,7 @@
 """Times this code beside others: python -m vit_jax.benchmark [SUITE ...] [--json=FILE]."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,11 +14,12 @@ from vit_jax import cli
 from vit_jax.benchmark import data, race, recognition, restoration, starting
 from vit_jax.benchmark.race import Case, Goal
 from vit_jax.inference_time import describe_machine
+from vit_jax.models import get_model
 
 _MODEL = flags.DEFINE_string("model", None, "Time this model alone, in inference, train, restore.")
 _BATCH = flags.DEFINE_integer("batch_size", None, "Images per call, with --model.", lower_bound=1)
 _SIZE = flags.DEFINE_integer("image_size", None, "Side of the images, with --model.", lower_bound=1)
-_DTYPE = flags.DEFINE_string("dtype", None, "Compute type; bfloat16 on accelerators.")
+_DTYPE = flags.DEFINE_string("dtype", None, "Compute type of the models; bfloat16 on accelerators.")
 _SECONDS = flags.DEFINE_float("seconds", 10.0, "About how long to time each case.", lower_bound=0)
 _ALONE = flags.DEFINE_bool("alone", False, "Time our code alone, without others beside it.")
 _JSON = flags.DEFINE_string("json", None, "File for the results.")
@@ -27,10 +29,12 @@ _COLUMNS = ("case", "who", "median ms", "least ms", "images/s", "peak MiB", "MFU
 
 def main(argv: Sequence[str]) -> int:
     """Runs the suites, all of them by default, and prints a table of each."""
-    suites = argv[1:] or list(_SUITES)
+    suites = argv[1:] or _default_suites()
     for suite in suites:
         if suite not in _SUITES:
             raise ValueError(f"unknown suite {suite!r}; there are: {', '.join(_SUITES)}")
+    # Or JAX would take most of a GPU for itself; before it is first used.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if _MODEL.value is None and (_BATCH.value or _SIZE.value):
         raise ValueError("--batch_size and --image_size go with --model")
     where = describe_machine()
@@ -38,27 +42,36 @@ def main(argv: Sequence[str]) -> int:
     results: list[dict[str, Any]] = []
     goals: list[dict[str, Any]] = []
     start = time.monotonic()
-    for suite in suites:
-        print(f"**{suite}**\n")
-        _print_row(_COLUMNS)
-        _print_row("---" for _ in _COLUMNS)
-        for case in _SUITES[suite]():
-            rows = race.run(case, _SECONDS.value, _ALONE.value)
-            for row in rows:
-                _print_row(_cells(case, row))
-            results += [{"suite": suite, "case": case.name, **row} for row in rows]
-            goals += [{"case": case.name, **goal} for goal in race.judge(case, rows)]
-        print()
+    try:
+        for suite in suites:
+            print(f"**{suite}**\n")
+            _print_row(_COLUMNS)
+            _print_row("---" for _ in _COLUMNS)
+            for case in _SUITES[suite]():
+                rows = race.run(case, _SECONDS.value, _ALONE.value)
+                for row in rows:
+                    _print_row(_cells(case, row))
+                results += [{"suite": suite, "case": case.name, **row} for row in rows]
+                goals += [{"case": case.name, **goal} for goal in race.judge(case, rows)]
+            print()
+    finally:  # what was measured before an error is kept
+        if _JSON.value is not None:
+            report = {"machine": where, "results": results, "goals": goals}
+            Path(_JSON.value).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     for goal in sorted(goals, key=lambda goal: goal["goal"]):
         print(
             f"- {'met' if goal['met'] else 'not met'}: goal {goal['goal']}, {goal['case']}: "
-            f"{goal['found']:.2f} x as fast as {goal['over']}; wanted {goal['wanted']:.2f}"
+            f"{goal['found']:.2f} x as fast as {goal['over']}, wanted {goal['wanted']:.2f}"
+            + (f": {goal['limit']}" if goal["limit"] and not goal["met"] else "")
         )
     print(f"\nIt took {(time.monotonic() - start) / 60:.1f} minutes.")
-    if _JSON.value is not None:
-        report = {"machine": where, "results": results, "goals": goals}
-        Path(_JSON.value).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return 0
+
+
+def _default_suites() -> list[str]:
+    if _MODEL.value is None:
+        return list(_SUITES)
+    return ["restore"] if get_model(_MODEL.value).predicts == "target" else ["inference", "train"]
 
 
 def _print_row(cells: Iterable[str]) -> None:
@@ -78,6 +91,28 @@ def _cells(case: Case, row: dict[str, Any]) -> list[str]:
     ]
 
 
+# What stands in the way of goals, measured on two cores of an AMD EPYC with AVX-512.
+_PRODUCTS = (
+    "five sixths of the time go to matrix products and attention, at the rate of the product "
+    "above; chunks of two images, which a model cannot choose for its caller, gained 8 %"
+)
+_BACKWARD = (
+    "half of a step are matrix products, which both have; attention with a backward pass of its "
+    "own gained 3 %"
+)
+_LEAN = (
+    "the official module, for which the goal was set, took 1.9 times as long as when compiled, "
+    "this one about as long; of DehazeFormer-T's 133 ms 81 are products, attention, convolutions"
+)
+_TRACED_ONCE = (
+    "the longer of the two became shorter, since blocks that are alike are traced once: from 10.7 "
+    "to 6.9 s for ViT-L_16 unrolled, from 5.9 to 4.6 s for ViT-B_16 without the cache"
+)
+_ANTIALIASING = (
+    "of 2.5 ms for an image, decoding its crop takes 0.9 and resizing with antialiasing 1.0, "
+    "which OpenCV is not asked for"
+)
+
 # Suite -> the cases of a CPU and of accelerators: model, images per call, goals of the CPU's.
 _TIMM = (recognition.EAGER, recognition.COMPILED)
 _DEFAULTS: dict[str, dict[str, list[tuple[str, int, tuple[Goal, ...]]]]] = {
@@ -85,7 +120,7 @@ _DEFAULTS: dict[str, dict[str, list[tuple[str, int, tuple[Goal, ...]]]]] = {
         "cpu": [
             ("ViT-S_16", 1, (Goal(1, 1.30, _TIMM),)),
             ("ViT-B_16", 1, (Goal(1, 1.30, _TIMM),)),
-            ("ViT-S_16", 8, (Goal(2, 1.05, _TIMM), Goal(2, 1.30, (recognition.PLAIN,)))),
+            ("ViT-S_16", 8, (Goal(2, 1.05, _TIMM), Goal(2, 1.30, (recognition.PLAIN,), _PRODUCTS))),
         ],
         "accelerator": [("ViT-B_16", 256, ()), ("ViT-L_16", 128, ())],
     },
@@ -93,7 +128,10 @@ _DEFAULTS: dict[str, dict[str, list[tuple[str, int, tuple[Goal, ...]]]]] = {
         "cpu": [
             (
                 "ViT-S_16", 4,
-                (Goal(3, 1.10, (recognition.EAGER,)), Goal(3, 1.15, (recognition.PLAIN,))),
+                (
+                    Goal(3, 1.10, (recognition.EAGER,)),
+                    Goal(3, 1.15, (recognition.PLAIN,), _BACKWARD),
+                ),
             ),
         ],
         "accelerator": [("ViT-S_16", 256, ()), ("ViT-B_16", 256, ()), ("ViT-L_16", 128, ())],
@@ -102,7 +140,7 @@ _DEFAULTS: dict[str, dict[str, list[tuple[str, int, tuple[Goal, ...]]]]] = {
         "cpu": [
             (
                 f"DehazeFormer-{size}", 1,
-                (Goal(4, 2.5, (restoration.EAGER,)), Goal(4, 1.2, (restoration.COMPILED,))),
+                (Goal(4, 2.5, (restoration.EAGER,), _LEAN), Goal(4, 1.2, (restoration.COMPILED,))),
             )
             for size in "TSB"
         ],
@@ -129,15 +167,18 @@ def _of_models(suite: str, make: Callable[..., Case], size: int) -> Callable[[],
 
 
 def _compile() -> Iterator[Case]:
-    yield starting.scanned("ViT-L_16", (Goal(6, 1 / 0.40, (starting.UNROLLED,)),))
+    yield starting.scanned("ViT-L_16", (Goal(6, 1 / 0.40, (starting.UNROLLED,), _TRACED_ONCE),))
     for scan in (False, True):
-        yield starting.cached("ViT-B_16", scan, (Goal(6, 1 / 0.35, (starting.COLD,)),))
+        yield starting.cached(
+            "ViT-B_16", scan, (Goal(6, 1 / 0.35, (starting.COLD,), _TRACED_ONCE),)
+        )
 
 
 def _end_to_end() -> Iterator[Case]:
     on_cpu = jax.default_backend() == "cpu"
-    yield starting.predict("ViT-S_16")
-    yield starting.predict("DehazeFormer-T")
+    if jax.default_backend() != "tpu":  # which one process has for itself
+        yield starting.predict("ViT-S_16")
+        yield starting.predict("DehazeFormer-T")
     if on_cpu:
         yield starting.train_on_files("ViT-Ti_16", 16, "float32")
     else:
@@ -148,10 +189,15 @@ _SUITES: dict[str, Callable[[], Iterable[Case]]] = {
     "inference": _of_models("inference", recognition.inference, 224),
     "train": _of_models("train", recognition.train, 224),
     "restore": _of_models("restore", restoration.restore, 256),
-    "input": lambda: [data.read((Goal(7, 1.4, (data.PLAIN,)), Goal(7, 1.0, (data.FASTEST,))))],
+    "input": lambda: [
+        data.read(tuple(
+            Goal(7, ratio, (over,), _ANTIALIASING)
+            for ratio, over in ((1.4, data.PLAIN), (1.0, data.FASTEST))
+        ))
+    ],
     "compile": _compile,
     "end_to_end": _end_to_end,
-}
+}  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -47,14 +47,16 @@ class Goal:
     """How much faster ours is to be than the best of some others.
 
     Attributes:
-        number: what it is called in the README.
+        number: of the table in which the goals were set.
         ratio: least time of the others by ours.
         over: names of the others; those that are not installed are left out.
+        limit: what was found to stand in the way where it was not met.
     """
 
     number: int
     ratio: float
     over: tuple[str, ...]
+    limit: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +137,7 @@ def judge(case: Case, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Says of each goal with something to compare with what was found.
 
     Returns:
-        `goal`, `wanted` and `found` ratios, `over` (the best of the others), `met`.
+        `goal`, `wanted` and `found` ratios, `over` (the best of the others), `met`, `limit`.
     """
     judged = []
     for goal in case.goals:
@@ -146,14 +148,15 @@ def judge(case: Case, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             judged.append({
                 "goal": goal.number, "wanted": goal.ratio, "found": found,
                 "over": best["contender"], "met": found >= goal.ratio,
+                "limit": goal.limit,
             })  # fmt: skip
     return judged
 
 
 def peak_flops_of(device_kind: str) -> float | None:
     """Dense bfloat16 operations per second of an accelerator, as its maker has them."""
-    known = {"H100": 989.4e12, "H200": 989.4e12, "A100": 312e12, "v6": 918e12, "v5p": 459e12,
-             "v5": 197e12, "v4": 275e12}  # fmt: skip
+    known = {"H100": 989.4e12, "H200": 989.4e12, "A100": 312e12, "v6": 918e12,
+             "v5 lite": 197e12, "v5": 459e12, "v4": 275e12}  # fmt: skip
     return next((flops for name, flops in known.items() if name in device_kind), None)
 
 
@@ -168,18 +171,34 @@ def installed(*modules: str) -> bool:
     return True
 
 
+def has_torch(*modules: str) -> bool:
+    """Whether PyTorch, and what else is named, is installed for the device that JAX uses."""
+    if not installed("torch", *modules):
+        return False
+    import torch
+
+    backend = jax.default_backend()
+    if backend == "cpu" or (backend == "gpu" and torch.cuda.is_available()):
+        return True
+    print(f"not compared with torch, which finds no {backend}", file=sys.stderr)
+    return False
+
+
 def jitted(name: str, function: Any, *args: Any) -> Contender:
     """A contender that calls a function of `jax.jit`."""
     compiled = function.lower(*args).compile()
 
-    def own_bytes() -> int:
-        analysis = compiled.memory_analysis()
-        return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
-
     def call() -> Any:
         return jax.block_until_ready(compiled(*args))
 
-    return Contender(name, call, lambda: np.asarray(call()), own_bytes)
+    return Contender(name, call, lambda: np.asarray(call()), lambda: bytes_of(compiled))
+
+
+def bytes_of(compiled: Any) -> int:
+    """What a call of a compiled function takes besides its arguments."""
+    analysis = compiled.memory_analysis()
+    new = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    return analysis.temp_size_in_bytes + new
 
 
 def _compare(case: Case, contenders: Sequence[Contender]) -> dict[str, float]:

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from vit_jax.benchmark import plain_flax
-from vit_jax.benchmark.race import OURS, Case, Contender, Goal, installed, jitted
+from vit_jax.benchmark.race import OURS, Case, Contender, Goal, bytes_of, has_torch, jitted
 from vit_jax.losses import softmax_xent
 from vit_jax.models import get_model
 
@@ -42,7 +42,7 @@ def inference(name: str, batch: int, size: int, dtype: str, goals: tuple[Goal, .
         plain = make_plain(model)
         if dtype == "float32" and plain:
             yield jitted(PLAIN, jax.jit(plain.apply), variables, images)
-        if name in _TIMM and installed("torch", "timm"):
+        if name in _TIMM and has_torch("timm"):
             yield from _timm_inference(model, variables, images, _TIMM[name], dtype)
 
     return Case(
@@ -60,7 +60,7 @@ def matrix_product() -> Case:
         a = random.standard_normal((rows, inner), np.float32)
         b = random.standard_normal((inner, columns), np.float32)
         yield jitted(OURS, jax.jit(jnp.matmul), jnp.asarray(a), jnp.asarray(b))
-        if installed("torch"):
+        if has_torch():
             from vit_jax.benchmark import torch_contender
 
             yield torch_contender.product(a, b)
@@ -77,7 +77,7 @@ def train(name: str, batch: int, size: int, dtype: str, goals: tuple[Goal, ...] 
         plain = make_plain(model)
         if dtype == "float32" and plain:
             yield _training(PLAIN, plain.apply, variables, images, labels)
-        if name in _TIMM and installed("torch", "timm"):
+        if name in _TIMM and has_torch("timm"):
             yield _timm_training(model, variables, images, labels, _TIMM[name], dtype)
 
     return Case(
@@ -114,11 +114,7 @@ def _training(
         state, loss = step(state, images, labels)
         return jax.block_until_ready((state, loss))[1]
 
-    def own_bytes() -> int:
-        analysis = step.memory_analysis()
-        return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
-
-    return Contender(name, call, lambda: _losses(call), own_bytes)
+    return Contender(name, call, lambda: _losses(call), lambda: bytes_of(step))
 
 
 def _losses(call: Callable[[], Any]) -> np.ndarray:
@@ -170,7 +166,9 @@ def _timm_inference(
     inputs = torch_contender.images(images)
     yield torch_contender.contender(EAGER, theirs, inputs, dtype)
     if torch_contender.can_compile():
-        yield torch_contender.contender(COMPILED, torch.compile(theirs), inputs, dtype)
+        yield torch_contender.contender(
+            COMPILED, torch.compile(theirs, dynamic=False), inputs, dtype
+        )
 
 
 def _timm_training(
@@ -186,11 +184,11 @@ def _timm_training(
     optimizer = torch.optim.AdamW(theirs.parameters(), _RATE, weight_decay=1e-4, fused=True)
 
     def call() -> Any:
-        optimizer.zero_grad(set_to_none=True)
         with torch_contender.precision(dtype):
             loss = torch.nn.functional.cross_entropy(theirs(inputs), targets)
         loss.backward()
         optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         torch_contender.wait()
         return loss.detach()
 

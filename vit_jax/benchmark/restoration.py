@@ -1,5 +1,6 @@
 """DehazeFormer beside PyTorch."""
 
+import copy
 import functools
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_jax.benchmark.race import OURS, Case, Contender, Goal, installed, jitted
+from vit_jax.benchmark.race import OURS, Case, Contender, Goal, has_torch, jitted
 from vit_jax.models import dehazeformer, get_model
 
 EAGER, COMPILED = "PyTorch", "PyTorch compiled"
@@ -30,7 +31,7 @@ def restore(name: str, batch: int, size: int, dtype: str, goals: tuple[Goal, ...
         variables = jax.jit(model.init)(jax.random.key(0), images[:1])
         apply = jax.jit(functools.partial(model.apply, train=False))
         yield jitted(OURS, apply, variables, images)
-        if not isinstance(model, dehazeformer.DehazeFormer) or not installed("torch"):
+        if not isinstance(model, dehazeformer.DehazeFormer) or not has_torch():
             return
         import torch
 
@@ -44,7 +45,8 @@ def restore(name: str, batch: int, size: int, dtype: str, goals: tuple[Goal, ...
         yield torch_contender.contender(EAGER, theirs, inputs, dtype)
         if torch_contender.can_compile():
             layout = torch.channels_last
-            theirs = torch.compile(theirs.to(memory_format=layout))
+            theirs = copy.deepcopy(theirs).to(memory_format=layout)
+            theirs = torch.compile(theirs, dynamic=False)
             inputs = inputs.contiguous(memory_format=layout)
             yield torch_contender.contender(COMPILED, theirs, inputs, dtype)
 

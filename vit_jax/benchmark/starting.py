@@ -94,7 +94,9 @@ def predict(name: str) -> Case:
             if model.predicts == "target":
                 command += [f"--output={next(outputs)}"]
             env = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
-            subprocess.run(command, check=True, capture_output=True, env=env)
+            result = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+            if result.returncode:
+                raise ValueError(f"{' '.join(command)} failed: {result.stderr}")
 
         run(f"{folder}/cache")
         yield Contender(OURS, lambda: run(f"{folder}/cache"))

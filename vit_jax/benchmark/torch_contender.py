@@ -1,8 +1,8 @@
 """PyTorch models as contenders."""
 
 import contextlib
+import functools
 import os
-import shutil
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from checkpoints import torch as torch_names
 from vit_jax.benchmark.race import Contender
 
-_DEVICE = "cuda" if torch.cuda.is_available() and jax.default_backend() == "gpu" else "cpu"
+_DEVICE = "cuda" if jax.default_backend() == "gpu" else "cpu"
 if _DEVICE == "cpu":
     torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
                           else os.cpu_count() or 1)  # fmt: skip
@@ -88,9 +88,12 @@ def own_bytes(call: Callable[[], Any]) -> Callable[[], int] | None:
     return measure if _DEVICE == "cuda" else None
 
 
+@functools.cache
 def can_compile() -> bool:
-    """Whether torch.compile has what it needs; says so on stderr where not."""
-    found = _DEVICE == "cuda" or shutil.which(os.environ.get("CXX", "g++")) is not None
-    if not found:
-        print("not compared with torch.compile, which needs g++", file=sys.stderr)
-    return found
+    """Whether torch.compile works, which needs compilers; says so on stderr where not."""
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=_DEVICE))
+    except RuntimeError as error:  # of which those of its compilers are
+        print(f"not compared with torch.compile: {error}".splitlines()[0], file=sys.stderr)
+        return False
+    return True

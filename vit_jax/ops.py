@@ -181,31 +181,27 @@ def attention(
 ) -> jax.Array:
     """Scaled dot-product attention (Vaswani et al., 2017) with a softmax in float32.
 
-    On a CPU the heads go before the tokens, so that XLA makes one program of the two products and
-    the softmax between them.
+    Where JAX runs on a CPU, the heads go before the tokens, so that XLA makes one program of the
+    two products and the softmax between them. What is exported from there is so everywhere, which
+    costs accelerators little, and is free of choices that ONNX does not know.
 
     Args:
         q: (b, n, heads, c).
         k: (b, m, heads, c).
         v: (b, m, heads, c).
         bias: added to the scaled scores, (1 or b, heads, n, m), or None.
-        implementation: see `jax.nn.dot_product_attention`, which computes it elsewhere.
+        implementation: see `jax.nn.dot_product_attention`, which computes it otherwise.
 
     Returns:
         (b, n, heads, c).
     """
-
-    def on_cpu(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array | None) -> jax.Array:
-        dtype = q.dtype
-        q, k, v = (x.swapaxes(1, 2) for x in (q * q.shape[-1] ** -0.5, k, v))
-        scores = jnp.matmul(q, k.swapaxes(2, 3), preferred_element_type=jnp.float32)
-        weights = jax.nn.softmax(scores if bias is None else scores + bias)
-        return (weights.astype(dtype) @ v).swapaxes(1, 2)
-
-    def elsewhere(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array | None) -> jax.Array:
+    if implementation is not None or jax.default_backend() != "cpu":
         return jax.nn.dot_product_attention(q, k, v, bias=bias, implementation=implementation)
-
-    return jax.lax.platform_dependent(q, k, v, bias, cpu=on_cpu, default=elsewhere)
+    dtype = q.dtype
+    q, k, v = (x.swapaxes(1, 2) for x in (q * q.shape[-1] ** -0.5, k, v))
+    scores = jnp.matmul(q, k.swapaxes(2, 3), preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(scores if bias is None else scores + bias)
+    return (weights.astype(dtype) @ v).swapaxes(1, 2)
 
 
 def to_windows(x: jax.Array, side: int) -> jax.Array:

@@ -85,7 +85,7 @@ _TINY_NORMAL = nn.initializers.normal(stddev=1e-6)
 class MultiHeadAttention(nn.Module):
     """Multi-head scaled dot-product attention (Vaswani et al., 2017).
 
-    `implementation` is handed to `jax.nn.dot_product_attention`: None or "xla" anywhere, "cudnn"
+    `implementation` is handed to `ops.attention`: None or "xla" anywhere, "cudnn"
     for fp16 or bf16 on an NVIDIA GPU. The softmax is computed in float32. Attention dropout, which
     that function lacks, takes flax's XLA implementation while training. The weights, which that
     function does not return, are computed besides for whoever captures "intermediates".

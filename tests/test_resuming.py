@@ -11,6 +11,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from checkpoints import npz
 from checkpoints.train_state import Checkpointer
@@ -117,6 +118,7 @@ def test_a_stopped_run_continues_bit_for_bit(fixture, gently, request, tmp_path,
 def test_a_save_that_fails_stops_the_run(digits_config, tmp_path):
     """The limit on the size of files stands in for a full disk."""
     jax.config.update("jax_enable_compilation_cache", False)  # whose files would be cut off too
+    compilation_cache.reset_cache()  # or it goes on as it began
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
@@ -127,6 +129,7 @@ def test_a_save_that_fails_stops_the_run(digits_config, tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         jax.config.update("jax_enable_compilation_cache", True)
+        compilation_cache.reset_cache()
     train.train_and_evaluate(digits_config, tmp_path)
 
 

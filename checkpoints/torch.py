@@ -2,7 +2,9 @@
 
 The functions work on numpy arrays. PyTorch itself is imported only to read and write .pth files.
 A model says how timm names its parts: `model.torch_names()` maps the path of a submodule, or of a
-parameter outside of them, to timm's name; `name[i]` is part i of a tensor that timm keeps fused.
+parameter outside of them, to timm's name; `name[i]` is part i of a tensor that timm keeps fused. If
+there are several ways, `model.torch_namings` lists them, the one to write first, and `torch_names`
+takes one. `model.torch_buffers` are ends of names that files may have and that are no weights.
 """
 
 import collections
@@ -12,7 +14,7 @@ import re
 import struct
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -43,6 +45,40 @@ _NO_WEIGHTS = (
 )  # fmt: skip
 
 
+def names_of(
+    model: Any, naming: str | None = None, found: Iterable[str] | None = None
+) -> dict[str, str]:
+    """PyTorch's names of a model's parts.
+
+    Args:
+        model: the flax module.
+        naming: one of `model.torch_namings`; None is the first, or the one that fits.
+        found: names of parameters of which the naming is to fit the most.
+
+    Returns:
+        Their names by ours, see the head of this file.
+
+    Raises:
+        ValueError: for an unknown naming.
+    """
+    namings = getattr(model, "torch_namings", ())
+    if naming is not None and naming not in namings:
+        known = f"they have: {', '.join(namings)}" if namings else "they have one way alone"
+        raise ValueError(f"unknown naming {naming!r} of these weights; {known}")
+    if not namings:
+        return model.torch_names()
+    if naming is None and found is not None:
+        modules = {name.rpartition(".")[0] for name in found}
+        naming = max(namings, key=lambda n: len(modules & set(model.torch_names(n).values())))
+    return model.torch_names(naming or namings[0])
+
+
+def without_buffers(state_dict: Mapping[str, Any], model: Any) -> dict[str, Any]:
+    """Leaves out what files hold besides a model's weights: tables that it computes itself."""
+    ends = getattr(model, "torch_buffers", ())
+    return {k: v for k, v in state_dict.items() if k.rpartition(".")[2] not in ends}
+
+
 def from_state_dict(
     state_dict: Mapping[str, np.ndarray],
     model: Any,
@@ -61,8 +97,10 @@ def from_state_dict(
     Raises:
         ValueError: with sorted lists of what is missing, extra, or of another shape.
     """
+    state_dict = without_buffers(state_dict, model)
+    names = names_of(model, found=state_dict)
     shapes = tree.shapes(model, _image_size(state_dict, model, image_size))
-    wanted = jax.eval_shape(lambda params: _to_torch(params, model.torch_names()), shapes)
+    wanted = jax.eval_shape(lambda params: _to_torch(params, names), shapes)
     tree.check(state_dict, wanted)
     params = traverse_util.unflatten_dict(rename(state_dict, model), sep="/")
     return {"params": params if tree.unrolled(model) is model else tree.stack(params)}
@@ -79,7 +117,8 @@ def rename(state_dict: Mapping[str, np.ndarray], model: Any) -> dict[str, np.nda
         float32 arrays by our names, joined by "/" and unrolled; what the model does not have keeps
         timm's name, and what has another shape than the model's keeps that as well as it can.
     """
-    names = model.torch_names()
+    state_dict = without_buffers(state_dict, model)
+    names = names_of(model, found=state_dict)
     parts = _count_parts(names)
     try:
         image_size = _image_size(state_dict, model, None)
@@ -104,12 +143,15 @@ def rename(state_dict: Mapping[str, np.ndarray], model: Any) -> dict[str, np.nda
     return renamed
 
 
-def to_state_dict(variables: Mapping[str, Any], model: Any) -> dict[str, np.ndarray]:
+def to_state_dict(
+    variables: Mapping[str, Any], model: Any, naming: str | None = None
+) -> dict[str, np.ndarray]:
     """Turns our weights into timm's; the inverse of `from_state_dict`.
 
     Args:
         variables: of the model; stacked encoder blocks are unstacked.
         model: the flax module.
+        naming: see `names_of`.
 
     Returns:
         numpy arrays by timm's names.
@@ -123,7 +165,7 @@ def to_state_dict(variables: Mapping[str, Any], model: Any) -> dict[str, np.ndar
             f"timm's model learns its position embeddings, and this one has them of the kind "
             f"{model.position_embedding}: keep it as .npz"
         )
-    state_dict = _to_torch(tree.unstack(variables["params"]), model.torch_names())
+    state_dict = _to_torch(tree.unstack(variables["params"]), names_of(model, naming))
     return {name: np.ascontiguousarray(array) for name, array in state_dict.items()}
 
 
@@ -226,7 +268,7 @@ def _image_size(
 ) -> tuple[int, int]:
     """The size for which the weights were made, from those that need no other shape."""
     flat = {}
-    for name, theirs in model.torch_names().items():
+    for name, theirs in names_of(model, found=state_dict).items():
         if theirs in state_dict:
             flat[name] = state_dict[theirs]
         elif f"{theirs}.weight" in state_dict:

@@ -1,5 +1,4 @@
 import functools
-import zlib
 from pathlib import Path
 
 import jax
@@ -10,6 +9,7 @@ import pytest
 from checkpoints import npz, torch
 from tests.commands import run
 from tests.conftest import noise, random_params
+from tests.golden_recipe import golden_images, recipe_weights
 from vit_jax import classify, convert, pretrained
 from vit_jax.models import get_model
 
@@ -18,32 +18,6 @@ TINY = dict(
     hidden_sizes=(8, 12, 16, 12, 8), depths=(1, 2, 2, 1, 1), num_heads=(2, 2, 2, 1, 1),
     attention_ratios=(0, 0.5, 1, 0, 0),
 )  # fmt: skip
-
-
-def init_shapes(model):
-    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    return jax.eval_shape(model.init, jax.random.key(0), images)
-
-
-def recipe_weights(model):
-    """The weights that the golden outputs were measured with, made from the official names."""
-    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), init_shapes(model))
-    state_dict = {}
-    for name, array in torch.to_state_dict(zeros, model).items():
-        random = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(array.shape)
-        if array.ndim > 1:
-            random *= float(np.prod(array.shape[1:])) ** -0.5 * 0.7
-        elif name.endswith("weight"):
-            random = 1 + 0.1 * random
-        else:
-            random *= 0.1
-        state_dict[name] = random.astype(np.float32)
-    return torch.from_state_dict(state_dict, model)
-
-
-def golden_images(size):
-    images = np.random.RandomState(0).uniform(-1, 1, (1, 3, *size)).astype(np.float32)
-    return images.transpose(0, 2, 3, 1)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +30,7 @@ def golden_images(size):
 )
 def test_golden_output_and_activations(case, name, size):
     model = get_model(name)
-    variables = recipe_weights(model)
+    variables = recipe_weights(model, size)
     apply = functools.partial(model.apply, capture_intermediates=True)
     out, state = jax.jit(apply)(variables, golden_images(size))
     golden = np.load(GOLDEN)

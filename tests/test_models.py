@@ -20,7 +20,8 @@ def test_the_models_are_listed_with_their_names_and_sizes():
 @pytest.mark.parametrize("name", list_models())
 def test_parameter_count(name):
     model = get_model(name)
-    images = jnp.zeros((1, 224, 224, 3))
+    side = 384 if name.endswith("-384") else 224
+    images = jnp.zeros((1, side, side, 3))
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images))
     assert sum(x.size for x in jax.tree.leaves(variables)) == list_models()[name]
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(variables))

@@ -69,6 +69,56 @@ def resize_position_embedding(
     return table.reshape(1, new_h * new_w, -1)
 
 
+def resize_bias_table(
+    table: jax.Array, old_window: tuple[int, int], new_window: tuple[int, int]
+) -> jax.Array:
+    """Interpolates a table of relative position biases from one window to another.
+
+    The old offsets are spread so that the outermost ones meet, close ones less than far ones: their
+    distances grow by a constant factor of at least 1.01. In between it is linear. A smaller window
+    so keeps about the biases of the offsets that it has.
+
+    Source: BEiT (Bao et al., ICLR 2022), in timm's form.
+
+    Args:
+        table: ((2h - 1) (2w - 1), heads), row-major by the offset of query and key.
+        old_window: (h, w).
+        new_window: (h', w').
+
+    Returns:
+        ((2h' - 1) (2w' - 1), heads) float32.
+    """
+
+    def positions(old: int, new: int) -> np.ndarray:
+        low, high = 1.01, 1.5
+        while high - low > 1e-6:
+            factor = (low + high) / 2
+            too_far = np.sum(factor ** np.arange(old - 1)) > new - 1
+            low, high = (low, factor) if too_far else (factor, high)
+        distances = np.cumsum(low ** np.arange(old - 1))
+        return np.concatenate([-distances[::-1], [0], distances])
+
+    def weights(old: int, new: int) -> np.ndarray:
+        if old == new:
+            return np.eye(2 * old - 1, dtype=np.float32)
+        offsets, at = np.arange(1 - new, new), positions(old, new)
+        return np.stack(
+            [np.interp(offsets, at, row) for row in np.eye(2 * old - 1)], axis=1
+        ).astype(np.float32)
+
+    (h, w), (new_h, new_w) = old_window, new_window
+    if old_window == new_window:
+        return jnp.asarray(table, jnp.float32)
+    resized = jnp.einsum(
+        "ya,xb,abn->yxn",
+        weights(h, new_h),
+        weights(w, new_w),
+        jnp.asarray(table, jnp.float32).reshape(2 * h - 1, 2 * w - 1, -1),
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    return resized.reshape(-1, table.shape[-1])
+
+
 def stochastic_depth(x: jax.Array, rate: float | jax.Array, key: jax.Array) -> jax.Array:
     """Drops a residual branch for whole examples and rescales the others.
 
@@ -197,11 +247,89 @@ def attention(
     """
     if implementation is not None or jax.default_backend() != "cpu":
         return jax.nn.dot_product_attention(q, k, v, bias=bias, implementation=implementation)
-    dtype = q.dtype
-    q, k, v = (x.swapaxes(1, 2) for x in (q * q.shape[-1] ** -0.5, k, v))
-    scores = jnp.matmul(q, k.swapaxes(2, 3), preferred_element_type=jnp.float32)
-    weights = jax.nn.softmax(scores if bias is None else scores + bias)
-    return (weights.astype(dtype) @ v).swapaxes(1, 2)
+    q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
+    return _attend(q, k, v, 0 if bias is None else bias).swapaxes(1, 2)
+
+
+def _attend(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array | int) -> jax.Array:
+    """Attention of (..., n, c) over (..., m, c), heads being among the leading axes."""
+    q = q * q.shape[-1] ** -0.5
+    scores = jnp.matmul(q, k.swapaxes(-2, -1), preferred_element_type=jnp.float32)
+    return jax.nn.softmax(scores + bias).astype(v.dtype) @ v
+
+
+def window_attention(
+    qkv: jax.Array,
+    table: jax.Array,
+    window: tuple[int, int],
+    shift: tuple[int, int] = (0, 0),
+) -> jax.Array:
+    """Multi-head attention within windows, with relative position biases.
+
+    With a shift, the windows are those of the image rolled up and to the left by it; pixels that
+    were not neighbours before then do not see each other (a bias of -100, as published).
+
+    Source: Liu et al., "Swin Transformer" (ICCV 2021), sections 3.2 and 3.3.
+
+    Args:
+        qkv: (b, h, w, 3 heads c) queries, keys and values, rolled; h and w divisible by the
+            window's sides.
+        table: ((2wh - 1) (2ww - 1), heads) biases by offset, query minus key, row-major.
+        window: (wh, ww).
+        shift: rows and columns by which qkv was rolled.
+
+    Returns:
+        (b, h, w, heads c).
+    """
+    b, h, w, features = qkv.shape
+    (wh, ww), heads = window, table.shape[-1]
+    rows, columns = h // wh, w // ww
+    x = qkv.reshape(b, rows, wh, columns, ww, 3, heads, features // (3 * heads))
+    x = x.transpose(5, 0, 1, 3, 6, 2, 4, 7).reshape(3, b, rows * columns, heads, wh * ww, -1)
+    bias = table[relative_position_index(window)].transpose(2, 0, 1)
+    if any(shift):
+        bias = bias + shifted_window_mask((h, w), window, shift)[:, None]
+    x = _attend(*x, bias)
+    x = x.reshape(b, rows, columns, heads, wh, ww, -1)
+    return x.transpose(0, 1, 4, 2, 5, 3, 6).reshape(b, h, w, -1)
+
+
+def relative_position_index(window: tuple[int, int]) -> np.ndarray:
+    """(n, n) places in a table of biases, for the n = h w pixels of a window: query, then key."""
+    h, w = window
+    y, x = np.mgrid[:h, :w].reshape(2, -1)
+    return (y[:, None] - y + h - 1) * (2 * w - 1) + x[:, None] - x + w - 1
+
+
+def shifted_window_mask(
+    size: tuple[int, int], window: tuple[int, int], shift: tuple[int, int]
+) -> np.ndarray:
+    """Biases that keep apart what a roll has brought together.
+
+    Args:
+        size: (h, w), divisible by the window's sides.
+        window: (wh, ww).
+        shift: rows and columns by which the image is rolled up and to the left.
+
+    Returns:
+        (windows, wh ww, wh ww) float32: 0 or -100.
+    """
+
+    def regions(side: int, window: int, shift: int) -> np.ndarray:
+        return (
+            np.digitize(np.arange(side), [side - window, side - shift]) if shift else np.zeros(side)
+        )
+
+    y, x = (regions(*axis) for axis in zip(size, window, shift))
+    (h, w), (wh, ww) = size, window
+    region = (3 * y[:, None] + x).reshape(h // wh, wh, w // ww, ww)
+    region = region.swapaxes(1, 2).reshape(-1, wh * ww)
+    return np.where(region[:, :, None] == region[:, None], 0, -100).astype(np.float32)
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """Gaussian error linear unit (Hendrycks & Gimpel, 2016), exact, as PyTorch's default is."""
+    return 0.5 * x * (1 + jax.lax.erf(x * np.asarray(2**-0.5, x.dtype)))
 
 
 def to_windows(x: jax.Array, side: int) -> jax.Array:
@@ -240,3 +368,30 @@ def pixel_shuffle(x: jax.Array, factor: int) -> jax.Array:
     b, h, w, channels = x.shape
     x = x.reshape(b, h, w, channels // factor**2, factor, factor)
     return x.transpose(0, 1, 4, 2, 5, 3).reshape(b, h * factor, w * factor, -1)
+
+
+def pixel_unshuffle(x: jax.Array, factor: int) -> jax.Array:
+    """Turns pixels into channels, the inverse of `pixel_shuffle`.
+
+    Args:
+        x: (b, h, w, c); h and w divisible by factor.
+        factor: rows and columns to one pixel.
+
+    Returns:
+        (b, h / factor, w / factor, c * factor * factor).
+    """
+    b, h, w, c = x.shape
+    x = x.reshape(b, h // factor, factor, w // factor, factor, c)
+    return x.transpose(0, 1, 3, 5, 2, 4).reshape(b, h // factor, w // factor, -1)
+
+
+def nearest_upsample(x: jax.Array, factor: int) -> jax.Array:
+    """Makes factor x factor equal pixels of each of (b, h, w, c)."""
+    b, h, w, c = x.shape
+    x = jnp.broadcast_to(x[:, :, None, :, None], (b, h, factor, w, factor, c))
+    return x.reshape(b, h * factor, w * factor, c)
+
+
+def luma(x: jax.Array) -> jax.Array:
+    """(..., 3) colours -> (..., 1) grey by the weights of BT.601, as Pillow and OpenCV have it."""
+    return x @ np.array([[0.299], [0.587], [0.114]], x.dtype)

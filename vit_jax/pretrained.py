@@ -120,7 +120,7 @@ class Weights:
         if not hasattr(model, "num_classes"):
             return {}
         if self.is_torch:
-            bias = flat.get(f"{model.torch_names()['head']}.bias")
+            bias = flat.get(f"{torch.names_of(model, found=flat)['head']}.bias")
             fields = {"representation_size": None}
         else:
             bias = flat.get("head/bias")
@@ -132,10 +132,11 @@ class Weights:
 
     def may_be_of(self, model: nn.Module) -> bool:
         """Whether the names are those of a model's blocks; spares most models a closer look."""
-        blocks = {k: v for k, v in model.torch_names().items() if "block" in k or "conv" in k}
+        names = torch.names_of(model, found=self.arrays if self.is_torch else None)
+        blocks = {k: v for k, v in names.items() if "block" in k}
         wanted = {v.partition("[")[0] for v in blocks.values()} if self.is_torch else set(blocks)
         dot = "." if self.is_torch else "/"
-        return wanted <= {name.rpartition(dot)[0] for name in self.arrays}
+        return wanted <= {name.rpartition(dot)[0] for name in self.arrays} | set(self.arrays)
 
     def params(self, model: nn.Module) -> dict[str, Any]:
         """The parameters with our names, unrolled, whether or not they are all that a model has.
@@ -420,7 +421,7 @@ def load(
         image_size=size,
         labels=_labels(labels, weights.labels, getattr(model, "num_classes", 0)),
         eval_pp=eval_pp
-        or (standard_preprocessing(size) if model.predicts == "label" else "value_range(-1, 1)"),
+        or (_preprocessing(model, size) if model.predicts == "label" else "value_range(-1, 1)"),
         loss=loss or {"label": "softmax_xent", "target": "l1"}[model.predicts],
     )
 
@@ -445,6 +446,17 @@ def _square_or(
 def standard_preprocessing(size: tuple[int, int]) -> str:
     """The evaluation's preprocessing of the published fine-tunings: a plain resize."""
     return f"decode|resize({_side(size)})|value_range(-1, 1)"
+
+
+def _preprocessing(model: nn.Module, size: tuple[int, int]) -> str:
+    """The evaluation's preprocessing of a model's published weights."""
+    if not hasattr(model, "input_values"):
+        return standard_preprocessing(size)
+    shorter = round(min(size) * 8 / 7)  # 256 for 224
+    return (
+        f"decode|resize_small({shorter}, method='bicubic')|central_crop({_side(size)})|"
+        f"{model.input_values}"
+    )
 
 
 def _resize_preprocessing(spec: str, size: tuple[int, int]) -> str:

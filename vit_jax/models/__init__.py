@@ -1,4 +1,4 @@
-"""The models, by name. To add one: its file, and its rows here."""
+"""The models, by name. To add one: its file, and its line here."""
 
 import dataclasses
 import difflib
@@ -9,18 +9,29 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vit_jax.models import dehazeformer, mixer, vit
+from vit_jax.models import dehazeformer, mixer, rrdb, swin, swinir, vit
 
-MODELS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
-    **{name: (vit.VisionTransformer, fields) for name, fields in vit.VARIANTS.items()},
-    **{name: (mixer.MlpMixer, fields) for name, fields in mixer.VARIANTS.items()},
-    **{name: (dehazeformer.DehazeFormer, fields) for name, fields in dehazeformer.VARIANTS.items()},
+_FILES = {
+    vit: vit.VisionTransformer,
+    mixer: mixer.MlpMixer,
+    swin: swin.Swin,
+    dehazeformer: dehazeformer.DehazeFormer,
+    swinir: swinir.SwinIR,
+    rrdb: rrdb.RRDB,
 }
 
-_PARAMETER_COUNTS = vit.PARAMETER_COUNTS | mixer.PARAMETER_COUNTS | dehazeformer.PARAMETER_COUNTS
+MODELS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
+    name: (module, fields)
+    for file, module in _FILES.items()
+    for name, fields in file.VARIANTS.items()
+}
+
+_PARAMETER_COUNTS = {
+    name: count for file in _FILES for name, count in file.PARAMETER_COUNTS.items()
+}
 
 # Benchmark -> number of test images and model -> figures by name.
-PUBLISHED_SCORES = dehazeformer.PUBLISHED_SCORES
+PUBLISHED_SCORES = dehazeformer.PUBLISHED_SCORES | swinir.PUBLISHED_SCORES
 
 # How the files of Steiner et al., "How to train your ViT?" (TMLR 2022) begin.
 AUGREG_NAMES = {
@@ -43,7 +54,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 def list_models() -> dict[str, int]:
     """Names of all models, sorted, with their numbers of parameters.
 
-    Image classifiers are counted with 1000 classes at 224 pixels.
+    Image classifiers are counted with 1000 classes at 224 pixels, or at what the name says.
     """
     return {name: _PARAMETER_COUNTS[name] for name in sorted(MODELS)}
 

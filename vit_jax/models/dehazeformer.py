@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vit_jax import ops
+from vit_jax.layers import Conv, Init, uniform_by_fan_in
 
 _NARROW, _WIDE = (24, 48, 96, 48, 24), (48, 96, 192, 96, 48)
 _MIXED = (0.25, 0.5, 0.75, 0.0, 0.0)
@@ -69,14 +70,6 @@ _SHIFT = WINDOW // 2
 _STAGES = 5
 _CONVS = ("depthwise", "full")
 
-Init = Any
-
-
-def _uniform_by_fan_in(fan_in: int) -> Init:
-    """PyTorch's default for weights and biases of convolutions and linear layers."""
-    bound = 1 / math.sqrt(fan_in)
-    return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)
-
 
 def _xavier_normal(gain: float) -> tuple[Init, Init]:
     """Of the attention's and the MLPs' convolutions: kernels, and biases of 0."""
@@ -87,53 +80,6 @@ def _xavier_normal(gain: float) -> tuple[Init, Init]:
         return std * jax.random.normal(key, shape, dtype)
 
     return kernel_init, nn.initializers.zeros
-
-
-class Conv(nn.Module):
-    """Convolution, reflecting at the border; 1x1 convolutions are matrix products.
-
-    Attributes:
-        features: output channels.
-        side: of the square kernel.
-        stride: 1, or `side` for patches, which are not padded.
-        inits: of kernel and bias; None is PyTorch's default.
-        depthwise: whether each channel has a kernel of its own.
-        use_bias: whether there is a bias.
-        dtype: compute type.
-    """
-
-    features: int
-    side: int = 1
-    stride: int = 1
-    inits: tuple[Init, Init] | None = None
-    depthwise: bool = False
-    use_bias: bool = True
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """(b, h, w, c) -> (b, h / stride, w / stride, features)."""
-        inputs = 1 if self.depthwise else x.shape[-1]
-        default = _uniform_by_fan_in(self.side**2 * inputs)
-        kernel_init, bias_init = self.inits or (default, default)
-        shape = (self.side, self.side, inputs, self.features)
-        kernel = self.param("kernel", kernel_init, shape, jnp.float32).astype(self.dtype)
-        x = x.astype(self.dtype)
-        if self.stride == 1:
-            x = ops.reflect_pad(x, self.side // 2, self.side // 2)
-        if self.depthwise:
-            x = ops.depthwise_conv(x, kernel)
-        elif self.side == 1:
-            x = x @ kernel[0, 0]
-        elif self.stride == 1:
-            x = ops.conv(x, kernel)
-        else:
-            b, h, w, _ = x.shape
-            patches = ops.to_windows(x, self.side).reshape(b, h // self.side, w // self.side, -1)
-            x = patches @ kernel.reshape(-1, self.features)
-        if self.use_bias:
-            x = x + self.param("bias", bias_init, (self.features,), jnp.float32).astype(self.dtype)
-        return x
 
 
 def image_statistics(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -190,7 +136,7 @@ class PositionBias(nn.Module):
         offsets = (np.sign(offsets) * np.log1p(np.abs(offsets))).astype(np.float32)  # row first
 
         def dense(features: int, fan_in: int, name: str) -> nn.Dense:
-            init = _uniform_by_fan_in(fan_in)
+            init = uniform_by_fan_in(fan_in)
             return nn.Dense(features, kernel_init=init, bias_init=init, name=name)
 
         hidden = nn.relu(dense(256, 2, "meta_0")(offsets))

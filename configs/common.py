@@ -27,20 +27,24 @@ def get_config() -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.source = ""  # a folder, "digits", or "tfds:NAME"
-    config.data.kind = "classes"  # what a folder holds: classes, pairs, hazy_from_clear
+    config.data.kind = "classes"  # what a folder holds: classes, pairs, hazy_from_clear, degraded
     config.data.train_pp = "decode|inception_crop(224)|flip_lr|value_range(-1, 1)"
     config.data.eval_pp = "decode|resize(224)|value_range(-1, 1)"
     config.data.val_pp = ""  # of the validation images, where it is not eval_pp
     config.data.split_seed = 0  # decides which examples are split off; apart from config.seed
     config.data.val_fraction = 0.1  # of each class, or of the scenes; split off without val
     config.data.skip_corrupt = False  # look for unreadable images first, and leave them out
-    config.data.test_source = ""  # of pairs: another folder, to test on
+    config.data.test_source = ""  # of pairs and degraded: another folder, to test on
     config.data.pair_pattern = ""  # of another layout: "foggy/{scene}_*.png sharp/{scene}.png"
     config.data.haze = ConfigDict()  # of hazy_from_clear, see there
     config.data.haze.beta = (0.6, 1.8)  # lowest and highest, per unit of depth
     config.data.haze.airlight = (0.7, 1.0)
     config.data.haze.variation = 0.0  # 0 is homogeneous haze, 1 the most patchy
     config.data.haze.draws = 1  # hazy images per photo to validate and to test on
+    config.data.degradation = ConfigDict()  # of degraded, after making photos smaller
+    config.data.degradation.sigma = 0.0  # deviation of Gaussian noise, of 255
+    config.data.degradation.quality = 0  # of JPEG, 1 to 100; 0 is none
+    config.data.degradation.grayscale = False  # whether photos become grey before
     config.data.train_split = "train"  # of TFDS, as are the rest; "" for a split that is not there
     config.data.val_split = ""
     config.data.test_split = "test"
@@ -71,12 +75,14 @@ def get_config() -> ConfigDict:
     config.optim.clip_norm = 0.0  # clips the gradient's global norm; 0 is off
 
     config.schedule = ConfigDict()
-    config.schedule.name = "cosine"  # constant, cosine, linear, rsqrt
+    config.schedule.name = "cosine"  # constant, cosine, linear, rsqrt, multistep
     config.schedule.per_epoch = False  # whether it changes between epochs only
     config.schedule.warmup_steps = 0
     config.schedule.warmup_epochs = 0.0  # read if warmup_steps is 0
     config.schedule.final_fraction = 0.0  # of the learning rate, reached (or the floor) at the end
     config.schedule.timescale = 10_000  # of rsqrt, in steps
+    config.schedule.milestones = ()  # of multistep: after these steps the rate is multiplied ...
+    config.schedule.gamma = 0.5  # ... by this
 
     config.ema_decay = 0.0  # 0 is off; else the averaged parameters are evaluated and exported
     config.fsdp = 1  # devices over which parameters and optimizer state are spread

@@ -2,8 +2,8 @@
 
 Of a FOLDER of pairs of hazy and clear images it prints how the pairs were found, how many there
 are, their sizes, and how hazy they are; and what is wrong: images without a partner, of another
-size than their partner, or unreadable, and scenes that are in more than one split, or in the folder
---against as well.
+size than their partner (if that is to be enlarged: than --scale times it), or unreadable, and
+scenes that are in more than one split, or in the folder --against as well.
 
 Of imagenet2012 it checks what TFDS has prepared in --data_dir, or what it would be prepared from in
 --manual_dir; with --folder, train/ and val/ with a folder of images per class.
@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--pattern", default="", help="another layout: 'foggy/{scene}_*.png sharp/{scene}.png'"
     )
+    parser.add_argument("--scale", type=int, default=1, help="how many times larger one image is")
     parser.add_argument("--data_dir", help="of imagenet2012: where TFDS has prepared it")
     parser.add_argument("--manual_dir", help="of imagenet2012: where its archives lie")
     parser.add_argument("--folder", type=Path, help="of imagenet2012: a folder of its images")
@@ -69,24 +70,26 @@ def _check_imagenet(args: argparse.Namespace) -> list[str]:
 
 
 def _check_pairs(args: argparse.Namespace) -> list[str]:
-    splits = find_pairs(Path(args.data), args.pattern)
-    others = {} if args.against is None else find_pairs(args.against, args.pattern)
+    if args.scale < 1:
+        raise ValueError(f"--scale must be at least 1, not {args.scale}")
+    splits = find_pairs(Path(args.data), args.pattern, args.scale)
+    others = {} if args.against is None else find_pairs(args.against, args.pattern, args.scale)
     problems = []
     for name, split in splits.items():
         print(f"{name}: {len(split.pairs)} pairs, by {split.layout}")
-        problems += [f"{name}: {problem}" for problem in _check_split(split)]
+        problems += [f"{name}: {problem}" for problem in _check_split(split, args.scale)]
     named = {f"{name} of {args.against}": split for name, split in others.items()}
     return problems + pairs.find_common_scenes(splits, named)
 
 
-def _check_split(split: PairedSplit) -> list[str]:
+def _check_split(split: PairedSplit, scale: int) -> list[str]:
     """Prints a split's sizes and haze; returns what is wrong with it."""
     sizes, unequal, unreadable, ratios, equal = [], [], [], [], []
     sample = set(np.linspace(0, len(split.pairs) - 1, _SAMPLE).round().astype(int))
     quiet = not sys.stderr.isatty()
     for i, pair in enumerate(tqdm(split.pairs, unit="pair", leave=False, disable=quiet)):
         try:
-            hazy, clear = pairs.read_pair(pair)
+            hazy, clear = pairs.read_pair(pair, scale)
         except pairs.UnreadableError as error:
             unreadable.append(str(error))
             continue
@@ -94,7 +97,7 @@ def _check_split(split: PairedSplit) -> list[str]:
             unequal.append(str(error))
             continue
         sizes.append(clear.shape[:2])
-        if i in sample:
+        if i in sample and scale == 1:
             error = np.mean((hazy.astype(np.float64) - clear) ** 2)
             if error:
                 ratios.append(10 * np.log10(255**2 / error))

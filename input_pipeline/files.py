@@ -29,6 +29,28 @@ def find_images(folder: Path, pattern: str, any_name: bool = False) -> list[Path
     return found
 
 
+def find_some_images(folder: Path) -> list[Path]:
+    """Lists the image files in a folder and below it, sorted.
+
+    Raises:
+        ValueError: if there are none, or a name is not text in one line.
+    """
+    found = find_images(folder, "**/*")
+    if not found:
+        raise ValueError(f"{folder} holds no images ({', '.join(SUFFIXES)})")
+    return found
+
+
+def explain_unreadable(paths: Iterable[Path]) -> str:
+    """Says what is wrong with the first image file that cannot be read; "" if all can be."""
+    for path in paths:
+        try:
+            decode_in_python(path.read_bytes())
+        except (ValueError, OSError) as error:
+            return f"cannot read {path}: {error}. Remove it, or repair it"
+    return ""
+
+
 def check_names(folder: str | os.PathLike[str], names: Iterable[str]) -> None:
     """Raises a ValueError if a file or folder has a name that cannot be written down in a line."""
     for name in names:

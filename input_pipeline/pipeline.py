@@ -15,7 +15,7 @@ import numpy as np
 from input_pipeline import preprocess
 from input_pipeline.cpu_tf import tf
 from input_pipeline.sources import get_splits
-from input_pipeline.sources.base import Example, IndexedSource, Shard, Source
+from input_pipeline.sources.base import Example, IndexedSource, Shard, Source, fold_in
 
 Batch = dict[str, np.ndarray]
 
@@ -35,6 +35,7 @@ class Dataset:
         seed: of order and augmentation.
         shard: this process's part of every batch.
         devices: over all processes; images that differ in size are evaluated one on each.
+        scale: how many times larger the targets are than the images.
     """
 
     splits: dict[str, Source]
@@ -45,6 +46,7 @@ class Dataset:
     seed: int
     shard: Shard
     devices: int
+    scale: int
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -154,13 +156,13 @@ class Dataset:
 
     def _trained_on(self, source: Source, start: int) -> tf.data.Dataset:
         raw = source.stream(self.seed, start, self.shard, self._local_batch)
-        return _prepare(raw, source, self.train_pp, train=True)
+        return _prepare(raw, source, self.train_pp, self.scale, train=True)
 
     def _evaluated(
         self, source: Source, spec: str, rows: Sequence[int] | None = None
     ) -> tf.data.Dataset:
         raw = source.once(self.shard) if rows is None else source.take(np.asarray(rows))
-        return _prepare(raw, source, spec, train=False)
+        return _prepare(raw, source, spec, self.scale, train=False)
 
 
 def _image_shape(dataset: tf.data.Dataset) -> tf.TensorShape:
@@ -173,7 +175,12 @@ def _share(rows: Sequence[int] | None, shard: Shard) -> list[int] | None:
 
 
 def get_dataset(
-    config: Any, batch_size: int, seed: int, shard: Shard | None = None, devices: int = 1
+    config: Any,
+    batch_size: int,
+    seed: int,
+    shard: Shard | None = None,
+    devices: int = 1,
+    scale: int = 1,
 ) -> Dataset:
     """Opens the data that `config.data` describes.
 
@@ -183,6 +190,7 @@ def get_dataset(
         seed: of order and augmentation.
         shard: this process's part; the whole if None.
         devices: over all processes.
+        scale: how many times larger the model's outputs are than its inputs.
 
     Returns:
         The data set.
@@ -195,12 +203,12 @@ def get_dataset(
         raise ValueError(
             f"batch_size={batch_size} must be positive and divisible by {shard.count} process(es)"
         )
-    preprocess.build(config.train_pp, train=True)
+    preprocess.build(config.train_pp, train=True, scale=scale)
     for spec in (config.val_pp, config.eval_pp):
         if spec:
-            preprocess.build(spec, train=False)
+            preprocess.build(spec, train=False, scale=scale)
     return Dataset(
-        splits=get_splits(config),
+        splits=get_splits(config, scale),
         train_pp=config.train_pp,
         val_pp=config.val_pp or config.eval_pp,
         eval_pp=config.eval_pp,
@@ -208,6 +216,7 @@ def get_dataset(
         seed=seed,
         shard=shard,
         devices=devices,
+        scale=scale,
     )
 
 
@@ -229,9 +238,11 @@ def pad_batch(batch: Batch, size: int) -> Batch:
     }
 
 
-def _prepare(raw: tf.data.Dataset, source: Source, spec: str, train: bool) -> tf.data.Dataset:
+def _prepare(
+    raw: tf.data.Dataset, source: Source, spec: str, scale: int, train: bool
+) -> tf.data.Dataset:
     """Loads and preprocesses raw examples, in parallel and in order."""
-    apply = preprocess.build(spec, train)
+    apply = preprocess.build(spec, train, scale)
 
     @tf.autograph.experimental.do_not_convert  # it would wrap the messages of our errors
     def prepare(example: Example) -> Example:
@@ -242,8 +253,14 @@ def _prepare(raw: tf.data.Dataset, source: Source, spec: str, train: bool) -> tf
         _check_input(example["image"], spec)
         if "target" not in example:
             return {"image": apply(example["image"], seed), "label": example["label"], **index}
-        both = apply(tf.concat([example["image"], example["target"]], axis=-1), seed)
-        return {"image": both[..., :3], "target": both[..., 3:], **index}
+        both = tf.concat([_cover(example["image"], scale), example["target"]], axis=-1)
+        both = apply(both, seed)
+        _check_scale(both.shape, spec, scale)
+        image = both[::scale, ::scale, :3]
+        if "noise" in example:
+            noise_seed = seed if train else fold_in(seed, index["index"])
+            image = _add_noise(image, example["noise"], noise_seed)
+        return {"image": image, "target": both[..., 3:], **index}
 
     dataset = raw.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     can_differ = not train and getattr(source, "image_sizes", None) is not None
@@ -251,6 +268,31 @@ def _prepare(raw: tf.data.Dataset, source: Source, spec: str, train: bool) -> tf
     options = tf.data.Options()
     options.threading.max_intra_op_parallelism = 1  # images are prepared side by side already
     return dataset.with_options(options)
+
+
+def _cover(image: tf.Tensor, scale: int) -> tf.Tensor:
+    """Makes scale x scale equal pixels of each."""
+    if scale == 1:
+        return image
+    for axis in (0, 1):
+        image = tf.gather(image, tf.range(tf.shape(image)[axis] * scale) // scale, axis=axis)
+    return image
+
+
+def _check_scale(shape: tf.TensorShape, spec: str, scale: int) -> None:
+    if any(side is not None and side % scale for side in shape[:2]):
+        raise ValueError(
+            f"preprocessing {spec!r} makes images of {shape[0]} x {shape[1]} pixels, which the "
+            f"model's factor of {scale} does not divide"
+        )
+
+
+def _add_noise(image: tf.Tensor, deviation: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Adds Gaussian noise to an (h, w, 3) image in [-1, 1]."""
+    shape = [*tf.unstack(tf.shape(image)[:2]), deviation.shape[0]]
+    seed = fold_in(seed, -1)  # the ops of preprocessing fold in 0, 1, ...
+    noise = tf.random.stateless_normal(shape, seed) * (2 * deviation)
+    return image + tf.broadcast_to(noise, tf.shape(image))
 
 
 def _check_input(image: tf.Tensor, spec: str) -> None:

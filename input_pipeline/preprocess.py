@@ -5,7 +5,8 @@ image (h, w, c), uint8 until `value_range` or `normalize` makes it float32, and 
 its randomness from the seed, so that an example's augmentation depends on nothing else.
 
 A pair of images, such as a hazy and a clear one, is decoded already and goes through the ops as one
-uint16 image of six channels, so that whatever is done to one is done to the other.
+uint16 image of six channels, so that whatever is done to one is done to the other. If one is some
+times smaller, its pixels are repeated as often, and crops begin where one of them does.
 """
 
 import ast
@@ -26,6 +27,9 @@ Size = int | tuple[int, int]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 METHODS = ("bilinear", "bicubic", "nearest", "area", "lanczos3")
+
+# Ops that keep the pixels of the smaller image of a pair whole.
+_OF_ANY_SCALE = ("random_crop", "central_crop", "flip_lr", "rot90", "value_range")
 
 _MUST_STAND = (
     "{} works on {} images, and got {}: it must stand after decode and before value_range or "
@@ -55,6 +59,15 @@ class Crop:
     window: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]  # (shape, seed) -> top, left, h, w
     finish: Callable[[tf.Tensor], tf.Tensor]
 
+    def aligned(self, step: int) -> "Crop":
+        """The same with windows that begin at multiples of a number of pixels."""
+
+        def window(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+            top, left, height, width = tf.unstack(self.window(shape, seed))
+            return tf.stack([top // step * step, left // step * step, height, width])
+
+        return Crop(window, self.finish)
+
     def __call__(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         return self.finish(images.crop(image, self.window(tf.shape(image), seed)))
 
@@ -63,19 +76,21 @@ class Crop:
         return self.finish(images.decode_and_crop(data, lambda shape: self.window(shape, seed)))
 
 
-def build(spec: str, train: bool) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+def build(spec: str, train: bool, scale: int = 1) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """Makes the function that a preprocessing string describes.
 
     Args:
         spec: ops separated by `|`, each `name` or `name(arguments)`.
         train: whether random ops are allowed.
+        scale: of pairs, how many times larger one image is than the other.
 
     Returns:
         A function (image, seed) -> image for use in tf.data: `image` is the bytes of a file if the
         string begins with `decode`, else (h, w, c) uint8 or uint16; `seed` is (2,) int32.
 
     Raises:
-        ValueError: for an unknown op, a wrong argument, or a random op if not train.
+        ValueError: for an unknown op, a wrong argument, a random op if not train, or one that does
+            not fit the scale.
     """
     calls = parse(spec)
     names = [name for name, _ in calls]
@@ -88,6 +103,14 @@ def build(spec: str, train: bool) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
             f"random: {', '.join(random)}"
         )
     steps = [apply for _, apply in calls]
+    if scale != 1:
+        unfit = [name for name in names if name not in _OF_ANY_SCALE]
+        if unfit:
+            raise ValueError(
+                f"preprocessing {spec!r} is for pairs of which one image is {scale} times larger, "
+                f"where {unfit[0]} has no place; there are: {', '.join(_OF_ANY_SCALE)}"
+            )
+        steps = [step.aligned(scale) if isinstance(step, Crop) else step for step in steps]
     # Not in evaluation, whose pixels are to be those of the whole image's decoding.
     if train and names[0] == "decode" and len(steps) > 1 and isinstance(steps[1], Crop):
         steps[:2] = [lambda data, _: data, steps[1].decode]  # keeps each op's seed
@@ -331,7 +354,8 @@ def random_crop(size: Size, edge_decay: float = 0.0) -> Apply:
 
 def _assert_fits(name: str, shape: tf.Tensor, height: int, width: int) -> tf.Operation:
     message = (
-        f"{name} of {height} x {width} from a smaller image; put resize_small or pad_to before it"
+        f"{name} of {height} x {width} from a smaller image; crop less, or put resize_small or "
+        "pad_to before it"
     )
     known = tf.get_static_value(shape)
     if known is not None and (known[0] < height or known[1] < width):

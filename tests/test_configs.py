@@ -53,7 +53,7 @@ def test_every_key_is_read_somewhere():
     unread = [
         key
         for key in keys
-        if not re.search(rf"(config\.(\w+\.)?|haze\.){key.split('.')[-1]}\b", code)
+        if not re.search(rf"(config\.(\w+\.)?|haze\.|degradation\.){key.split('.')[-1]}\b", code)
     ]
     assert not unread
 
@@ -69,7 +69,7 @@ def _check_size(config):
     model = get_model(config.model_name, **config.model)
     for spec in (config.data.eval_pp, *re.findall(r"crop\(\d+\)", config.data.train_pp)[-1:]):
         size = int(re.findall(r"(?:resize|crop)\((\d+)\)", spec)[-1])
-        assert size % getattr(model, "stride", model.patch_size) == 0
+        assert size % model.stride == 0
 
 
 def config(name, argument):

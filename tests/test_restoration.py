@@ -189,7 +189,9 @@ def test_faulty_pairs_are_named_or_left_out(pairs_folder, tmp_path, caplog):
     config = pairs_config(tmp_path)
     config.data.val_fraction = 0.0
     logging.getLogger("input_pipeline").propagate = True
-    with pytest.raises(ValueError, match=r"2 pair\(s\) unreadable or of different sizes") as error:
+    with pytest.raises(
+        ValueError, match=r"2 pair\(s\) unreadable or of sizes that do not fit"
+    ) as error:
         for _, _ in zip(dataset(config).train_batches(), range(4)):
             pass
     assert "hazy/1_1.png (40 x 36)" in str(error.value)
@@ -203,10 +205,16 @@ def test_faulty_pairs_are_named_or_left_out(pairs_folder, tmp_path, caplog):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kind": "pair"}, "unknown data.kind 'pair'; there are: classes, pairs, hazy_from_clear"),
+        (
+            {"kind": "pair"},
+            "unknown data.kind 'pair'; there are: classes, hazy_from_clear, pairs, deg",
+        ),
         ({"source": "digits"}, "data.kind='pairs' needs a folder"),
         ({"source": ""}, "no data: say --config.data.source=FOLDER$"),
-        ({"kind": "classes", "test_source": "x"}, "test_source is for data.kind='pairs' alone"),
+        (
+            {"kind": "classes", "test_source": "x"},
+            "test_source is for data.kind pairs and degraded",
+        ),
         ({"pair_pattern": "hazy/*.png"}, "must name the hazy and the clear files"),
         ({"pair_pattern": "a/{scene}.png b/{scene}.png"}, "no pairs for the pattern"),
         ({"train_pp": "random_crop(32)"}, "must end with value_range"),
@@ -418,7 +426,7 @@ def test_data_of_another_kind(digits_config):
     digits_config.model_name = "DehazeFormer-T"
     digits_config.model = {}
     digits_config.update(loss="l1", metrics=(), best_metric="loss")
-    with pytest.raises(ValueError, match=r"set data\.kind to pairs or hazy_from_clear"):
+    with pytest.raises(ValueError, match=r"set data\.kind to pairs, degraded or hazy_from"):
         experiment.build(digits_config)
 
 

@@ -27,6 +27,12 @@ _FOLDER = re.compile(r"[^.].*?\.\d+|[^.]+")  # of a run: its name may have a dot
 _INSPECT = flags.DEFINE_string(
     "inspect", None, "Print what weights hold, and which model they fit, and do nothing else."
 )
+_NAMING = flags.DEFINE_string(
+    "naming",
+    None,
+    "Whose names a .safetensors or .pth file gets, of a model with several: timm or official for "
+    "Swin, basicsr or esrgan for RRDB; unset: the first of them. Reading takes any.",
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -42,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
     if "://" not in target and epath.Path(target).expanduser().exists():
         raise ValueError(f"{target} is there already: choose another name")
     before = model_flags.load_from(source)
-    write(target, before)
+    write(target, before, _NAMING.value)
     num_classes = getattr(before.model, "num_classes", 0)
     classes = f", {num_classes} classes" if num_classes else ""
     _LOG.info("wrote %s: %s%s", target, before.name, classes)
@@ -72,18 +78,21 @@ def run(model: Pretrained, with_head: bool) -> np.ndarray:
     return np.asarray(apply(model.variables, images.astype(np.float32)))
 
 
-def write(path: str | os.PathLike[str], model: Pretrained) -> None:
+def write(path: str | os.PathLike[str], model: Pretrained, naming: str | None = None) -> None:
     """Writes weights, and labels.txt beside them if the class names are known.
 
     Args:
         path: a .npz, .safetensors or .pth file, or a folder, which becomes that of a run.
         model: from `pretrained.load`.
+        naming: of PyTorch's names, see `checkpoints.torch.names_of`.
 
     Raises:
         ValueError: if the path is of no such kind or would overwrite other labels or a run, or
             if the format has no place for one of the parameters.
     """
     path = os.fspath(path)
+    if naming is not None and not path.endswith((*torch.SAFETENSORS, *torch.PICKLED)):
+        raise ValueError(f"--naming={naming} is for .safetensors and .pth, and not for {path}")
     if files.is_download(path):
         raise ValueError(f"cannot write to {path}: choose a local path or gs://")
     found = epath.Path(path).expanduser()
@@ -100,7 +109,7 @@ def write(path: str | os.PathLike[str], model: Pretrained) -> None:
     if found.suffix == ".npz":
         npz.save(found, model.variables["params"])
     else:
-        torch.write(found, torch.to_state_dict(model.variables, model.model))
+        torch.write(found, torch.to_state_dict(model.variables, model.model, naming))
     pretrained.write_labels_beside(found.parent, model.labels)
 
 
@@ -119,10 +128,11 @@ def _write_workdir(workdir: Workdir, model: Pretrained) -> None:
     config.loss = model.loss
     config.total_steps = 0
     if model.model.predicts == "target":
+        crop = 64 * getattr(model.model, "upscale", 1)
         config.data.kind = "pairs"
-        config.data.train_pp = "pad_to(64)|random_crop(64)|value_range(-1, 1)"
-        config.metrics = ("dehazeformer/psnr", "dehazeformer/ssim")
-        config.best_metric = "dehazeformer/psnr"
+        config.data.train_pp = f"random_crop({crop})|value_range(-1, 1)"
+        config.metrics = model.model.metrics
+        config.best_metric = config.metrics[0]
     params = model.variables["params"]
     tx = optim.make_optimizer(config.optim, optax.constant_schedule(0), params)
     state = jax.jit(lambda: experiment.new_state(config, model.variables, tx))()

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from checkpoints import npz
 from checkpoints.train_state import Checkpointer
-from vit_jax import processes, report, sharding
+from vit_jax import ops, processes, report, sharding
 from vit_jax.experiment import Experiment, TrainState
 from vit_jax.losses import get_loss
 from vit_jax.metrics import get_metric
@@ -28,7 +28,8 @@ def make_eval_step(experiment: Experiment) -> EvalStep:
     """Makes the jitted function (variables, batch) -> (figures, outputs).
 
     The figures are (b,) each and whole on every process: `loss`, the config's metrics, for images
-    the same metrics of the input as `input/NAME`, and the batch's `_mask` and `index`.
+    the same metrics of the input as `input/NAME` (made as large as the output by bicubic
+    interpolation), and the batch's `_mask` and `index`.
     """
     config, model = experiment.config, experiment.model
     loss = get_loss(config.loss, model.predicts)
@@ -38,9 +39,8 @@ def make_eval_step(experiment: Experiment) -> EvalStep:
         out = model.apply(variables, batch["image"], train=False)
         figures = {"loss": loss(out, batch), **{k: fn(out, batch) for k, fn in metrics.items()}}
         if model.predicts == "target":
-            figures |= {
-                f"{report.INPUT}{k}": fn(batch["image"], batch) for k, fn in metrics.items()
-            }
+            enlarged = ops.bicubic_upsample(batch["image"], getattr(model, "upscale", 1))
+            figures |= {f"{report.INPUT}{k}": fn(enlarged, batch) for k, fn in metrics.items()}
         return {**figures, **{k: batch[k] for k in _COUNTED if k in batch}}, out
 
     mesh = experiment.mesh

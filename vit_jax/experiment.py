@@ -187,7 +187,8 @@ def build(config: ConfigDict) -> Experiment:
     mesh = sharding.make_mesh(config.fsdp)
     sharding.check_batch(mesh, config.batch_size, config.accum_steps)
     shard = Shard(jax.process_index(), jax.process_count())
-    data = get_dataset(config.data, config.batch_size, config.seed, shard, mesh.size)
+    scale = getattr(get_model(config.model_name, **config.model), "upscale", 1)
+    data = get_dataset(config.data, config.batch_size, config.seed, shard, mesh.size, scale)
     model = _make_model(config, data)
     total_steps = config.total_steps
     if total_steps is None:
@@ -230,7 +231,7 @@ def _make_model(config: ConfigDict, data: Dataset) -> nn.Module:
     """The model, with as many classes as the data has."""
     overrides = {"dtype": config.dtype, **config.model}
     model = get_model(config.model_name, **overrides)
-    wanted = {"label": "classes", "target": "pairs or hazy_from_clear"}
+    wanted = {"label": "classes", "target": "pairs, degraded or hazy_from_clear"}
     _check(
         (model.predicts == "label") == bool(data.class_names),
         f"{config.model_name} learns from other data than these: set data.kind to "

@@ -1,4 +1,4 @@
-"""Figures of merit of images: PSNR, SSIM and MS-SSIM by protocol, and those of image fusion.
+"""Figures of merit of images: PSNR, PSNR-B, SSIM and MS-SSIM by protocol, and those of fusion.
 
 Scores are comparable only under one protocol, so a protocol's name goes with each figure. All
 functions can be compiled; images are (b, h, w, c) and every result is (b,), unless it says else.
@@ -13,6 +13,7 @@ import numpy as np
 
 _TAPS, _SIGMA = 11, 1.5  # of SSIM's window
 _K1, _K2 = 0.01, 0.03
+_BLOCK = 8  # pixels, of JPEG's
 _MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 Images = jax.Array
@@ -49,6 +50,43 @@ def ssim(images: Images, targets: Images, data_range: float = 1.0) -> jax.Array:
     """
     similarity, _ = _ssim_by_channel(images, targets, data_range)
     return jnp.mean(similarity, axis=-1)
+
+
+def psnr_b(images: Images, targets: Images, data_range: float = 1.0) -> jax.Array:
+    """PSNR-B in dB, which also counts how much blocking of 8 x 8 pixels the images show.
+
+    Source: Yim & Bovik, "Quality assessment of deblocked images" (IEEE TIP 2011).
+
+    Args:
+        images: (b, h, w, c).
+        targets: like images.
+        data_range: largest minus smallest possible value.
+
+    Returns:
+        (b,) mean over the channels.
+    """
+    error = jnp.mean(jnp.square(images - targets), axis=(1, 2)) + _blocking(images)
+    return jnp.mean(10 * jnp.log10(data_range**2 / error), axis=-1)
+
+
+def _blocking(x: jax.Array) -> jax.Array:
+    """(b, c) blocking effect factor: squared steps between blocks over those inside of them."""
+    at_edges = elsewhere = 0.0
+    edges = others = 0
+    for axis in (1, 2):
+        steps = jnp.moveaxis(jnp.square(jnp.diff(x, axis=axis)), axis, 1)
+        is_edge = np.arange(1, steps.shape[1] + 1) % _BLOCK == 0
+        at_edges += jnp.sum(steps[:, is_edge], axis=(1, 2))
+        elsewhere += jnp.sum(steps[:, ~is_edge], axis=(1, 2))
+        # One less than there are if 8 does not divide the side, as in the published codes.
+        count = max((steps.shape[1] + 1) // _BLOCK - 1, 0)
+        edges += steps.shape[2] * count
+        others += steps.shape[2] * (steps.shape[1] - count)
+    if not edges:
+        return jnp.zeros_like(at_edges)
+    at_edges, elsewhere = at_edges / edges, elsewhere / others
+    scale = math.log2(_BLOCK) / math.log2(min(x.shape[1:3]))
+    return jnp.where(at_edges > elsewhere, scale * (at_edges - elsewhere), 0)
 
 
 def ms_ssim(images: Images, targets: Images, data_range: float = 1.0) -> jax.Array:
@@ -163,7 +201,8 @@ def basicsr(images: Images, targets: Images, border: int = 0) -> dict[str, jax.A
         border: pixels to leave out on each side; the factor of super-resolution.
 
     Returns:
-        "psnr", "ssim", "psnr_y" and "ssim_y", each (b,).
+        "psnr", "ssim", "psnr_b", and the same of luma, "psnr_y", "ssim_y" and "psnr_b_y"; each
+        (b,). What is blocking is counted by channel.
     """
     x, y = (jnp.round(_unit_range(z) * 255) for z in (images, targets))
     if border:
@@ -172,8 +211,10 @@ def basicsr(images: Images, targets: Images, border: int = 0) -> dict[str, jax.A
     return {
         "psnr": psnr(x, y, 255),
         "ssim": ssim(x, y, 255),
+        "psnr_b": psnr_b(x, y, 255),
         "psnr_y": psnr(luma_x, luma_y, 255),
         "ssim_y": ssim(luma_x, luma_y, 255),
+        "psnr_b_y": psnr_b(luma_x, luma_y, 255),
     }
 
 

@@ -63,4 +63,14 @@ def _get_figure(name: str) -> Metric:
     if name not in known:
         raise ValueError(f"unknown metric {name!r}; on images there are: {', '.join(known)}")
     protocol, _, figure = name.partition("/")
+
+    if protocol == "basicsr":
+        return lambda out, batch: _basicsr(out, batch)[figure]
     return lambda out, batch: image_quality.PROTOCOLS[protocol](out, batch["target"])[figure]
+
+
+def _basicsr(out: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+    """Leaves out as many pixels along the border as the images were enlarged times."""
+    scale = batch["target"].shape[1] // batch["image"].shape[1]
+    border = scale if scale > 1 else 0
+    return image_quality.basicsr(out, batch["target"], border)

@@ -31,7 +31,7 @@ OPTIMIZERS: dict[str, tuple[Callable[..., optax.GradientTransformation], str]] =
 }
 _DOCUMENTED_BY = {_sgd: optax.sgd, _adafactor: optax.adafactor}
 
-SCHEDULES = ("constant", "cosine", "linear", "rsqrt")
+SCHEDULES = ("constant", "cosine", "linear", "rsqrt", "multistep")
 MOMENTUM_DTYPES = ("float32", "bfloat16")
 
 
@@ -63,8 +63,17 @@ def make_schedule(
         )
     if not 0 <= config.final_fraction <= 1:
         raise ValueError(f"schedule.final_fraction must lie in [0, 1], not {config.final_fraction}")
-    if config.name == "constant" and config.final_fraction:
-        raise ValueError("the schedule constant does not decay: set schedule.final_fraction to 0")
+    if config.name in ("constant", "multistep") and config.final_fraction:
+        raise ValueError(
+            f"the schedule {config.name} does not decay to an end: set schedule.final_fraction to 0"
+        )
+    milestones = tuple(config.milestones)
+    if any(not isinstance(step, int) or step < 1 for step in milestones):
+        raise ValueError(f"schedule.milestones must be steps, not {milestones}")
+    if milestones and config.name != "multistep":
+        raise ValueError("schedule.milestones are for schedule.name=multistep")
+    if not 0 < config.gamma <= 1:
+        raise ValueError(f"schedule.gamma must lie in (0, 1], not {config.gamma}")
     decay_steps = max(total_steps - warmup, 1)
     final = learning_rate * config.final_fraction
 
@@ -78,6 +87,9 @@ def make_schedule(
         "cosine": optax.cosine_decay_schedule(learning_rate, decay_steps, config.final_fraction),
         "linear": optax.linear_schedule(learning_rate, final, decay_steps),
         "rsqrt": rsqrt,
+        "multistep": optax.piecewise_constant_schedule(
+            learning_rate, {step - warmup: config.gamma for step in milestones}
+        ),
     }
     if config.name not in schedules:
         raise ValueError(f"unknown schedule {config.name!r}; there are: {', '.join(SCHEDULES)}")

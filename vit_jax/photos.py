@@ -56,10 +56,10 @@ class Photo:
         Depth, mode, transparency and format stay; so do EXIF data, colour profile, resolution, XMP,
         comments, the texts of a PNG and the authorship of a TIFF. What a palette showed is written
         without it (a GIF gets a new one), and black and white as grey. JPEG and WebP are written
-        with quality 95.
+        with quality 95. Transparency is enlarged with the image.
 
         Args:
-            pixels: (h, w, 3) in [-1, 1], upright; what lies outside is clipped.
+            pixels: (h, w, 3) in [-1, 1], upright, of any size; what lies outside is clipped.
         """
         unit = (np.clip(pixels, -1, 1) + 1) / 2
         if self.stored is None:
@@ -154,7 +154,8 @@ def _encode_with_pillow(unit: np.ndarray, stored: Image.Image) -> bytes:
     if back is not None:
         image = image.transpose(back)
     if stored.has_transparency_data:
-        image.putalpha(stored.convert("RGBA").getchannel("A"))
+        alpha = stored.convert("RGBA").getchannel("A")
+        image.putalpha(alpha.resize(image.size, Image.BICUBIC))
         image = image.convert("LA") if stored.mode == "LA" else image
     elif stored.mode in ("L", "1"):
         image = image.convert("L")
@@ -202,7 +203,10 @@ def _channels_of_deep_png(data: bytes) -> np.ndarray:
 def _encode_deep_png(unit: np.ndarray, original: bytes) -> bytes:
     from input_pipeline.cpu_tf import tf
 
-    channels = _channels_of_deep_png(original).copy()
+    stored = _channels_of_deep_png(original)
+    alpha = tf.image.resize(stored[..., -1:], unit.shape[:2], "bicubic")
+    channels = np.empty((*unit.shape[:2], stored.shape[-1]), np.uint16)
+    channels[..., -1:] = np.clip(np.round(alpha), 0, 65535)  # or a colour, which is written below
     if channels.shape[-1] > 2:
         channels[..., :3] = np.round(unit * 65535)
     else:

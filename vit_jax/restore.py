@@ -36,10 +36,11 @@ class Restorer:
     """Restores images with a model.
 
     The model may use statistics of the whole image, as DehazeFormer does. "whole" and "bounded"
-    give the same image; "tiles" gives another, since each tile has statistics of its own.
+    give the same image; "tiles" gives another, since each tile has statistics of its own. Without
+    such statistics, tiles differ by what lies beyond their borders alone.
 
     Attributes:
-        model: from (b, h, w, 3) to the same, in [-1, 1].
+        model: from (b, h, w, 3) to the same, or some times as high and wide, in [-1, 1].
         variables: its variables.
         method: one of METHODS; "auto" takes "whole" if there is memory for it, else "bounded", and
             "tiles" only if there is none for that either, or the model cannot.
@@ -66,19 +67,28 @@ class Restorer:
             raise ValueError(f"a tile must have at least {_SMALLEST_TILE} pixels, not {self.tile}")
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Restores an (h, w, 3) float32 image in [-1, 1]; so is the result.
+        """Restores an (h, w, 3) float32 image in [-1, 1]; so is the result, but for its size.
 
         Raises:
             ValueError: if the image is too small for the model.
         """
         if not self.ensemble:
             return self._restore(image)
-        total = np.zeros_like(image)
+        total = np.zeros(self._output_shape(image), np.float32)
         for turns, flips in itertools.product(range(4), (False, True)):
             turned = np.rot90(image[:, ::-1] if flips else image, turns)
             restored = np.rot90(self._restore(np.ascontiguousarray(turned)), -turns)
             total += restored[:, ::-1] if flips else restored
         return total / 8
+
+    @property
+    def upscale(self) -> int:
+        """How many times as high and as wide the result is."""
+        return getattr(self.model, "upscale", 1)
+
+    def _output_shape(self, image: np.ndarray) -> tuple[int, int, int]:
+        height, width, channels = image.shape
+        return height * self.upscale, width * self.upscale, channels
 
     def method_for(self, size: tuple[int, int]) -> str:
         """The method, other than "auto", by which an image of (h, w) pixels is restored."""
@@ -94,15 +104,29 @@ class Restorer:
         method = self.method_for(image.shape[:2])
         if method != "tiles":
             return self._run(method, image)
-        tiles = [_tile_starts(side, self.tile) for side in image.shape[:2]]
-        height, width = (min(side, self.tile) for side in image.shape[:2])
-        weight = (_feather(height)[:, None] * _feather(width))[..., None]
-        total, weights = np.zeros_like(image), np.zeros((*image.shape[:2], 1), np.float32)
-        for top, left in itertools.product(*tiles):
-            window = np.s_[top : top + height, left : left + width]
-            total[window] += self._run("whole", image[window]) * weight
-            weights[window] += weight
-        return total / weights
+        return self._restore_in_tiles(image)
+
+    def _restore_in_tiles(self, image: np.ndarray) -> np.ndarray:
+        # What the model cuts into windows begins and ends with one, so that tiles have the same.
+        step, scale = getattr(self.model, "tile_multiple", 1), self.upscale
+        padding = [(0, -side % step) for side in image.shape[:2]]
+        padded = np.pad(image, (*padding, (0, 0)), "reflect")
+        sides = [min(side, self.tile // step * step) for side in padded.shape[:2]]
+        starts = [_tile_starts(*pair, step) for pair in zip(padded.shape[:2], sides)]
+        feathers = [_feather(side * scale) for side in sides]
+        weight = (feathers[0][:, None] * feathers[1])[..., None]
+        total = np.zeros(self._output_shape(padded), np.float32)
+        weights = np.zeros_like(total[..., :1])
+        for top, left in itertools.product(*starts):
+            tile = padded[top : top + sides[0], left : left + sides[1]]
+            rows, columns = (
+                slice(begin * scale, (begin + side) * scale)
+                for begin, side in zip((top, left), sides)
+            )
+            total[rows, columns] += self._run("whole", tile) * weight
+            weights[rows, columns] += weight
+        height, width, _ = self._output_shape(image)
+        return (total / weights)[:height, :width]
 
     def _run(self, method: str, image: np.ndarray) -> np.ndarray:
         restored = self._program(method, image.shape[:2])(self.variables, image[None])
@@ -138,13 +162,17 @@ class Restorer:
         return self._programs[method, size]
 
 
-def _tile_starts(side: int, tile: int) -> list[int]:
-    """Where tiles begin that cover a side and overlap by at least a share of their size."""
+def _tile_starts(side: int, tile: int, multiple: int = 1) -> list[int]:
+    """Where tiles begin that cover a side and overlap by about a share of their size or more.
+
+    All three are divisible by `multiple`: the side, the tile, and where it begins.
+    """
     if side <= tile:
         return [0]
     step = tile - tile // _OVERLAP
     count = -(-(side - tile) // step) + 1
-    return [round(i * (side - tile) / (count - 1)) for i in range(count)]
+    starts = (i * (side - tile) / (count - 1) for i in range(count))
+    return [round(start / multiple) * multiple for start in starts]
 
 
 def _feather(side: int) -> np.ndarray:
@@ -228,14 +256,22 @@ def restore_files(
             problems.append(f"cannot restore {path}: {getattr(error, 'strerror', None) or error}")
             continue
         if compare is not None:
-            both = np.concatenate([photo.pixels, restored], axis=1)
             picture = _compared(target, output, compare)
             picture.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(photos.show(both)).save(picture)
+            _draw_comparison(photo.pixels, restored).save(picture)
         height, width = restored.shape[:2]
         seconds = time.monotonic() - begin
         tqdm.write(f"{path} -> {target} ({width} x {height}, {method}, {seconds:.1f} s)")
     return problems
+
+
+def _draw_comparison(before: np.ndarray, after: np.ndarray) -> Image.Image:
+    """Both images side by side, the first as large as the second."""
+    height, width = after.shape[:2]
+    picture = Image.new("RGB", (2 * width, height))
+    picture.paste(Image.fromarray(photos.show(before)).resize((width, height), Image.BICUBIC))
+    picture.paste(Image.fromarray(photos.show(after)), (width, 0))
+    return picture
 
 
 def _write(path: Path, data: bytes) -> None:

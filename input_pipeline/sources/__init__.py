@@ -4,20 +4,29 @@ from typing import Any
 
 from etils import epath
 
-from input_pipeline.sources import digits, hazy_from_clear, image_folder, paired_folder
+from input_pipeline.sources import (
+    degraded,
+    digits,
+    hazy_from_clear,
+    image_folder,
+    paired_folder,
+)
 from input_pipeline.sources.base import Shard, Source
 
-# What a folder holds: a subfolder of images per class; pairs of hazy and clear images; clear photos
-# of which hazy ones are made.
-KINDS = {"classes": image_folder, "pairs": paired_folder, "hazy_from_clear": hazy_from_clear}
+# What a folder holds: a subfolder of images per class; clear photos of which hazy ones are made.
+_OF_ONE_SIZE = {"classes": image_folder, "hazy_from_clear": hazy_from_clear}
+# Pairs of images, such as hazy and clear ones; photos that are made smaller, noisy or compressed.
+_OF_ANY_SCALE = {"pairs": paired_folder, "degraded": degraded}
+KINDS = {**_OF_ONE_SIZE, **_OF_ANY_SCALE}
 
 
-def get_splits(config: Any) -> dict[str, Source]:
+def get_splits(config: Any, scale: int = 1) -> dict[str, Source]:
     """Finds the source that `config.data` names.
 
     Args:
         config: `config.data`; `source` is "digits", "tfds:NAME" or the path of a folder, and `kind`
             says what a folder holds.
+        scale: how many times larger the targets are than the images.
 
     Returns:
         Sources by split name: "train", and "val" and "test" where the data has them.
@@ -27,8 +36,13 @@ def get_splits(config: Any) -> dict[str, Source]:
     """
     if config.kind not in KINDS:
         raise ValueError(f"unknown data.kind {config.kind!r}; there are: {', '.join(KINDS)}")
-    if config.test_source and config.kind != "pairs":
-        raise ValueError("data.test_source is for data.kind='pairs' alone")
+    if config.test_source and config.kind not in _OF_ANY_SCALE:
+        raise ValueError(f"data.test_source is for data.kind {' and '.join(_OF_ANY_SCALE)} alone")
+    if scale != 1 and config.kind not in _OF_ANY_SCALE:
+        raise ValueError(
+            f"the model enlarges x{scale}, but the images of data.kind={config.kind!r} have the "
+            f"size of their targets: set it to {' or '.join(_OF_ANY_SCALE)}"
+        )
     if not (config.source or config.test_source):
         builtin = ", or 'digits', or 'tfds:NAME'" if config.kind == "classes" else ""
         raise ValueError(f"no data: say --config.data.source=FOLDER{builtin}")
@@ -40,8 +54,11 @@ def get_splits(config: Any) -> dict[str, Source]:
         from input_pipeline.sources import tfds  # takes seconds to import
 
         return tfds.splits(config)
-    source = digits if config.source == "digits" else KINDS[config.kind]
-    return source.splits(config)
+    if config.source == "digits":
+        return digits.splits(config)
+    if config.kind in _OF_ANY_SCALE:
+        return _OF_ANY_SCALE[config.kind].splits(config, scale)
+    return _OF_ONE_SIZE[config.kind].splits(config)
 
 
 def get_absolute(source: str) -> str:

@@ -59,7 +59,9 @@ class Source(Protocol):
 
         Returns:
             `image`, the bytes of a file or (h, w, c) uint8, and `label`, () int32; or for pairs
-            `image` and `target`, (h, w, 3) uint16 both.
+            `image` and `target`, (h, w, 3) uint16 both, or the latter of some times that size; and
+            if `image` is to get noise, `noise`: its deviation, of white, one number if it is the
+            same for all channels and else three.
         """
 
     def explain(self, message: str) -> str:

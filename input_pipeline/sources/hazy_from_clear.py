@@ -169,10 +169,5 @@ def add_haze(
 
 
 def _explain(photos: list[Path], message: str) -> str:
-    for photo in photos:
-        for path in filter(None, (photo, _depth_path(photo))):
-            try:
-                files.decode_in_python(Path(path).read_bytes())
-            except (ValueError, OSError) as error:
-                return f"cannot read {path}: {error}. Remove it, or repair it"
-    return message
+    paths = (path for photo in photos for path in (photo, _depth_path(photo)) if path)
+    return files.explain_unreadable(map(Path, paths)) or message

@@ -20,7 +20,7 @@ _LOG = logging.getLogger(__name__)
 _READERS = 16  # threads that look through files; they mostly wait for the disk
 
 
-def splits(config: Any) -> dict[str, Source]:
+def splits(config: Any, scale: int) -> dict[str, Source]:
     """Finds the pairs of a folder, see `pairs.find_pairs`.
 
     Without a val folder `val_fraction` of the training scenes are "val", and without any folders
@@ -31,6 +31,7 @@ def splits(config: Any) -> dict[str, Source]:
         config: `config.data`, of which `source`, `test_source`, `pair_pattern`, `val_fraction`,
             `split_seed` and `skip_corrupt` are read. A `source` that has only a test split, or
             only a `test_source`, will do to evaluate.
+        scale: how many times larger the clear images are; what is over is cut off them.
 
     Returns:
         Sources by split name.
@@ -40,9 +41,9 @@ def splits(config: Any) -> dict[str, Source]:
     """
     found: dict[str, PairedSplit] = {}
     if config.source:
-        found = pairs.find_pairs(Path(config.source).expanduser(), config.pair_pattern)
+        found = pairs.find_pairs(Path(config.source).expanduser(), config.pair_pattern, scale)
     if config.test_source:
-        tests = pairs.find_pairs(Path(config.test_source).expanduser(), config.pair_pattern)
+        tests = pairs.find_pairs(Path(config.test_source).expanduser(), config.pair_pattern, scale)
         found["test"] = tests.get("test") or tests.get("all")
         if found["test"] is None:
             raise ValueError(f"data.test_source={config.test_source!r} has no test folder")
@@ -56,9 +57,9 @@ def splits(config: Any) -> dict[str, Source]:
         _LOG.warning("%s", problem)
     by_split = {name: split.pairs for name, split in found.items()}
     if config.skip_corrupt:
-        by_split = {name: _without_faults(found, name) for name, found in by_split.items()}
+        by_split = {name: _without_faults(found, name, scale) for name, found in by_split.items()}
     by_split = split_off(by_split, lambda pair: pair.scene, config)
-    return {name: _source(some) for name, some in by_split.items()}
+    return {name: _source(some, scale) for name, some in by_split.items()}
 
 
 def split_off(
@@ -119,33 +120,34 @@ def image_sizes(paths: Sequence[Path]) -> np.ndarray:
         return np.array(list(pool.map(size, paths)))
 
 
-def _source(found: Sequence[Pair]) -> IndexedSource:
+def _source(found: Sequence[Pair], scale: int) -> IndexedSource:
     return IndexedSource(
         {
             name: np.array([str(getattr(pair, name)) for pair in found])
             for name in ("hazy", "clear")
         },
-        loader=_load,
-        explainer=lambda message: _explain(found, message),
+        loader=lambda example: _load(example, scale),
+        explainer=lambda message: _explain(found, message, scale),
         names=tuple(pair.hazy.name for pair in found),
         image_sizes=lambda: image_sizes([pair.hazy for pair in found]),
     )
 
 
-def _load(example: Example) -> Example:
+def _load(example: Example, scale: int) -> Example:
     image = images.decode_deep(tf.io.read_file(example["hazy"]))
     target = images.decode_deep(tf.io.read_file(example["clear"]))
-    equal = tf.reduce_all(tf.shape(image) == tf.shape(target))
-    with tf.control_dependencies([tf.debugging.Assert(equal, ["a pair differs in size"])]):
-        return {"image": tf.identity(image), "target": target}
+    height, width = tf.unstack(tf.shape(image)[:2])
+    fits = tf.reduce_all(tf.shape(target)[:2] // scale == tf.shape(image)[:2])
+    with tf.control_dependencies([tf.debugging.Assert(fits, ["a pair differs in size"])]):
+        return {"image": tf.identity(image), "target": target[: height * scale, : width * scale]}
 
 
-def _faults(found: Iterable[Pair]) -> dict[Pair, str]:
+def _faults(found: Iterable[Pair], scale: int) -> dict[Pair, str]:
     """Decodes every pair; returns what is wrong with those that are no use."""
 
     def fault(pair: Pair) -> str | None:
         try:
-            pairs.read_pair(pair)
+            pairs.read_pair(pair, scale)
         except ValueError as error:
             return str(error)
         return None
@@ -154,8 +156,8 @@ def _faults(found: Iterable[Pair]) -> dict[Pair, str]:
         return {pair: why for pair, why in zip(found, pool.map(fault, found)) if why is not None}
 
 
-def _without_faults(found: Sequence[Pair], split: str) -> list[Pair]:
-    faults = _faults(found)
+def _without_faults(found: Sequence[Pair], split: str, scale: int) -> list[Pair]:
+    faults = _faults(found, scale)
     for why in faults.values():
         _LOG.warning("%s: left out: %s", split, why)
     kept = [pair for pair in found if pair not in faults]
@@ -164,12 +166,12 @@ def _without_faults(found: Sequence[Pair], split: str) -> list[Pair]:
     return kept
 
 
-def _explain(found: Sequence[Pair], message: str) -> str:
+def _explain(found: Sequence[Pair], message: str, scale: int) -> str:
     _LOG.warning("a pair could not be read; looking for it among %d ...", len(found))
-    faults = list(_faults(found).values())
+    faults = list(_faults(found, scale).values())
     if not faults:
         return message
     return (
-        f"{len(faults)} pair(s) unreadable or of different sizes: {pairs.some(faults)}. Remove "
-        "them, or leave them out with --config.data.skip_corrupt=True"
+        f"{len(faults)} pair(s) unreadable or of sizes that do not fit: {pairs.some(faults)}. "
+        "Remove them, or leave them out with --config.data.skip_corrupt=True"
     )

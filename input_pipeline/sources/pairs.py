@@ -1,7 +1,11 @@
-"""Pairs of hazy and clear images on disk: the layouts of the common data sets, found by looking."""
+"""Pairs of images on disk: the layouts of the common data sets, found by looking.
+
+They are called hazy and clear here, but may as well be small and large ones.
+"""
 
 import collections
 import dataclasses
+import functools
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -12,8 +16,9 @@ import numpy as np
 from input_pipeline import files
 
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
-_HAZY_FOLDERS = ("hazy", "haze", "hazy_images", "input")
-_CLEAR_FOLDERS = ("gt", "clear", "clean", "target", "ground_truth")
+_HAZY_FOLDERS = ("hazy", "haze", "hazy_images", "input", "lr", "lr_bicubic", "lq")
+_CLEAR_FOLDERS = ("gt", "clear", "clean", "target", "ground_truth", "hr")
+_FACTOR = re.compile(r"_?x\d$", re.IGNORECASE)  # in names of small images, such as babyx2.png
 _ENDING = re.compile(r"_(hazy|haze|gt|clear|clean)$", re.IGNORECASE)
 
 
@@ -56,6 +61,10 @@ def _without_ending(path: Path) -> str:
     return _ENDING.sub("", path.stem)
 
 
+def _without_factor(path: Path) -> str:
+    return _FACTOR.sub("", path.stem)
+
+
 def _first_part(path: Path) -> str:
     return path.stem.partition("_")[0]
 
@@ -66,12 +75,13 @@ _RULES: tuple[tuple[str, Callable[[Path], str], Callable[[Path], str]], ...] = (
     ("equal names", _place, _place),
     ("equal names", _stem, _stem),
     ("names that end in _hazy and _GT", _without_ending, _without_ending),
+    ("names that end in the factor, such as x2", _without_factor, _stem),
     ("many hazy per clear, by what precedes the first _", _first_part, _stem),
     ("what precedes the first _", _first_part, _first_part),
 )
 
 
-def find_pairs(folder: Path, pattern: str = "") -> dict[str, PairedSplit]:
+def find_pairs(folder: Path, pattern: str = "", scale: int = 1) -> dict[str, PairedSplit]:
     """Finds the pairs of a data set.
 
     Args:
@@ -81,6 +91,8 @@ def find_pairs(folder: Path, pattern: str = "") -> dict[str, PairedSplit]:
         pattern: of the hazy and of the clear files inside a split, for any other layout:
             "foggy/{scene}_*.png sharp/{scene}.png". {scene} is what they have in common, and *
             any part of a name.
+        scale: how many times larger the clear images are. The small ones may lie in a folder of
+            that name, such as `LR_bicubic/X2`.
 
     Returns:
         Splits by name; one without a folder of its own is called "all".
@@ -88,7 +100,7 @@ def find_pairs(folder: Path, pattern: str = "") -> dict[str, PairedSplit]:
     Raises:
         ValueError: if there are no pairs.
     """
-    find = _pattern_finder(pattern) if pattern else _find_split
+    find = _pattern_finder(pattern) if pattern else functools.partial(_find_split, scale=scale)
     return {name: find(path) for name, path in find_splits(folder).items()}
 
 
@@ -156,9 +168,11 @@ def _subfolders(folder: Path) -> dict[str, Path]:
     return {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
 
 
-def _find_split(folder: Path) -> PairedSplit:
+def _find_split(folder: Path, scale: int) -> PairedSplit:
     children = _subfolders(folder)
     hazy_folder = next((children[n] for n in _HAZY_FOLDERS if n in children), None)
+    if hazy_folder is not None:
+        hazy_folder = _subfolders(hazy_folder).get(f"x{scale}", hazy_folder)
     clear_folder = next((children[n] for n in _CLEAR_FOLDERS if n in children), None)
     if hazy_folder is not None and clear_folder is not None:
         hazy, clear = (
@@ -232,15 +246,19 @@ class SizeMismatchError(ValueError):
     """A pair whose images differ in size."""
 
 
-def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+def read_pair(pair: Pair, scale: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Decodes a pair.
+
+    Args:
+        pair: of image files.
+        scale: how many times larger the clear image is, up to what is over when it is divided.
 
     Returns:
         The hazy and the clear image, (h, w, 3) uint8.
 
     Raises:
         UnreadableError: if one of them cannot be read.
-        SizeMismatchError: if they differ in size.
+        SizeMismatchError: if they differ in size otherwise.
     """
     decoded = []
     for path in (pair.hazy, pair.clear):
@@ -249,7 +267,7 @@ def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
         except (ValueError, OSError) as error:
             raise UnreadableError(f"{path} ({error})") from error
     hazy, clear = decoded
-    if hazy.shape != clear.shape:
+    if hazy.shape[:2] != tuple(side // scale for side in clear.shape[:2]):
         sizes = [f"{path} ({image.shape[0]} x {image.shape[1]})"
                  for path, image in zip((pair.hazy, pair.clear), decoded)]  # fmt: skip
         raise SizeMismatchError(", ".join(sizes))

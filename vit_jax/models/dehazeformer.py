@@ -281,6 +281,7 @@ class DehazeFormer(nn.Module):
     dtype: Any = jnp.float32
 
     predicts = "target"
+    metrics = ("dehazeformer/psnr", "dehazeformer/ssim")
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:

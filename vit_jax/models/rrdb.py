@@ -80,6 +80,7 @@ class RRDB(nn.Module):
     dtype: Any = jnp.float32
 
     predicts = "target"
+    metrics = ("basicsr/psnr_y", "basicsr/ssim_y")
     torch_namings = ("basicsr", "esrgan")
 
     @nn.compact

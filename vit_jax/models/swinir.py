@@ -178,6 +178,7 @@ class SwinIR(nn.Module):
     dtype: Any = jnp.float32
 
     predicts = "target"
+    metrics = ("basicsr/psnr_y", "basicsr/ssim_y")
     torch_buffers = ("relative_position_index", "attn_mask")
 
     @nn.compact

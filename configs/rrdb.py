@@ -1,0 +1,45 @@
+"""RRDB trained for a high PSNR: ESRGAN's first stage, whose weights configs/esrgan.py begins with.
+
+Command:   python -m vit_jax.main --config=configs/rrdb.py:x4 --workdir=W
+           --config.data.source=FOLDER, a folder of clean photos; also x2 and x1 (which needs
+           --config.data.degradation.quality=40 or the like, or pairs)
+Hardware:  one GPU of 24 GiB or more
+Time:      not yet run
+Score:     not yet run
+
+Source: Wang et al., "ESRGAN" (ECCV Workshops 2018), section 4.1.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+from vit_jax.models import rrdb
+
+
+def get_config(factor: str = "x4") -> ConfigDict:
+    if f"RRDB-{factor}" not in rrdb.VARIANTS:
+        names = ", ".join(name.removeprefix("RRDB-") for name in rrdb.VARIANTS)
+        raise ValueError(f"unknown factor {factor!r}; there are: {names}")
+    config = common.get_config()
+
+    config.model_name = f"RRDB-{factor}"
+
+    config.data.kind = "degraded"
+    config.data.train_pp = "random_crop(128)|flip_lr|rot90|value_range(-1, 1)"
+    config.data.eval_pp = "value_range(-1, 1)"
+    config.data.val_fraction = 0.02
+
+    config.batch_size = 16
+    config.total_steps = 1_000_000
+    config.loss = "l1"
+    config.metrics = ("basicsr/psnr_y", "basicsr/ssim_y")
+
+    config.optim.name = "adam"
+    config.optim.learning_rate = 2e-4
+    config.schedule.name = "multistep"
+    config.schedule.milestones = (200_000, 400_000, 600_000, 800_000)
+
+    config.eval_every = 5_000
+    config.log_every = 100
+    config.best_metric = "basicsr/psnr_y"
+    return config

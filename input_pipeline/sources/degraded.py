@@ -1,0 +1,102 @@
+"""Clear photos, and what is made of them: smaller, noisy, or compressed by JPEG.
+
+How many times smaller says the model, which is to enlarge as many times. Noise is Gaussian, and
+neither clipped nor rounded, as the tests of denoising have it.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from input_pipeline import files, images
+from input_pipeline.cpu_tf import tf
+from input_pipeline.resampling import shrink_bicubic
+from input_pipeline.sources import paired_folder, pairs
+from input_pipeline.sources.base import Example, IndexedSource, Source
+
+_LUMA = (0.299, 0.587, 0.114)
+
+
+def splits(config: Any, scale: int) -> dict[str, Source]:
+    """Finds the photos of a folder.
+
+    Args:
+        config: `config.data`, of which `source`, `test_source`, `val_fraction`, `split_seed` and
+            `degradation` are read. The folder may have train, val and test folders; what is missing
+            is split off train, as for `paired_folder`. When training, a photo gets other noise in
+            every epoch; in the other splits it is always the same.
+        scale: how many times smaller the photos become; what is over is cut off them.
+
+    Returns:
+        Sources by split name.
+
+    Raises:
+        ValueError: for a folder that is missing, or without photos, or settings that do not fit.
+    """
+    _check_settings(config.degradation, scale)
+    found: dict[str, Any] = {}
+    if config.source:
+        folders = pairs.find_splits(Path(config.source).expanduser())
+        found = {name: files.find_some_images(folder) for name, folder in folders.items()}
+    if config.test_source:
+        folders = pairs.find_splits(Path(config.test_source).expanduser())
+        found["test"] = files.find_some_images(folders.get("test") or folders["all"])
+    found = paired_folder.split_off(found, lambda path: path.stem, config)
+    return {name: _source(photos, config.degradation, scale) for name, photos in found.items()}
+
+
+def _check_settings(degradation: Any, scale: int) -> None:
+    sigma, quality = degradation.sigma, degradation.quality
+    if not 0 <= sigma <= 255:
+        raise ValueError(f"data.degradation.sigma must lie in [0, 255], not {sigma}")
+    if not 0 <= quality <= 100:
+        raise ValueError(f"data.degradation.quality must lie in [1, 100], or be 0, not {quality}")
+    if sigma and quality:
+        raise ValueError("data.degradation has noise or JPEG: set sigma or quality to 0")
+    if scale == 1 and not (sigma or quality):
+        raise ValueError(
+            "nothing is done to the photos: set data.degradation.sigma=25, or quality=40, or "
+            "choose a model that enlarges"
+        )
+
+
+def _source(photos: list[Path], degradation: Any, scale: int) -> IndexedSource:
+    def load(example: Example) -> Example:
+        clear = images.decode(tf.io.read_file(example["photo"]))
+        height, width = (tf.shape(clear)[axis] // scale * scale for axis in (0, 1))
+        clear = clear[:height, :width]
+        if degradation.grayscale:
+            clear = _to_grey(clear)
+        image = shrink_bicubic(clear, scale)
+        if degradation.quality:
+            image = _compress(image, degradation.quality, degradation.grayscale)
+        loaded = {"image": images.deepen(image), "target": images.deepen(clear)}
+        if not degradation.sigma:
+            return loaded
+        channels = 1 if degradation.grayscale else 3
+        return {**loaded, "noise": tf.fill((channels,), degradation.sigma / 255)}
+
+    def image_sizes() -> np.ndarray:
+        return paired_folder.image_sizes(photos) // scale
+
+    return IndexedSource(
+        {"photo": np.array([str(path) for path in photos])},
+        loader=load,
+        explainer=lambda message: files.explain_unreadable(photos) or message,
+        names=tuple(path.name for path in photos),
+        image_sizes=image_sizes,
+    )
+
+
+def _to_grey(image: tf.Tensor) -> tf.Tensor:
+    """Three equal channels of luma, (h, w, 3) uint8."""
+    luma = tf.reduce_sum(tf.cast(image, tf.float32) * _LUMA, axis=-1, keepdims=True)
+    return tf.repeat(tf.cast(tf.round(luma), tf.uint8), 3, axis=-1)
+
+
+def _compress(image: tf.Tensor, quality: int, grayscale: bool) -> tf.Tensor:
+    """What remains of an image in a JPEG, whose colours have half the resolution."""
+    image = image[..., :1] if grayscale else image
+    data = tf.io.encode_jpeg(image, "grayscale" if grayscale else "rgb", quality)
+    return images.decode(data)

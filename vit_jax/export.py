@@ -64,7 +64,8 @@ def main(argv: Sequence[str]) -> int:
             _LOG.warning("all logits are 0: this head has not been trained, and nothing is checked")
         differences.append(np.abs(exported(images) - expected).max() / (largest or 1))
     height, width = model.image_size
-    print(f"{target}: {model.name}, from (b, {height}, {width}, 3) to (b, {expected.shape[-1]})")
+    output = ", ".join(map(str, expected.shape[1:]))
+    print(f"{target}: {model.name}, from (b, {height}, {width}, 3) to (b, {output})")
     print(f"images are to be prepared by {model.eval_pp}")
     print(f"largest relative difference from the model: {max(differences):.3g}")
     if not max(differences) <= _TOLERANCES[jnp.dtype(model.model.dtype).name]:

@@ -283,15 +283,15 @@ def window_attention(
     """
     b, h, w, features = qkv.shape
     (wh, ww), heads = window, table.shape[-1]
-    rows, columns = h // wh, w // ww
-    x = qkv.reshape(b, rows, wh, columns, ww, 3, heads, features // (3 * heads))
-    x = x.transpose(5, 0, 1, 3, 6, 2, 4, 7).reshape(3, b, rows * columns, heads, wh * ww, -1)
+    rows, columns, c = h // wh, w // ww, features // (3 * heads)
+    x = qkv.reshape(b, rows, wh, columns, ww, 3, heads, c)
+    x = x.transpose(5, 0, 1, 3, 6, 2, 4, 7).reshape(3, b, rows * columns, heads, wh * ww, c)
     bias = table[relative_position_index(window)].transpose(2, 0, 1)
     if any(shift):
         bias = bias + shifted_window_mask((h, w), window, shift)[:, None]
     x = _attend(*x, bias)
-    x = x.reshape(b, rows, columns, heads, wh, ww, -1)
-    return x.transpose(0, 1, 4, 2, 5, 3, 6).reshape(b, h, w, -1)
+    x = x.reshape(b, rows, columns, heads, wh, ww, c)
+    return x.transpose(0, 1, 4, 2, 5, 3, 6).reshape(b, h, w, heads * c)
 
 
 def relative_position_index(window: tuple[int, int]) -> np.ndarray:

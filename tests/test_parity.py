@@ -203,17 +203,25 @@ def test_files_with_more_than_weights(tmp_path):
         torch.read(tmp_path / "d.pth")
 
 
-@pytest.mark.parametrize("name", ["DehazeFormer-T", "DehazeFormer-M"])
-def test_what_the_benchmark_compares_dehazeformer_with(name):
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("DehazeFormer-T", {}),
+        ("DehazeFormer-M", {}),
+        ("SwinIR-lightweight-x2", {}),
+        ("SwinIR-real-L-x4", dict(depths=(2, 2), num_heads=(8, 8))),
+        ("SwinIR-classical-x3", dict(depths=(2,), num_heads=(6,))),
+        ("SwinIR-jpeg-gray", dict(depths=(2, 2), num_heads=(6, 6))),
+    ],
+)
+def test_what_the_benchmark_compares_restoration_with(name, fields):
     """The module in PyTorch takes our weights by name, and restores a size that needs padding."""
     import torch as pytorch
 
-    from vit_jax.benchmark import torch_contender
-    from vit_jax.benchmark.torch_dehazeformer import DehazeFormer
+    from vit_jax.benchmark import restoration, torch_contender
 
-    model, params = random_params(name, (64, 64))
-    fields = ("hidden_sizes", "depths", "num_heads", "mlp_ratios", "attention_ratios", "conv")
-    theirs = DehazeFormer(**{field: getattr(model, field) for field in fields})
+    model, params = random_params(name, (64, 64), **fields)
+    theirs = restoration.in_pytorch(model, (30, 41))
     theirs = torch_contender.load(theirs, {"params": params}, model)
     images = noise((2, 30, 41, 3))
     with pytorch.inference_mode():

@@ -15,10 +15,12 @@ from vit_jax.models import get_model
 
 pytestmark = pytest.mark.parity
 
+SWIN = "swin_tiny_patch4_window7_224"
 TANH = {"act_layer": "gelu_tanh"}  # as the published weights were trained; timm's default is erf
 
 # Ours, timm's, the image size, timm's arguments, and the largest difference of logits of order 1.
-# A hybrid's convolutions standardise their kernels with another epsilon in timm.
+# A hybrid's convolutions standardise their kernels with another epsilon in timm. Swin's windows are
+# 7 x 7 and divide all; 7 x 7 with padding, and 5 x 6 at last; 12 x 12, and 6 x 6 at last.
 CASES = {
     "Ti_16": ("ViT-Ti_16", "vit_tiny_patch16_224", 224, TANH, 2e-5),
     "B_16": ("ViT-B_16", "vit_base_patch16_224", 224, TANH, 2e-5),
@@ -30,6 +32,9 @@ CASES = {
     "R_Ti_16": ("R+ViT-Ti_16", "vit_tiny_r_s16_p8_224", 224, TANH, 2e-5),
     "R26_S_32": ("R26+ViT-S_32", "vit_small_r26_s32_224", 224, TANH, 5e-4),
     "Mixer": ("Mixer-B_16", "mixer_b16_224", 224, {}, 2e-5),
+    "Swin": ("Swin-T", SWIN, 224, {}, 2e-5),
+    "Swin at 160 x 192": ("Swin-T", SWIN, (160, 192), dict(img_size=(160, 192)), 2e-5),
+    "Swin-384 at 192": ("Swin-T-384", SWIN, 192, dict(img_size=192, window_size=12), 2e-5),
 }  # fmt: skip
 
 
@@ -45,12 +50,15 @@ def timm():
 def case(request, timm):
     """Our model with random weights, timm's without, and the tolerance."""
     ours, theirs, size, kwargs, tolerance = CASES[request.param]
-    model = get_model(ours)
-    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    model, size = get_model(ours), np.broadcast_to(size, 2)
+    images = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
     random = np.random.default_rng(0)
-    params = jax.tree.map(
-        lambda x: np.asarray(x + random.normal(scale=0.02, size=x.shape), np.float32),
-        variables["params"],
+    params = jax.tree.map_with_path(
+        lambda path, x: np.float32(
+            (path[-1].key == "scale") + random.normal(scale=0.03, size=x.shape)
+        ),
+        shapes,
     )
     if "Mixer" in ours:
         kwargs = {"act_layer": timm.layers.get_act_layer("gelu_tanh")}
@@ -74,13 +82,13 @@ def test_timm_reads_what_we_write(case, timm, tmp_path, suffix):
     path = tmp_path / f"weights{suffix}"
     if suffix == ".npz":
         if not hasattr(theirs, "load_pretrained"):
-            pytest.skip("timm reads no .npz of a Mixer")
+            pytest.skip("timm reads such files of ViTs alone")
         npz.save(path, params)
         theirs.load_pretrained(str(path))
     else:
         torch.write(path, torch.to_state_dict({"params": params}, model))
         timm.models.load_checkpoint(theirs, str(path), strict=True)
-    images = noise((2, size, size, 3))
+    images = noise((2, *size, 3))
     expected = apply(model, params, images)
     assert np.abs(expected).max() > 0.3
     np.testing.assert_allclose(apply_timm(theirs, images), expected, atol=tolerance)
@@ -100,10 +108,10 @@ def test_we_read_what_timm_writes(case, timm, tmp_path):
     pytorch.save({"state_dict": {f"module.{k}": v for k, v in state_dict.items()}},
                  tmp_path / "a.pth")  # fmt: skip
     safetensors.torch.save_file(state_dict, tmp_path / "a.safetensors")
-    images = noise((2, size, size, 3), seed=1)
+    images = noise((2, *size, 3), seed=1)
     expected = apply_timm(theirs, images)
     for file in ("a.pth", "a.safetensors"):
-        params = torch.from_state_dict(torch.read(tmp_path / file), model)["params"]
+        params = torch.from_state_dict(torch.read(tmp_path / file), model, size)["params"]
         np.testing.assert_allclose(apply(model, params, images), expected, atol=tolerance)
 
 
@@ -128,7 +136,7 @@ def test_hybrids_differ_by_the_epsilon_alone(case):
 
     state_dict = torch.to_state_dict({"params": params}, model)
     theirs.load_state_dict({k: pytorch.from_numpy(np.array(v)) for k, v in state_dict.items()})
-    images = noise((2, size, size, 3))
+    images = noise((2, *size, 3))
     for module in convolutions:
         module.forward = types.MethodType(forward, module)
     try:
@@ -137,6 +145,46 @@ def test_hybrids_differ_by_the_epsilon_alone(case):
         for module in convolutions:
             del module.forward
     np.testing.assert_allclose(found, apply(model, params, images), atol=5e-5)
+
+
+def test_timm_reads_official_names_of_swin(timm):
+    """And we: officially a stage ends with the merging that the next one begins with in timm."""
+    import torch as pytorch
+    from timm.models.swin_transformer import checkpoint_filter_fn
+
+    model, params = random_params("Swin-T", (224, 224))
+    official = torch.to_state_dict({"params": params}, model, "official")
+    official["layers.0.blocks.1.attn_mask"] = np.zeros((64, 49, 49), np.float32)
+    official["layers.0.blocks.0.attn.relative_position_index"] = np.zeros((49, 49), np.int64)
+    jax.tree.map(
+        np.testing.assert_array_equal, torch.from_state_dict(official, model)["params"], params
+    )
+    tensors = {name: pytorch.from_numpy(array) for name, array in official.items()}
+    found = checkpoint_filter_fn({"model": tensors}, timm.create_model(SWIN))
+    expected = torch.to_state_dict({"params": params}, model, "timm")
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("window", "size"), [(7, (160, 160)), (7, (160, 192)), (12, (192, 192)), (12, (384, 384))]
+)
+def test_position_biases_of_swin_for_other_windows(timm, window, size):
+    """They become what timm makes of them where it reads those for 224 pixels, windows of 7."""
+    import torch as pytorch
+    from timm.models.swin_transformer import checkpoint_filter_fn
+
+    _, params = random_params("Swin-T", (224, 224))
+    model = get_model("Swin-T", window_size=window)
+    theirs = timm.create_model(SWIN, img_size=size, window_size=window)
+    state_dict = torch.to_state_dict({"params": params}, model)
+    tensors = {name: pytorch.from_numpy(array) for name, array in state_dict.items()}
+    expected = checkpoint_filter_fn(tensors, theirs)
+    theirs.load_state_dict(expected, strict=True)
+    resized = model.resize_params(params, (224, 224), size)
+    for name, array in torch.to_state_dict({"params": resized}, model).items():
+        np.testing.assert_allclose(array, expected[name], atol=2e-6, err_msg=name)
 
 
 def test_attention_pooling(timm):
@@ -203,17 +251,25 @@ def test_files_with_more_than_weights(tmp_path):
         torch.read(tmp_path / "d.pth")
 
 
-@pytest.mark.parametrize("name", ["DehazeFormer-T", "DehazeFormer-M"])
-def test_what_the_benchmark_compares_dehazeformer_with(name):
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("DehazeFormer-T", {}),
+        ("DehazeFormer-M", {}),
+        ("SwinIR-lightweight-x2", {}),
+        ("SwinIR-real-L-x4", dict(depths=(2, 2), num_heads=(8, 8))),
+        ("SwinIR-classical-x3", dict(depths=(2,), num_heads=(6,))),
+        ("SwinIR-jpeg-gray", dict(depths=(2, 2), num_heads=(6, 6))),
+    ],
+)
+def test_what_the_benchmark_compares_restoration_with(name, fields):
     """The module in PyTorch takes our weights by name, and restores a size that needs padding."""
     import torch as pytorch
 
-    from vit_jax.benchmark import torch_contender
-    from vit_jax.benchmark.torch_dehazeformer import DehazeFormer
+    from vit_jax.benchmark import restoration, torch_contender
 
-    model, params = random_params(name, (64, 64))
-    fields = ("hidden_sizes", "depths", "num_heads", "mlp_ratios", "attention_ratios", "conv")
-    theirs = DehazeFormer(**{field: getattr(model, field) for field in fields})
+    model, params = random_params(name, (64, 64), **fields)
+    theirs = restoration.in_pytorch(model, (30, 41))
     theirs = torch_contender.load(theirs, {"params": params}, model)
     images = noise((2, 30, 41, 3))
     with pytorch.inference_mode():

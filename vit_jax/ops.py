@@ -95,7 +95,7 @@ def resize_bias_table(
             factor = (low + high) / 2
             too_far = np.sum(factor ** np.arange(old - 1)) > new - 1
             low, high = (low, factor) if too_far else (factor, high)
-        distances = np.cumsum(low ** np.arange(old - 1))
+        distances = np.cumsum(factor ** np.arange(old - 1))
         return np.concatenate([-distances[::-1], [0], distances])
 
     def weights(old: int, new: int) -> np.ndarray:

@@ -113,46 +113,59 @@ _ANTIALIASING = (
     "which OpenCV is not asked for"
 )
 
-# Suite -> the cases of a CPU and of accelerators: model, images per call, goals of the CPU's.
+# Suite -> the cases of a CPU and of accelerators: model, images per call, side of
+# the images, goals of the CPU's.
 _TIMM = (recognition.EAGER, recognition.COMPILED)
-_DEFAULTS: dict[str, dict[str, list[tuple[str, int, tuple[Goal, ...]]]]] = {
+_DEFAULTS: dict[str, dict[str, list[tuple[str, int, int, tuple[Goal, ...]]]]] = {
     "inference": {
         "cpu": [
-            ("ViT-S_16", 1, (Goal(1, 1.30, _TIMM),)),
-            ("ViT-B_16", 1, (Goal(1, 1.30, _TIMM),)),
-            ("ViT-S_16", 8, (Goal(2, 1.05, _TIMM), Goal(2, 1.30, (recognition.PLAIN,), _PRODUCTS))),
+            ("ViT-S_16", 1, 224, (Goal(1, 1.30, _TIMM),)),
+            ("ViT-B_16", 1, 224, (Goal(1, 1.30, _TIMM),)),
+            (
+                "ViT-S_16", 8, 224,
+                (Goal(2, 1.05, _TIMM), Goal(2, 1.30, (recognition.PLAIN,), _PRODUCTS)),
+            ),
         ],
-        "accelerator": [("ViT-B_16", 256, ()), ("ViT-L_16", 128, ())],
+        "accelerator": [("ViT-B_16", 256, 224, ()), ("ViT-L_16", 128, 224, ())],
     },
     "train": {
         "cpu": [
             (
-                "ViT-S_16", 4,
+                "ViT-S_16", 4, 224,
                 (
                     Goal(3, 1.10, (recognition.EAGER,)),
                     Goal(3, 1.15, (recognition.PLAIN,), _BACKWARD),
                 ),
             ),
         ],
-        "accelerator": [("ViT-S_16", 256, ()), ("ViT-B_16", 256, ()), ("ViT-L_16", 128, ())],
+        "accelerator": [
+            ("ViT-S_16", 256, 224, ()), ("ViT-B_16", 256, 224, ()), ("ViT-L_16", 128, 224, ()),
+        ],
     },
     "restore": {
         "cpu": [
             (
-                f"DehazeFormer-{size}", 1,
+                f"DehazeFormer-{size}", 1, 256,
                 (
                     Goal(4, 2.5, (restoration.EAGER,), _PASSES),
                     Goal(4, 1.2, (restoration.COMPILED,)),
                 ),
             )
             for size in "TSB"
+        ]
+        + [
+            (
+                f"SwinIR-{kind}-x2", 1, 128,
+                (Goal(5, 2.0, (restoration.EAGER,)), Goal(5, 1.1, (restoration.COMPILED,))),
+            )
+            for kind in ("lightweight", "classical")
         ],
-        "accelerator": [("DehazeFormer-T", 16, ()), ("DehazeFormer-B", 16, ())],
+        "accelerator": [("DehazeFormer-T", 16, 256, ()), ("DehazeFormer-B", 16, 256, ())],
     },
 }  # fmt: skip
 
 
-def _of_models(suite: str, make: Callable[..., Case], size: int) -> Callable[[], Iterator[Case]]:
+def _of_models(suite: str, make: Callable[..., Case]) -> Callable[[], Iterator[Case]]:
     """Makes the cases of a suite: those of the flags, or the default ones."""
 
     def cases() -> Iterator[Case]:
@@ -160,11 +173,12 @@ def _of_models(suite: str, make: Callable[..., Case], size: int) -> Callable[[],
         dtype = _DTYPE.value or ("float32" if on_cpu else "bfloat16")
         wanted = _DEFAULTS[suite]["cpu" if on_cpu else "accelerator"]
         if _MODEL.value is not None:
-            wanted = [(_MODEL.value, _BATCH.value or 1, ())]
+            size = _SIZE.value or wanted[0][2]
+            wanted = [(_MODEL.value, _BATCH.value or 1, size, ())]
         elif suite == "inference" and on_cpu:
             yield recognition.matrix_product()
-        for name, batch, goals in wanted:
-            yield make(name, batch, _SIZE.value or size, dtype, goals)
+        for name, batch, size, goals in wanted:
+            yield make(name, batch, size, dtype, goals)
 
     return cases
 
@@ -189,9 +203,9 @@ def _end_to_end() -> Iterator[Case]:
 
 
 _SUITES: dict[str, Callable[[], Iterable[Case]]] = {
-    "inference": _of_models("inference", recognition.inference, 224),
-    "train": _of_models("train", recognition.train, 224),
-    "restore": _of_models("restore", restoration.restore, 256),
+    "inference": _of_models("inference", recognition.inference),
+    "train": _of_models("train", recognition.train),
+    "restore": _of_models("restore", restoration.restore),
     "input": lambda: [
         data.read(tuple(
             Goal(7, ratio, (over,), _ANTIALIASING)

@@ -1,3 +1,5 @@
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,3 +87,17 @@ def test_reflection():
 def test_reflection_of_too_little():
     with pytest.raises(ValueError, match="images of 3 x 4 pixels are too small"):
         ops.reflect_pad(np.zeros((1, 3, 4, 1)), 3, 0)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_gelu(dtype):
+    """With its gradient, against float64."""
+    x = jnp.linspace(-8, 8, 4001).astype(dtype)
+    x64 = np.asarray(x, np.float64)
+    cdf = 0.5 * np.array([math.erfc(-v / math.sqrt(2)) for v in x64])
+    atol = 1e-6 if dtype == jnp.float32 else 0.03
+    assert ops.gelu(x).dtype == dtype
+    np.testing.assert_allclose(ops.gelu(x).astype(jnp.float32), x64 * cdf, atol=atol)
+    slope = jax.grad(lambda x: jnp.sum(ops.gelu(x).astype(jnp.float32)))(x).astype(jnp.float32)
+    density = np.exp(-0.5 * x64**2) / math.sqrt(2 * math.pi)
+    np.testing.assert_allclose(slope, cdf + x64 * density, atol=atol)

@@ -164,6 +164,15 @@ def reflect_pad(x: jax.Array, top: int, left: int, bottom: int = -1, right: int 
     return y.at[:, end:].set(y[:, end - 1 - bottom : end - 1][:, ::-1])
 
 
+def _is_for_cpu() -> bool:
+    """Whether JAX runs on a CPU, where some computations are better done in another way.
+
+    What is exported from there is so everywhere, which costs accelerators little, and is free of
+    choices between platforms, which ONNX does not know.
+    """
+    return jax.default_backend() == "cpu"
+
+
 def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolves without padding and with a stride of 1.
 
@@ -186,7 +195,7 @@ def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
         rows = kernel.shape[0]
         return convolved(x, kernel, below=rows)[:, : x.shape[1] - rows + 1]
 
-    return jax.lax.platform_dependent(x, kernel, cpu=with_more_rows, default=convolved)
+    return with_more_rows(x, kernel) if _is_for_cpu() else convolved(x, kernel)
 
 
 def depthwise_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -219,7 +228,7 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
             feature_group_count=x.shape[-1],
         )
 
-    return jax.lax.platform_dependent(x, kernel, cpu=shifted, default=convolved)
+    return shifted(x, kernel) if _is_for_cpu() else convolved(x, kernel)
 
 
 def attention(
@@ -231,9 +240,8 @@ def attention(
 ) -> jax.Array:
     """Scaled dot-product attention (Vaswani et al., 2017) with a softmax in float32.
 
-    Where JAX runs on a CPU, the heads go before the tokens, so that XLA makes one program of the
-    two products and the softmax between them. What is exported from there is so everywhere, which
-    costs accelerators little, and is free of choices that ONNX does not know.
+    On a CPU the heads go before the tokens, so that XLA makes one program of the two products and
+    the softmax between them.
 
     Args:
         q: (b, n, heads, c).
@@ -245,7 +253,7 @@ def attention(
     Returns:
         (b, n, heads, c).
     """
-    if implementation is not None or jax.default_backend() != "cpu":
+    if implementation is not None or not _is_for_cpu():
         return jax.nn.dot_product_attention(q, k, v, bias=bias, implementation=implementation)
     q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
     return _attend(q, k, v, 0 if bias is None else bias).swapaxes(1, 2)
@@ -327,9 +335,42 @@ def shifted_window_mask(
     return np.where(region[:, :, None] == region[:, None], 0, -100).astype(np.float32)
 
 
+def leaky_relu(x: jax.Array, slope: float) -> jax.Array:
+    """x, or slope times x where it is negative; JAX's own is none that jax2onnx reads."""
+    return jnp.where(x >= 0, x, slope * x)
+
+
+# erf(x) is x P(x^2) / Q(x^2) to the last bits of a float32, and 1 beyond the limit: as XLA has it.
+_ERF_P = (-2.72614225801306e-10, 2.77068142495902e-08, -2.10102402082508e-06,
+          -5.69250639462346e-05, -7.34990630326855e-04, -2.95459980854025e-03,
+          -1.60960333262415e-02)  # fmt: skip
+_ERF_Q = (-1.45660718464996e-05, -2.13374055278905e-04, -1.68282697438203e-03,
+          -7.37332916720468e-03, -1.42647390514189e-02)  # fmt: skip
+_ERF_LIMIT = 3.832506856900711
+
+
+@jax.custom_jvp
 def gelu(x: jax.Array) -> jax.Array:
-    """Gaussian error linear unit (Hendrycks & Gimpel, 2016), exact, as PyTorch's default is."""
-    return 0.5 * x * (1 + jax.lax.erf(x * np.asarray(2**-0.5, x.dtype)))
+    """Gaussian error linear unit (Hendrycks & Gimpel, 2016), exact, as PyTorch's default is.
+
+    With the formula in place of `jax.lax.erf`, TensorFlow can read what is exported.
+    """
+    return (x * _normal_cdf(x)).astype(x.dtype)
+
+
+@gelu.defjvp
+def _gelu_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    (x,), (dx,) = primals, tangents
+    cdf = _normal_cdf(x)
+    density = jnp.exp(-0.5 * jnp.square(x.astype(jnp.float32))) * (2 * np.pi) ** -0.5
+    return (x * cdf).astype(x.dtype), ((cdf + x * density) * dx).astype(x.dtype)
+
+
+def _normal_cdf(x: jax.Array) -> jax.Array:
+    """Of the standard normal distribution, in float32."""
+    z = jnp.clip(x.astype(jnp.float32) * 2**-0.5, -_ERF_LIMIT, _ERF_LIMIT)
+    p, q = (jnp.polyval(np.array(c, np.float32), z * z) for c in (_ERF_P, _ERF_Q))
+    return 0.5 + 0.5 * z * p / q
 
 
 def to_windows(x: jax.Array, side: int) -> jax.Array:

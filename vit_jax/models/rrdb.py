@@ -28,7 +28,7 @@ def _small_kaiming(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Ar
 
 
 def _relu(x: jax.Array) -> jax.Array:
-    return nn.leaky_relu(x, 0.2)
+    return ops.leaky_relu(x, 0.2)
 
 
 @nn.jit  # so that blocks, which are all alike, are traced once

@@ -240,8 +240,8 @@ class SwinIR(nn.Module):
     def _connect(self, x: jax.Array, name: str) -> jax.Array:
         if self.resi_connection == "1conv":
             return self._conv(self.embed_dim, name)(x)
-        x = nn.leaky_relu(self._conv(self.embed_dim // 4, f"{name}_0")(x), 0.2)
-        x = nn.leaky_relu(self._conv(self.embed_dim // 4, f"{name}_2", side=1)(x), 0.2)
+        x = ops.leaky_relu(self._conv(self.embed_dim // 4, f"{name}_0")(x), 0.2)
+        x = ops.leaky_relu(self._conv(self.embed_dim // 4, f"{name}_2", side=1)(x), 0.2)
         return self._conv(self.embed_dim, f"{name}_4")(x)
 
     def _enlarge(self, x: jax.Array) -> jax.Array:
@@ -250,7 +250,7 @@ class SwinIR(nn.Module):
             return ops.pixel_shuffle(
                 self._conv(self.in_channels * scale**2, "upsample_0")(x), scale
             )
-        x = nn.leaky_relu(self._conv(_HIDDEN, "conv_before_upsample")(x), 0.01)
+        x = ops.leaky_relu(self._conv(_HIDDEN, "conv_before_upsample")(x), 0.01)
         factors = (3,) if scale == 3 else (2,) * (scale.bit_length() - 1)
         if self.upsampler == "pixelshuffle":
             for i, factor in enumerate(factors):
@@ -260,8 +260,8 @@ class SwinIR(nn.Module):
             return self._conv(self.in_channels, "conv_last")(x)
         for i in range(len(factors)):
             x = self._conv(_HIDDEN, f"conv_up{i + 1}")(ops.nearest_upsample(x, 2))
-            x = nn.leaky_relu(x, 0.2)
-        x = nn.leaky_relu(self._conv(_HIDDEN, "conv_hr")(x), 0.2)
+            x = ops.leaky_relu(x, 0.2)
+        x = ops.leaky_relu(self._conv(_HIDDEN, "conv_hr")(x), 0.2)
         return self._conv(self.in_channels, "conv_last")(x)
 
     def _validate(self, images: jax.Array) -> None:

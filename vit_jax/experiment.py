@@ -87,6 +87,51 @@ class Experiment:
         state = jax.jit(init, out_shardings=self.state_sharding)()
         return self._load_pretrained(state) if self.config.pretrained else state
 
+    def forward(
+        self, params: Any, model_state: Any, images: jax.Array, key: jax.Array
+    ) -> tuple[Any, Any]:
+        """Applies the model as training does; returns its output and its next model_state."""
+        return self.model.apply(
+            {"params": params, **model_state},
+            images,
+            train=True,
+            rngs={"dropout": key},
+            mutable=list(model_state),
+        )
+
+    def update(
+        self, state: TrainState, grads: Any, model_state: Any
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        """Makes a step of the optimizer.
+
+        Args:
+            state: before it.
+            grads: of the parameters.
+            model_state: the next.
+
+        Returns:
+            The next state, and metrics: the `grad_norm`, the `param_norm` after the step, and the
+            `learning_rate`.
+        """
+        updates, opt_state = self.tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema_params = state.ema_params
+        if self.config.ema_decay:
+            ema_params = optax.incremental_update(params, ema_params, 1 - self.config.ema_decay)
+        metrics = {
+            "grad_norm": optax.tree.norm(grads),
+            "param_norm": optax.tree.norm(params),
+            "learning_rate": jnp.asarray(self.schedule(state.step), jnp.float32),
+        }
+        state = state.replace(
+            step=state.step + 1,
+            params=params,
+            model_state=model_state,
+            opt_state=opt_state,
+            ema_params=ema_params,
+        )
+        return state, metrics
+
     def _load_pretrained(self, state: TrainState) -> TrainState:
         config = self.config
         path = pretrained.find(config.pretrained, config.pretrained_dir)

@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from ml_collections import ConfigDict
 
 from checkpoints.train_state import Checkpointer
@@ -36,13 +35,7 @@ def make_train_step(exp: Experiment) -> TrainStep:
     softens = bool(config.label_smoothing or config.mixup_alpha or config.cutmix_alpha)
 
     def loss_of(params: Any, model_state: Any, batch: Batch, key: jax.Array) -> Any:
-        out, new_state = exp.model.apply(
-            {"params": params, **model_state},
-            batch["image"],
-            train=True,
-            rngs={"dropout": key},
-            mutable=list(model_state),
-        )
+        out, new_state = exp.forward(params, model_state, batch["image"], key)
         return jnp.mean(loss_fn(out, batch)), new_state
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -56,18 +49,8 @@ def make_train_step(exp: Experiment) -> TrainStep:
         loss, grads, model_state = _accumulate(
             loss_of, state, batch, dropout_key, config.accum_steps
         )
-        updates, opt_state = exp.tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        ema_params = state.ema_params
-        if config.ema_decay:
-            ema_params = optax.incremental_update(params, ema_params, 1 - config.ema_decay)
-        metrics = {
-            "loss": loss,
-            "grad_norm": optax.tree.norm(grads),
-            "param_norm": optax.tree.norm(params),
-            "learning_rate": jnp.asarray(exp.schedule(state.step), jnp.float32),
-        }
-        return TrainState(state.step + 1, params, model_state, opt_state, ema_params), metrics
+        state, metrics = exp.update(state, grads, model_state)
+        return state, {"loss": loss, **metrics}
 
     return jax.jit(
         train_step,

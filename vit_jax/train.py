@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from checkpoints.train_state import Checkpointer
 from vit_jax import evaluate, experiment, memory, mixing, preemption, processes, sharding
 from vit_jax.experiment import Experiment, TrainState
+from vit_jax.gan_step import make_gan_step
 from vit_jax.losses import get_loss, one_hot, smooth_labels
 from vit_jax.monitor import Monitor
 from vit_jax.workdir import Workdir
@@ -22,6 +23,12 @@ _LOG = logging.getLogger(__name__)
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+def make_step(exp: Experiment) -> TrainStep:
+    """Makes the step that the config asks for: with `config.gan`, or the plain one."""
+    gan = exp.config.gan
+    return make_gan_step(exp) if gan.weight or gan.perceptual_weight else make_train_step(exp)
 
 
 def make_train_step(exp: Experiment) -> TrainStep:
@@ -114,7 +121,7 @@ def train_and_evaluate(
     exp = experiment.build(config)
     folder = Workdir(workdir)
     folder.claim(config, exp.data.identity, writes=processes.is_first())
-    train_step = memory.Measured(make_train_step(exp))
+    train_step = memory.Measured(make_step(exp))
     eval_step = evaluate.make_eval_step(exp)
 
     with contextlib.ExitStack() as stack:

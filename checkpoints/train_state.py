@@ -1,6 +1,7 @@
 """Checkpoints of a whole train state, with orbax: asynchronous, the last few and the best."""
 
 import contextlib
+import dataclasses
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -88,7 +89,9 @@ class Checkpointer:
 
         Args:
             step: of the checkpoint.
-            abstract_state: tree of `jax.ShapeDtypeStruct` with the shardings wanted.
+            abstract_state: tree of `jax.ShapeDtypeStruct` with the shardings wanted. If it is a
+                dataclass, its fields that are None need not be in the checkpoint, which can be
+                older than they are.
 
         Returns:
             The state.
@@ -96,6 +99,16 @@ class Checkpointer:
         Raises:
             ValueError: if the checkpoint holds another state.
         """
+        if not dataclasses.is_dataclass(abstract_state):
+            return self._restore(step, abstract_state)
+        fields = {
+            f.name: getattr(abstract_state, f.name) for f in dataclasses.fields(abstract_state)
+        }
+        saved = self._manager.item_metadata(step) or fields
+        known = {name: part for name, part in fields.items() if part is not None or name in saved}
+        return dataclasses.replace(abstract_state, **self._restore(step, known))
+
+    def _restore(self, step: int, abstract_state: Any) -> Any:
         try:
             return self._manager.restore(step, args=ocp.args.StandardRestore(abstract_state))
         except ValueError as error:

@@ -61,6 +61,13 @@ def get_config() -> ConfigDict:
     config.label_smoothing = 0.0
     config.mixup_alpha = 0.0  # 0 is off; with both on, each batch takes one of the two
     config.cutmix_alpha = 0.0
+    # What is added to the loss of a model that makes images; the discriminator has the same
+    # optimizer and schedule.
+    config.gan = ConfigDict()
+    config.gan.weight = 0.0  # of the adversarial loss; 0 is off, and there is no discriminator
+    config.gan.num_features = 64  # of the discriminator's first stage; the last has 8 times as many
+    config.gan.perceptual_weight = 0.0  # of the distance in features of VGG19; 0 is off
+    config.gan.vgg19 = ""  # weights of torchvision's VGG19, a .pth or .safetensors file
     config.metrics = ("accuracy",)  # of vit_jax.metrics; or PROTOCOL/FIGURE of image_quality
     config.benchmark = ""  # SOTS-indoor or RESIDE-6K, where the test set is that
 

@@ -1,5 +1,7 @@
 import re
+from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -129,6 +131,23 @@ def test_a_state_whose_shape_and_devices_nobody_knows(tmp_path):
         saved = checkpointer.restore_as_saved(3)
     assert isinstance(saved["a"]["b"], np.ndarray)
     np.testing.assert_array_equal(saved["a"]["b"], np.arange(6))
+
+
+class OfTwoVersions(flax.struct.PyTreeNode):
+    w: Any
+    average: Any = None
+    added_later: Any = None
+
+
+def test_an_older_checkpoint_lacks_what_is_off(tmp_path):
+    with Checkpointer(tmp_path, 2, "accuracy", "max") as checkpointer:
+        checkpointer.save(1, {"w": jnp.arange(3.0), "average": None}, None)
+        checkpointer.save(2, OfTwoVersions(jnp.arange(3.0)), None)
+        abstract = jax.eval_shape(lambda: OfTwoVersions(jnp.arange(3.0)))
+        for step in (1, 2):
+            assert_equal(checkpointer.restore(step, abstract), OfTwoVersions(jnp.arange(3.0)))
+        with pytest.raises(ValueError, match=r"does not fit the run's config: .*added_later"):
+            checkpointer.restore(1, abstract.replace(added_later=abstract.w))
 
 
 def test_without_metrics_the_last_is_the_best(tmp_path):

@@ -17,6 +17,7 @@ from checkpoints import tree
 from input_pipeline import Dataset, Shard, get_dataset
 from input_pipeline.sources import get_absolute
 from vit_jax import config_keys, optim, pretrained, processes, sharding
+from vit_jax.adversary import Adversary, AdversaryState, make_adversary
 from vit_jax.losses import get_loss
 from vit_jax.metrics import get_metric
 from vit_jax.models import PUBLISHED_SCORES, get_model
@@ -35,6 +36,7 @@ class TrainState(flax.struct.PyTreeNode):
         model_state: its other collections, such as batch_stats; often empty.
         opt_state: the optimizer's state.
         ema_params: averaged parameters, or None.
+        adversary: the discriminator's state, or None without one.
     """
 
     step: jax.Array
@@ -42,6 +44,7 @@ class TrainState(flax.struct.PyTreeNode):
     model_state: Any
     opt_state: Any
     ema_params: Any
+    adversary: AdversaryState | None = None
 
     def eval_variables(self) -> dict[str, Any]:
         """Returns the variables to evaluate and to export."""
@@ -60,6 +63,7 @@ class Experiment:
         model: with as many classes as the data has, if it has any.
         schedule: learning rate by step.
         tx: the optimizer.
+        adversary: the discriminator, or None without one.
         total_steps: of the run.
         eval_every: steps between evaluations.
         state_sharding: shardings of a TrainState.
@@ -72,6 +76,7 @@ class Experiment:
     model: nn.Module
     schedule: optim.Schedule
     tx: optax.GradientTransformation
+    adversary: Adversary | None
     total_steps: int
     eval_every: int
     state_sharding: TrainState
@@ -83,9 +88,55 @@ class Experiment:
         Raises:
             ValueError: if the pretrained weights are not there or do not fit.
         """
-        init = _state_maker(self.config, self.model, self.data.image_shape, self.tx)
+        shape = self.data.image_shape
+        init = _state_maker(self.config, self.model, shape, self.tx, self.adversary)
         state = jax.jit(init, out_shardings=self.state_sharding)()
         return self._load_pretrained(state) if self.config.pretrained else state
+
+    def forward(
+        self, params: Any, model_state: Any, images: jax.Array, key: jax.Array
+    ) -> tuple[Any, Any]:
+        """Applies the model as training does; returns its output and its next model_state."""
+        return self.model.apply(
+            {"params": params, **model_state},
+            images,
+            train=True,
+            rngs={"dropout": key},
+            mutable=list(model_state),
+        )
+
+    def update(
+        self, state: TrainState, grads: Any, model_state: Any
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        """Makes a step of the optimizer.
+
+        Args:
+            state: before it.
+            grads: of the parameters.
+            model_state: the next.
+
+        Returns:
+            The next state, and metrics: the `grad_norm`, the `param_norm` after the step, and the
+            `learning_rate`.
+        """
+        updates, opt_state = self.tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema_params = state.ema_params
+        if self.config.ema_decay:
+            ema_params = optax.incremental_update(params, ema_params, 1 - self.config.ema_decay)
+        metrics = {
+            "grad_norm": optax.tree.norm(grads),
+            "param_norm": optax.tree.norm(params),
+            "learning_rate": jnp.asarray(self.schedule(state.step), jnp.float32),
+        }
+        state = state.replace(
+            step=state.step + 1,
+            params=params,
+            model_state=model_state,
+            opt_state=opt_state,
+            ema_params=ema_params,
+        )
+        return state, metrics
 
     def _load_pretrained(self, state: TrainState) -> TrainState:
         config = self.config
@@ -163,7 +214,27 @@ def validate_config(config: ConfigDict) -> None:
         config.benchmark in ("", *PUBLISHED_SCORES),
         f"unknown benchmark {config.benchmark!r}; there are: {', '.join(PUBLISHED_SCORES)}",
     )
+    _check_gan(config, model)
     config.lock()
+
+
+def _check_gan(config: ConfigDict, model: nn.Module) -> None:
+    for key in ("weight", "perceptual_weight"):
+        value = config.gan[key]
+        _check(value >= 0, f"gan.{key} must not be negative, and is {value}")
+    if not (config.gan.weight or config.gan.perceptual_weight):
+        return
+    _check(
+        model.predicts == "target",
+        f"gan.weight and gan.perceptual_weight are for images, which {config.model_name} does not "
+        "predict: set them to 0",
+    )
+    _check(
+        config.accum_steps == 1,
+        f"gan.weight and gan.perceptual_weight need accum_steps=1, not {config.accum_steps}, since "
+        "the discriminator compares the images of a whole batch: take a smaller batch_size, or "
+        "model.remat=True",
+    )
 
 
 def build(config: ConfigDict) -> Experiment:
@@ -179,11 +250,17 @@ def build(config: ConfigDict) -> Experiment:
         ValueError: if the config does not fit itself, the data or the devices.
     """
     validate_config(config)
+    _check(
+        bool(config.gan.vgg19) or not config.gan.perceptual_weight,
+        "gan.perceptual_weight needs the weights of torchvision's VGG19: say "
+        "--config.gan.vgg19=PATH, or set it to 0",
+    )
     with config.unlocked():
         # So that the run can be continued from any folder.
         for key in ("source", "test_source"):
             config.data[key] = get_absolute(config.data[key])
         config.pretrained = pretrained.get_absolute(config.pretrained)
+        config.gan.vgg19 = pretrained.get_absolute(config.gan.vgg19)
     mesh = sharding.make_mesh(config.fsdp)
     sharding.check_batch(mesh, config.batch_size, config.accum_steps)
     shard = Shard(jax.process_index(), jax.process_count())
@@ -203,11 +280,12 @@ def build(config: ConfigDict) -> Experiment:
     variables = jax.eval_shape(_variables_maker(config, model, data.image_shape))
     params = variables["params"]
     train_images = jax.ShapeDtypeStruct((1, *data.train_image_shape), jnp.float32)
-    jax.eval_shape(model.apply, variables, train_images)  # raises if the size does not fit
+    out = jax.eval_shape(model.apply, variables, train_images)  # raises if the size does not fit
     tx = optim.make_optimizer(config.optim, schedule, params)
+    adversary = make_adversary(config, schedule, out.shape[1:])
 
     processes.check_same({**config.to_dict(), "the data": data.identity})
-    shapes = jax.eval_shape(_state_maker(config, model, data.image_shape, tx))
+    shapes = jax.eval_shape(_state_maker(config, model, data.image_shape, tx, adversary))
     shardings = sharding.state_sharding(mesh, shapes)
     return Experiment(
         config=config,
@@ -216,6 +294,7 @@ def build(config: ConfigDict) -> Experiment:
         model=model,
         schedule=schedule,
         tx=tx,
+        adversary=adversary,
         total_steps=total_steps,
         eval_every=config.eval_every or max(round(data.steps_per_epoch), 1),
         state_sharding=shardings,
@@ -260,10 +339,15 @@ def _state_maker(
     model: nn.Module,
     image_shape: tuple[int, ...],
     tx: optax.GradientTransformation,
+    adversary: Adversary | None,
 ) -> Any:
     make_variables = _variables_maker(config, model, image_shape)
 
-    return lambda: new_state(config, make_variables(), tx)
+    def make() -> TrainState:
+        state = new_state(config, make_variables(), tx)
+        return state.replace(adversary=adversary.init(config.seed) if adversary else None)
+
+    return make
 
 
 def new_state(

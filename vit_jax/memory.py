@@ -1,6 +1,7 @@
 """How much memory a step takes, said before the first, and what to do if it is too much."""
 
 import contextlib
+import functools
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,19 +21,22 @@ class Measured:
     """A jitted function that is compiled at its first call, and then says what memory it takes.
 
     Args:
-        function: of `jax.jit`, which is always called with arguments of the same shapes.
+        function: of `jax.jit`, or a `functools.partial` of one with further positional arguments;
+            always called with arguments of the same shapes.
 
     Attributes:
         needs: says what a call takes; "" before the first.
     """
 
     def __init__(self, function: Any) -> None:
-        self._function = function
+        is_bound = isinstance(function, functools.partial)
+        self._function, self._bound = (function.func, function.args) if is_bound else (function, ())
         self._compiled: Callable[..., Any] | None = None
         self.needs = ""
 
     def __call__(self, *args: Any) -> Any:
         """Calls the function."""
+        args = (*self._bound, *args)
         if self._compiled is None:
             self._compiled = self._function.lower(*args).compile()
             self.needs = _describe(self._compiled.memory_analysis())

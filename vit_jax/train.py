@@ -8,12 +8,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from ml_collections import ConfigDict
 
 from checkpoints.train_state import Checkpointer
 from vit_jax import evaluate, experiment, memory, mixing, preemption, processes, sharding
 from vit_jax.experiment import Experiment, TrainState
+from vit_jax.gan_step import make_gan_step
 from vit_jax.losses import get_loss, one_hot, smooth_labels
 from vit_jax.monitor import Monitor
 from vit_jax.workdir import Workdir
@@ -23,6 +23,12 @@ _LOG = logging.getLogger(__name__)
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+def make_step(exp: Experiment) -> TrainStep:
+    """Makes the step that the config asks for: with `config.gan`, or the plain one."""
+    gan = exp.config.gan
+    return make_gan_step(exp) if gan.weight or gan.perceptual_weight else make_train_step(exp)
 
 
 def make_train_step(exp: Experiment) -> TrainStep:
@@ -36,13 +42,7 @@ def make_train_step(exp: Experiment) -> TrainStep:
     softens = bool(config.label_smoothing or config.mixup_alpha or config.cutmix_alpha)
 
     def loss_of(params: Any, model_state: Any, batch: Batch, key: jax.Array) -> Any:
-        out, new_state = exp.model.apply(
-            {"params": params, **model_state},
-            batch["image"],
-            train=True,
-            rngs={"dropout": key},
-            mutable=list(model_state),
-        )
+        out, new_state = exp.forward(params, model_state, batch["image"], key)
         return jnp.mean(loss_fn(out, batch)), new_state
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -56,18 +56,8 @@ def make_train_step(exp: Experiment) -> TrainStep:
         loss, grads, model_state = _accumulate(
             loss_of, state, batch, dropout_key, config.accum_steps
         )
-        updates, opt_state = exp.tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        ema_params = state.ema_params
-        if config.ema_decay:
-            ema_params = optax.incremental_update(params, ema_params, 1 - config.ema_decay)
-        metrics = {
-            "loss": loss,
-            "grad_norm": optax.tree.norm(grads),
-            "param_norm": optax.tree.norm(params),
-            "learning_rate": jnp.asarray(exp.schedule(state.step), jnp.float32),
-        }
-        return TrainState(state.step + 1, params, model_state, opt_state, ema_params), metrics
+        state, metrics = exp.update(state, grads, model_state)
+        return state, {"loss": loss, **metrics}
 
     return jax.jit(
         train_step,
@@ -131,7 +121,7 @@ def train_and_evaluate(
     exp = experiment.build(config)
     folder = Workdir(workdir)
     folder.claim(config, exp.data.identity, writes=processes.is_first())
-    train_step = memory.Measured(make_train_step(exp))
+    train_step = memory.Measured(make_step(exp))
     eval_step = evaluate.make_eval_step(exp)
 
     with contextlib.ExitStack() as stack:

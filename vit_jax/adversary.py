@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from vit_jax import optim
+from vit_jax import ops, optim
 
 _STAGES = (1, 2, 4, 8, 8)  # channels of each stage, in those of the first
 _STRIDE = 2 ** len(_STAGES)
@@ -26,7 +26,7 @@ _KERNEL_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def _relu(x: jax.Array) -> jax.Array:
-    return nn.leaky_relu(x, 0.2)
+    return ops.leaky_relu(x, 0.2)
 
 
 class Discriminator(nn.Module):

@@ -212,7 +212,7 @@ def _write(path: epath.Path, text: str) -> None:
 def _with_defaults(stored: Mapping[str, Any]) -> dict[str, Any]:
     defaults = json.loads(common.get_config().to_json())
     merged = {**defaults, **stored}
-    for key in ("data", "optim", "schedule"):
+    for key in ("data", "optim", "schedule", "gan"):
         if isinstance(merged[key], dict):
             merged[key] = {**defaults[key], **merged[key]}
     return merged

@@ -28,7 +28,7 @@ def get_config(variant: str = "x4") -> ConfigDict:
     config.model_name = f"RRDB-{variant}"
 
     config.data.kind = "degraded"
-    config.data.train_pp = "pad_to(128)|random_crop(128)|flip_lr|rot90|value_range(-1, 1)"
+    config.data.train_pp = "random_crop(128)|flip_lr|rot90|value_range(-1, 1)"
     config.data.eval_pp = "value_range(-1, 1)"
     # Nothing is split off to choose a checkpoint by: PSNR falls while images come to look better,
     # so that the first would be the best. The last one is taken, if FOLDER has no val either.

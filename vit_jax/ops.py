@@ -285,11 +285,17 @@ def window_attention(
     (wh, ww), heads = window, table.shape[-1]
     rows, columns = h // wh, w // ww
     x = qkv.reshape(b, rows, wh, columns, ww, 3, heads, features // (3 * heads))
-    x = x.transpose(5, 0, 1, 3, 6, 2, 4, 7).reshape(3, b, rows * columns, heads, wh * ww, -1)
+    # Taken apart first, since XLA on CPUs would copy all three and then each again.
+    q, k, v = (
+        x[..., i, :, :]
+        .transpose(0, 1, 3, 5, 2, 4, 6)
+        .reshape(b, rows * columns, heads, wh * ww, -1)
+        for i in range(3)
+    )
     bias = table[relative_position_index(window)].transpose(2, 0, 1)
     if any(shift):
         bias = bias + shifted_window_mask((h, w), window, shift)[:, None]
-    x = _attend(*x, bias)
+    x = _attend(q, k, v, bias)
     x = x.reshape(b, rows, columns, heads, wh, ww, -1)
     return x.transpose(0, 1, 4, 2, 5, 3, 6).reshape(b, h, w, -1)
 

@@ -295,11 +295,14 @@ def window_attention(
     x = qkv.reshape(b, rows, wh, columns, ww, 3, heads, c)
     # Taken apart first, since XLA on CPUs would copy all three and then each again.
     q, k, v = (
-        x[..., i, :, :]
-        .transpose(0, 1, 3, 5, 2, 4, 6)
-        .reshape(b, rows * columns, heads, wh * ww, c)
+        x[..., i, :, :].transpose(0, 1, 3, 5, 2, 4, 6).reshape(b, rows * columns, heads, wh * ww, c)
         for i in range(3)
     )
+    bias = table[relative_position_index(window)].transpose(2, 0, 1)
+    if any(shift):
+        bias = bias + shifted_window_mask((h, w), window, shift)[:, None]
+    x = _attend(q, k, v, bias).reshape(b, rows, columns, heads, wh, ww, c)
+    return x.transpose(0, 1, 4, 2, 5, 3, 6).reshape(b, h, w, heads * c)
 
 
 def relative_position_index(window: tuple[int, int]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Parameters in PyTorch's layout and timm's names: .safetensors and .pth files.
+"""Parameters in PyTorch's layout and published names, such as timm's: .safetensors and .pth files.
 
 The functions work on numpy arrays. PyTorch itself is imported only to read and write .pth files.
 A model says how timm names its parts: `model.torch_names()` maps the path of a submodule, or of a
@@ -63,7 +63,7 @@ def names_of(
     """
     namings = getattr(model, "torch_namings", ())
     if naming is not None and naming not in namings:
-        known = f"they have: {', '.join(namings)}" if namings else "they have one way alone"
+        known = f"there are: {', '.join(namings)}" if namings else "there is just one: leave it out"
         raise ValueError(f"unknown naming {naming!r} of these weights; {known}")
     if not namings:
         return model.torch_names()
@@ -224,7 +224,7 @@ def _to_torch(params: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, 
         else:
             fused[theirs][part] = array
     if homeless:
-        raise ValueError(f"timm's model has no place for: {', '.join(sorted(homeless))}")
+        raise ValueError(f"the published model has no place for: {', '.join(sorted(homeless))}")
     for theirs, parts in fused.items():
         whole[theirs] = jnp.concatenate([parts[i] for i in range(len(parts))])
     return whole

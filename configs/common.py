@@ -34,6 +34,7 @@ def get_config() -> ConfigDict:
     config.data.split_seed = 0  # decides which examples are split off; apart from config.seed
     config.data.val_fraction = 0.1  # of each class, or of the scenes; split off without val
     config.data.skip_corrupt = False  # look for unreadable images first, and leave them out
+    config.data.cache = False  # keep decoded training images of a folder, as many as fit in memory
     config.data.test_source = ""  # of pairs and degraded: another folder, to test on
     config.data.pair_pattern = ""  # of another layout: "foggy/{scene}_*.png sharp/{scene}.png"
     config.data.haze = ConfigDict()  # of hazy_from_clear, see there
@@ -69,7 +70,7 @@ def get_config() -> ConfigDict:
     config.gan.perceptual_weight = 0.0  # of the distance in features of VGG19; 0 is off
     config.gan.vgg19 = ""  # weights of torchvision's VGG19, a .pth or .safetensors file
     config.metrics = ("accuracy",)  # of vit_jax.metrics; or PROTOCOL/FIGURE of image_quality
-    config.benchmark = ""  # SOTS-indoor or RESIDE-6K, where the test set is that
+    config.benchmark = ""  # SOTS-indoor, RESIDE-6K, Set5-x2, ..., where the test set is that
 
     config.optim = ConfigDict()
     config.optim.name = "adamw"  # sgd, adam, adamw, adafactor, lion

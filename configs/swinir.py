@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 from configs.presets import split_argument
-from vit_jax.models import PUBLISHED_SCORES, swinir
+from vit_jax.models import swinir
 
 _TASKS = ("classical", "lightweight", "denoise-color", "denoise-gray", "jpeg-color", "jpeg-gray")
 
@@ -63,8 +63,6 @@ def _set_super_resolution(config: ConfigDict, task: str, degree: str) -> None:
     config.total_steps = 500_000
     config.loss = "l1"
     config.metrics = ("basicsr/psnr_y", "basicsr/ssim_y")
-    benchmark = f"Set5-{degree}"
-    config.benchmark = benchmark if benchmark in PUBLISHED_SCORES else ""
 
     config.schedule.milestones = (250_000, 400_000, 450_000, 475_000)
 
@@ -87,7 +85,5 @@ def _set_same_size(config: ConfigDict, task: str, degree: str) -> None:
     config.total_steps = 1_600_000
     config.loss = "charbonnier(4e-9)"  # 1e-9 for values from 0 to 1
     config.metrics = ("basicsr/psnr", "basicsr/ssim", *(() if is_noise else ("basicsr/psnr_b",)))
-    benchmark = f"CBSD68-noise{degree}" if task == "denoise-color" else ""
-    config.benchmark = benchmark if benchmark in PUBLISHED_SCORES else ""
 
     config.schedule.milestones = (800_000, 1_200_000, 1_400_000, 1_500_000)

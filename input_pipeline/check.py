@@ -43,8 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, help="of imagenet2012: a folder of its images")
     args = parser.parse_args(arguments)
     is_imagenet = args.data == "imagenet2012"
-    for flag in ("against", "pattern") if is_imagenet else ("data_dir", "manual_dir", "folder"):
-        if getattr(args, flag):
+    for flag in (
+        ("against", "pattern", "scale") if is_imagenet else ("data_dir", "manual_dir", "folder")
+    ):
+        if getattr(args, flag) not in (None, "", 1):
             parser.error(f"--{flag} is not for {args.data}")
     try:
         problems = _check_imagenet(args) if is_imagenet else _check_pairs(args)

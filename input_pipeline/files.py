@@ -3,13 +3,15 @@
 import contextlib
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+READERS = 16  # threads that look through files; they mostly wait for the disk
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
@@ -41,14 +43,18 @@ def find_some_images(folder: Path) -> list[Path]:
     return found
 
 
-def explain_unreadable(paths: Iterable[Path]) -> str:
-    """Says what is wrong with the first image file that cannot be read; "" if all can be."""
-    for path in paths:
+def find_unreadable(paths: Sequence[Path]) -> dict[Path, str]:
+    """Decodes image files; returns what is wrong with those that cannot be read."""
+
+    def fault(path: Path) -> str | None:
         try:
             decode_in_python(path.read_bytes())
         except (ValueError, OSError) as error:
-            return f"cannot read {path}: {error}. Remove it, or repair it"
-    return ""
+            return f"cannot read {path}: {error}"
+        return None
+
+    with futures.ThreadPoolExecutor(READERS) as pool:
+        return {path: why for path, why in zip(paths, pool.map(fault, paths)) if why is not None}
 
 
 def check_names(folder: str | os.PathLike[str], names: Iterable[str]) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import preprocess
+from input_pipeline import images, preprocess
 from input_pipeline.cpu_tf import tf
+from input_pipeline.memory_cache import MemoryCache
 from input_pipeline.sources import get_splits
 from input_pipeline.sources.base import Example, IndexedSource, Shard, Source, fold_in
 
@@ -36,6 +37,7 @@ class Dataset:
         shard: this process's part of every batch.
         devices: over all processes; images that differ in size are evaluated one on each.
         scale: how many times larger the targets are than the images.
+        cache: whether decoded training images are kept in memory.
     """
 
     splits: dict[str, Source]
@@ -47,6 +49,7 @@ class Dataset:
     shard: Shard
     devices: int
     scale: int
+    cache: bool
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -74,7 +77,10 @@ class Dataset:
     @functools.cached_property
     def train_image_shape(self) -> tuple[int, int, int]:
         """(h, w, c) of an image to train on."""
-        return tuple(_image_shape(self._trained_on(self._any_source, start=0)))
+        raw = self._any_source.stream(self.seed, 0, self.shard, self._local_batch)
+        return tuple(
+            _image_shape(_prepare(raw, self._any_source, self.train_pp, self.scale, train=True))
+        )
 
     @property
     def _any_source(self) -> Source:
@@ -93,8 +99,13 @@ class Dataset:
         Raises:
             ValueError: if an image cannot be read; the message names the file.
         """
-        source = self.splits["train"]
-        dataset = self._trained_on(source, start_step * self._local_batch)
+        source, spec = self.splits["train"], self.train_pp
+        if self.cache:
+            source, spec = _cached(source, spec)
+        raw = source.stream(
+            self.seed, start_step * self._local_batch, self.shard, self._local_batch
+        )
+        dataset = _prepare(raw, source, spec, self.scale, train=True)
         dataset = dataset.batch(self._local_batch, drop_remainder=True)
         yield from read(dataset.prefetch(_PREFETCH_BATCHES), source)
 
@@ -154,15 +165,30 @@ class Dataset:
                 padded["_mask"][:] = 0
             yield padded
 
-    def _trained_on(self, source: Source, start: int) -> tf.data.Dataset:
-        raw = source.stream(self.seed, start, self.shard, self._local_batch)
-        return _prepare(raw, source, self.train_pp, self.scale, train=True)
-
     def _evaluated(
         self, source: Source, spec: str, rows: Sequence[int] | None = None
     ) -> tf.data.Dataset:
         raw = source.once(self.shard) if rows is None else source.take(np.asarray(rows))
         return _prepare(raw, source, spec, self.scale, train=False)
+
+
+def _cached(source: Source, spec: str) -> tuple[Source, str]:
+    """A source that keeps decoded images in memory, and the preprocessing of those."""
+    if not (isinstance(source, IndexedSource) and source.loads_alike):
+        raise ValueError(
+            "data.cache is for folders of images whose reading draws no random numbers: set it to "
+            "False"
+        )
+    load = source.loader
+    if preprocess.reads_files(spec):
+        # Which leaves RGB as it is; without an op in that place all others would get other seeds.
+        spec = spec.replace("decode", "grayscale_to_rgb", 1)
+
+        def load(row: Example) -> Example:
+            example = source.loader(row)
+            return {"image": images.decode(example["image"]), "label": example["label"]}
+
+    return dataclasses.replace(source, loader=MemoryCache(load)), spec
 
 
 def _image_shape(dataset: tf.data.Dataset) -> tf.TensorShape:
@@ -217,6 +243,7 @@ def get_dataset(
         shard=shard,
         devices=devices,
         scale=scale,
+        cache=config.cache,
     )
 
 

@@ -354,8 +354,8 @@ def random_crop(size: Size, edge_decay: float = 0.0) -> Apply:
 
 def _assert_fits(name: str, shape: tf.Tensor, height: int, width: int) -> tf.Operation:
     message = (
-        f"{name} of {height} x {width} from a smaller image; crop less, or put resize_small or "
-        "pad_to before it"
+        f"{name} of {height} x {width} from a smaller image; crop less, or (unless images are "
+        "to be enlarged) put resize_small or pad_to before it"
     )
     known = tf.get_static_value(shape)
     if known is not None and (known[0] < height or known[1] < width):

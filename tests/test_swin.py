@@ -169,6 +169,15 @@ def test_parameters_for_other_sizes_and_windows():
         model.resize_params(flat, (24, 24), (24, 24))
 
 
+def test_a_table_that_could_be_that_of_a_square_is_not_taken_for_one():
+    """A window of 1 x 5 has as many offsets as one of 2 x 2."""
+    wide = dict(TINY, window_size=5)
+    model, params = random_params("Swin-T", (8, 40), **wide)
+    assert params["stage1_block0"]["attn"]["relative_position_bias_table"].shape == (9, 4)
+    same = model.resize_params(params, (8, 40), (8, 40))
+    jax.tree.map(np.testing.assert_array_equal, same, params)
+
+
 @pytest.mark.parametrize("naming", ["timm", "official"])
 def test_files(naming, tmp_path):
     model, params = random_params("Swin-T", (24, 24), **TINY)
@@ -187,7 +196,7 @@ def test_files(naming, tmp_path):
     assert (
         loaded.eval_pp == "decode|resize_small(27, method='bicubic')|central_crop(24)|normalize()"
     )
-    with pytest.raises(ValueError, match=r"unknown naming 'x'.*they have: timm, official"):
+    with pytest.raises(ValueError, match=r"unknown naming 'x'.*there are: timm, official"):
         torch.to_state_dict({"params": params}, model, "x")
 
 

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+import flax.errors
 import flax.linen as nn
 import flax.struct
 import jax
@@ -265,6 +266,7 @@ def build(config: ConfigDict) -> Experiment:
     sharding.check_batch(mesh, config.batch_size, config.accum_steps)
     shard = Shard(jax.process_index(), jax.process_count())
     scale = getattr(get_model(config.model_name, **config.model), "upscale", 1)
+    _check(scale >= 1, f"model.upscale must be at least 1, not {scale}")
     data = get_dataset(config.data, config.batch_size, config.seed, shard, mesh.size, scale)
     model = _make_model(config, data)
     total_steps = config.total_steps
@@ -280,7 +282,20 @@ def build(config: ConfigDict) -> Experiment:
     variables = jax.eval_shape(_variables_maker(config, model, data.image_shape))
     params = variables["params"]
     train_images = jax.ShapeDtypeStruct((1, *data.train_image_shape), jnp.float32)
-    out = jax.eval_shape(model.apply, variables, train_images)  # raises if the size does not fit
+    try:
+        out = jax.eval_shape(model.apply, variables, train_images)  # raises if the size is no good
+    except flax.errors.ScopeParamShapeError:
+        raise ValueError(
+            f"images of {data.train_image_shape[:2]} pixels to train on, and of "
+            f"{data.image_shape[:2]} to evaluate, are of different parameters of "
+            f"{config.model_name}: give data.train_pp and data.eval_pp the same size"
+        ) from None
+    values = getattr(model, "input_values", None)
+    if config.pretrained and values and not config.data.train_pp.endswith(values):
+        _LOG.warning(
+            "published weights of %s are for images prepared by %s, and data.train_pp ends "
+            "otherwise", config.model_name, values,
+        )  # fmt: skip
     tx = optim.make_optimizer(config.optim, schedule, params)
     adversary = make_adversary(config, schedule, out.shape[1:])
 

@@ -1,8 +1,8 @@
 """Exports a trained model: python -m vit_jax.export --workdir=W DST.
 
 DST decides about the format: NAME.stablehlo, NAME.onnx, or a folder for a TensorFlow SavedModel.
-Each takes (b, h, w, 3) float32 images, for any b, prepared as the command prints, which for
-published weights means values in [-1, 1]; and gives (b, classes) logits.
+Each takes (b, h, w, 3) float32 images, for any b but one size, prepared as the command prints; and
+gives (b, classes) logits, or images.
 """
 
 import contextlib
@@ -67,6 +67,8 @@ def main(argv: Sequence[str]) -> int:
     output = ", ".join(map(str, expected.shape[1:]))
     print(f"{target}: {model.name}, from (b, {height}, {width}, 3) to (b, {output})")
     print(f"images are to be prepared by {model.eval_pp}")
+    if model.model.predicts == "target":
+        _LOG.info("for images of %d x %d pixels alone: say --image_size for others", height, width)
     print(f"largest relative difference from the model: {max(differences):.3g}")
     if not max(differences) <= _TOLERANCES[jnp.dtype(model.model.dtype).name]:
         _LOG.error("%s does not do what the model does: do not use it", target)

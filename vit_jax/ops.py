@@ -314,8 +314,11 @@ def relative_position_index(window: tuple[int, int]) -> np.ndarray:
 
 def shifted_window_mask(
     size: tuple[int, int], window: tuple[int, int], shift: tuple[int, int]
-) -> np.ndarray:
+) -> jax.Array:
     """Biases that keep apart what a roll has brought together.
+
+    In a program they are computed from two small tables, or it would hold as much as n numbers for
+    each pixel.
 
     Args:
         size: (h, w), divisible by the window's sides.
@@ -326,16 +329,21 @@ def shifted_window_mask(
         (windows, wh ww, wh ww) float32: 0 or -100.
     """
 
-    def regions(side: int, window: int, shift: int) -> np.ndarray:
-        return (
-            np.digitize(np.arange(side), [side - window, side - shift]) if shift else np.zeros(side)
-        )
+    def region(side: int, window: int, shift: int) -> np.ndarray:
+        """(windows, window) number of the region that a row or column is from."""
+        borders = [side - window, side - shift] if shift else []
+        return np.digitize(np.arange(side), borders).reshape(-1, window)
 
-    y, x = (regions(*axis) for axis in zip(size, window, shift))
-    (h, w), (wh, ww) = size, window
-    region = (3 * y[:, None] + x).reshape(h // wh, wh, w // ww, ww)
-    region = region.swapaxes(1, 2).reshape(-1, wh * ww)
-    return np.where(region[:, :, None] == region[:, None], 0, -100).astype(np.float32)
+    def same(region: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """(windows, n, n) whether two pixels of a window are from the same region."""
+        of_pixels = region[:, places]
+        return of_pixels[:, :, None] == of_pixels[:, None]
+
+    y, x = np.mgrid[: window[0], : window[1]].reshape(2, -1)
+    rows = jnp.asarray(same(region(size[0], window[0], shift[0]), y))
+    columns = jnp.asarray(same(region(size[1], window[1], shift[1]), x))
+    mask = jnp.where(rows[:, None] & columns, 0, jnp.float32(-100))
+    return mask.reshape(-1, *mask.shape[2:])
 
 
 def leaky_relu(x: jax.Array, slope: float) -> jax.Array:
@@ -438,7 +446,8 @@ def nearest_upsample(x: jax.Array, factor: int) -> jax.Array:
 
 def luma(x: jax.Array) -> jax.Array:
     """(..., 3) colours -> (..., 1) grey by the weights of BT.601, as Pillow and OpenCV have it."""
-    return x @ np.array([[0.299], [0.587], [0.114]], x.dtype)
+    weights = np.array([0.299, 0.587, 0.114], x.dtype)
+    return jnp.sum(x * weights, axis=-1, keepdims=True)  # a product may have fewer bits on a GPU
 
 
 def bicubic_upsample(x: jax.Array, factor: int) -> jax.Array:

@@ -163,6 +163,8 @@ def _encode_with_pillow(unit: np.ndarray, stored: Image.Image) -> bytes:
         image = image.convert(stored.mode)
     options = {k: stored.info[k] for k in ("exif", "icc_profile", "dpi", "xmp", "comment")
                if k in stored.info}  # fmt: skip
+    if "exif" in options and image.size != stored.size:
+        options["exif"] = _exif_of_size(stored, image.size)
     if stored.format in _LOSSY:
         options |= {"quality": 95, "subsampling": 0}
     if stored.format == "TIFF":
@@ -173,6 +175,16 @@ def _encode_with_pillow(unit: np.ndarray, stored: Image.Image) -> bytes:
     written = io.BytesIO()
     image.save(written, stored.format, **({} if stored.format == "PNG" else options))
     return written.getvalue()
+
+
+def _exif_of_size(stored: Image.Image, size: tuple[int, int]) -> bytes:
+    """EXIF data that name another size, without the old preview."""
+    exif = stored.getexif()
+    details = exif.get_ifd(ExifTags.IFD.Exif)
+    for tag, side in zip((ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight), size):
+        if tag in details:
+            details[tag] = side
+    return exif.tobytes()
 
 
 def _luma(unit: np.ndarray) -> np.ndarray:

@@ -37,8 +37,9 @@ _METHOD = flags.DEFINE_enum(
     "method",
     None,
     restore.METHODS,
-    "Restoring: the whole image at once; the same result in bounded memory; or tiles, each with "
-    "its own statistics, whose result differs. auto is the first of them that fits.",
+    "Restoring: the whole image at once; the same result in bounded memory, which DehazeFormer "
+    "alone can; or tiles, whose result differs: much where a model uses statistics of the whole "
+    "image, as DehazeFormer does, else by little. auto is the first of them that fits.",
 )
 _TILE = flags.DEFINE_integer("tile", None, "Restoring: side of the tiles in pixels; implies tiles.")
 _MEMORY = flags.DEFINE_float(

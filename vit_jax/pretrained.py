@@ -452,9 +452,11 @@ def _preprocessing(model: nn.Module, size: tuple[int, int]) -> str:
     """The evaluation's preprocessing of a model's published weights."""
     if not hasattr(model, "input_values"):
         return standard_preprocessing(size)
-    shorter = round(min(size) * 8 / 7)  # 256 for 224
+    if size[0] != size[1]:
+        return f"decode|resize({size}, method='bicubic')|{model.input_values}"
+    shorter = round(size[0] * 8 / 7)  # 256 for 224
     return (
-        f"decode|resize_small({shorter}, method='bicubic')|central_crop({_side(size)})|"
+        f"decode|resize_small({shorter}, method='bicubic')|central_crop({size[0]})|"
         f"{model.input_values}"
     )
 

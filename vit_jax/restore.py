@@ -44,7 +44,7 @@ class Restorer:
         variables: its variables.
         method: one of METHODS; "auto" takes "whole" if there is memory for it, else "bounded", and
             "tiles" only if there is none for that either, or the model cannot.
-        tile: side of a tile in pixels.
+        tile: side of a tile in pixels; "auto" takes smaller ones if there is too little memory.
         memory: bytes that may be used; None for what is available.
         ensemble: whether to average over the image's eight rotations and reflections.
     """
@@ -96,22 +96,38 @@ class Restorer:
             return self.method
         candidates = ["whole", "bounded"] if hasattr(self.model, "band_rows") else ["whole"]
         for method in candidates:
-            if self._memory_of(method, size) <= self._available():
+            if self._fits(method, size):
                 return method
         return "tiles"
 
-    def _restore(self, image: np.ndarray) -> np.ndarray:
-        method = self.method_for(image.shape[:2])
-        if method != "tiles":
-            return self._run(method, image)
-        return self._restore_in_tiles(image)
+    def _fits(self, method: str, size: tuple[int, int]) -> bool:
+        return self._memory_of(method, size) <= self._available()
 
-    def _restore_in_tiles(self, image: np.ndarray) -> np.ndarray:
-        # What the model cuts into windows begins and ends with one, so that tiles have the same.
-        step, scale = getattr(self.model, "tile_multiple", 1), self.upscale
+    def _restore(self, image: np.ndarray) -> np.ndarray:
+        # To whole windows, as the model itself would do, of images of any size.
+        step = getattr(self.model, "tile_multiple", 1)
         padding = [(0, -side % step) for side in image.shape[:2]]
         padded = np.pad(image, (*padding, (0, 0)), "reflect")
-        sides = [min(side, self.tile // step * step) for side in padded.shape[:2]]
+        method = self.method_for(padded.shape[:2])
+        if method == "tiles":
+            restored = self._restore_in_tiles(padded, step)
+        else:
+            restored = self._run(method, padded)
+        height, width, _ = self._output_shape(image)
+        return restored[:height, :width]
+
+    def _tile_side(self) -> int:
+        tile = self.tile
+        if self.method == "auto":
+            while tile // 2 >= _SMALLEST_TILE and not self._fits("whole", (tile, tile)):
+                tile //= 2
+        return tile
+
+    def _restore_in_tiles(self, padded: np.ndarray, step: int) -> np.ndarray:
+        """Tiles begin and end where windows do, so that they have those of the whole image."""
+        scale = self.upscale
+        tile = self._tile_side() // step * step
+        sides = [min(side, tile) for side in padded.shape[:2]]
         starts = [_tile_starts(*pair, step) for pair in zip(padded.shape[:2], sides)]
         feathers = [_feather(side * scale) for side in sides]
         weight = (feathers[0][:, None] * feathers[1])[..., None]
@@ -125,8 +141,7 @@ class Restorer:
             )
             total[rows, columns] += self._run("whole", tile) * weight
             weights[rows, columns] += weight
-        height, width, _ = self._output_shape(image)
-        return (total / weights)[:height, :width]
+        return total / weights
 
     def _run(self, method: str, image: np.ndarray) -> np.ndarray:
         restored = self._program(method, image.shape[:2])(self.variables, image[None])
@@ -247,6 +262,11 @@ def restore_files(
             method = restorer.method_for(photo.pixels.shape[:2])
             if method == "tiles" and restorer.method == "auto":
                 _LOG.warning("%s is too large for the memory: tiles give another result", path)
+            if (
+                getattr(restorer.model, "in_channels", 3) == 1
+                and np.ptp(photo.pixels, axis=-1).any()
+            ):
+                _LOG.warning("%s has colours, which this model for grey images takes off it", path)
             restored = restorer(photo.pixels)
             _write(target, photo.encode(restored))
         except jax.errors.JaxRuntimeError as error:

@@ -110,6 +110,7 @@ class IndexedSource:
         explainer: says what made reading fail, given the message.
         names: of the rows, for a report by image.
         image_sizes: returns (rows, 2) heights and widths, or is None if they are not known.
+        loads_alike: whether the loader makes the same of a row each time.
     """
 
     columns: Mapping[str, np.ndarray]
@@ -118,6 +119,7 @@ class IndexedSource:
     explainer: Callable[[str], str] = str
     names: tuple[str, ...] = ()
     image_sizes: Callable[[], np.ndarray] | None = None
+    loads_alike: bool = True
 
     @property
     def num_examples(self) -> int:

@@ -4,6 +4,7 @@ How many times smaller says the model, which is to enlarge as many times. Noise 
 neither clipped nor rounded, as the tests of denoising have it.
 """
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from input_pipeline.resampling import shrink_bicubic
 from input_pipeline.sources import paired_folder, pairs
 from input_pipeline.sources.base import Example, IndexedSource, Source
 
+_LOG = logging.getLogger(__name__)
+
 _LUMA = (0.299, 0.587, 0.114)
 
 
@@ -22,10 +25,11 @@ def splits(config: Any, scale: int) -> dict[str, Source]:
     """Finds the photos of a folder.
 
     Args:
-        config: `config.data`, of which `source`, `test_source`, `val_fraction`, `split_seed` and
-            `degradation` are read. The folder may have train, val and test folders; what is missing
-            is split off train, as for `paired_folder`. When training, a photo gets other noise in
-            every epoch; in the other splits it is always the same.
+        config: `config.data`, of which `source`, `test_source`, `val_fraction`, `split_seed`,
+            `degradation` and `skip_corrupt` are read. The folder may have train, val and test
+            folders; what is missing is split off train, as for `paired_folder`. If it holds pairs,
+            those of its clear images are taken. When training, a photo gets other noise in every
+            epoch; in the other splits it is always the same.
         scale: how many times smaller the photos become; what is over is cut off them.
 
     Returns:
@@ -38,12 +42,41 @@ def splits(config: Any, scale: int) -> dict[str, Source]:
     found: dict[str, Any] = {}
     if config.source:
         folders = pairs.find_splits(Path(config.source).expanduser())
-        found = {name: files.find_some_images(folder) for name, folder in folders.items()}
+        found = {name: _find_photos(folder) for name, folder in folders.items()}
     if config.test_source:
         folders = pairs.find_splits(Path(config.test_source).expanduser())
-        found["test"] = files.find_some_images(folders.get("test") or folders["all"])
+        found["test"] = _find_photos(pairs.get_test(folders, config.test_source))
+    if config.skip_corrupt:
+        found = {name: _without_faults(photos, name) for name, photos in found.items()}
     found = paired_folder.split_off(found, lambda path: path.stem, config)
     return {name: _source(photos, config.degradation, scale) for name, photos in found.items()}
+
+
+def _find_photos(folder: Path) -> list[Path]:
+    return files.find_some_images(pairs.find_clear_folder(folder))
+
+
+def _without_faults(photos: list[Path], split: str) -> list[Path]:
+    faults = files.find_unreadable(photos)
+    for why in faults.values():
+        _LOG.warning("%s: left out: %s", split, why)
+    kept = [photo for photo in photos if photo not in faults]
+    if not kept:
+        raise ValueError(f"{split}: no photo can be read")
+    return kept
+
+
+def _explain(photos: list[Path], message: str) -> str:
+    """Names the photo that cannot be read, or, if the crop is too large, the smallest."""
+    _LOG.warning("a photo could not be prepared; looking for it among %d ...", len(photos))
+    faults = list(files.find_unreadable(photos).values())
+    if faults:
+        return (
+            f"{faults[0]}. Remove it, or leave such photos out with --config.data.skip_corrupt=True"
+        )
+    sizes = paired_folder.image_sizes(photos)
+    smallest = int(np.argmin(sizes.min(axis=1)))
+    return f"{message}; the smallest is {photos[smallest]} ({'{} x {}'.format(*sizes[smallest])})"
 
 
 def _check_settings(degradation: Any, scale: int) -> None:
@@ -83,7 +116,7 @@ def _source(photos: list[Path], degradation: Any, scale: int) -> IndexedSource:
     return IndexedSource(
         {"photo": np.array([str(path) for path in photos])},
         loader=load,
-        explainer=lambda message: files.explain_unreadable(photos) or message,
+        explainer=lambda message: _explain(photos, message),
         names=tuple(path.name for path in photos),
         image_sizes=image_sizes,
     )

@@ -101,6 +101,7 @@ def _source(photos: list[Path], haze: Any, draws: int) -> IndexedSource:
         explainer=lambda message: _explain(photos, message),
         names=tuple(path.name for path in rows),
         image_sizes=lambda: paired_folder.image_sizes(rows),
+        loads_alike=False,
     )
 
 
@@ -169,5 +170,6 @@ def add_haze(
 
 
 def _explain(photos: list[Path], message: str) -> str:
-    paths = (path for photo in photos for path in (photo, _depth_path(photo)) if path)
-    return files.explain_unreadable(map(Path, paths)) or message
+    paths = [Path(path) for photo in photos for path in (photo, _depth_path(photo)) if path]
+    faults = list(files.find_unreadable(paths).values())
+    return f"{faults[0]}. Remove it, or repair it" if faults else message

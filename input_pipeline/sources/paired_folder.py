@@ -17,7 +17,6 @@ from input_pipeline.sources.base import Example, IndexedSource, Source
 from input_pipeline.sources.pairs import Pair, PairedSplit
 
 _LOG = logging.getLogger(__name__)
-_READERS = 16  # threads that look through files; they mostly wait for the disk
 
 
 def splits(config: Any, scale: int) -> dict[str, Source]:
@@ -44,9 +43,7 @@ def splits(config: Any, scale: int) -> dict[str, Source]:
         found = pairs.find_pairs(Path(config.source).expanduser(), config.pair_pattern, scale)
     if config.test_source:
         tests = pairs.find_pairs(Path(config.test_source).expanduser(), config.pair_pattern, scale)
-        found["test"] = tests.get("test") or tests.get("all")
-        if found["test"] is None:
-            raise ValueError(f"data.test_source={config.test_source!r} has no test folder")
+        found["test"] = pairs.get_test(tests, config.test_source)
     for name, split in found.items():
         if split.orphans:
             _LOG.warning(
@@ -116,7 +113,7 @@ def image_sizes(paths: Sequence[Path]) -> np.ndarray:
         except (ValueError, OSError) as error:
             raise ValueError(f"cannot read {path}: {error}") from error
 
-    with futures.ThreadPoolExecutor(_READERS) as pool:
+    with futures.ThreadPoolExecutor(files.READERS) as pool:
         return np.array(list(pool.map(size, paths)))
 
 
@@ -152,7 +149,7 @@ def _faults(found: Iterable[Pair], scale: int) -> dict[Pair, str]:
             return str(error)
         return None
 
-    with futures.ThreadPoolExecutor(_READERS) as pool:
+    with futures.ThreadPoolExecutor(files.READERS) as pool:
         return {pair: why for pair, why in zip(found, pool.map(fault, found)) if why is not None}
 
 

@@ -10,6 +10,7 @@ import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -117,6 +118,19 @@ def find_splits(folder: Path) -> dict[str, Path]:
     return splits or {"all": folder}
 
 
+def get_test(found: Mapping[str, Any], source: str) -> Any:
+    """What is to be tested on of a `data.test_source`: its split "test", or "all"."""
+    if "test" not in found and "all" not in found:
+        raise ValueError(f"data.test_source={source!r} has no test folder")
+    return found.get("test", found.get("all"))
+
+
+def find_clear_folder(folder: Path) -> Path:
+    """The folder of clear images, such as HR, in that of a split, or else the latter."""
+    children = _subfolders(folder)
+    return next((children[name] for name in _CLEAR_FOLDERS if name in children), folder)
+
+
 def _pattern_finder(pattern: str) -> Callable[[Path], PairedSplit]:
     """Makes the function that finds a split's pairs by an explicit pattern."""
     parts = pattern.split()
@@ -185,7 +199,7 @@ def _find_split(folder: Path, scale: int) -> PairedSplit:
         clear = [p for p, ending in found if ending and p not in hazy]
     else:
         raise ValueError(
-            f"{folder} has only one of the two: a folder of hazy images "
+            f"{folder} has only one of the two: a folder of hazy or small images "
             f"({', '.join(_HAZY_FOLDERS)}) and one of clear images ({', '.join(_CLEAR_FOLDERS)})"
         )
     roots = (hazy_folder or folder, clear_folder or folder)
@@ -202,7 +216,7 @@ def _find_split(folder: Path, scale: int) -> PairedSplit:
                 f"{' and '.join(map(str, equal[0]))}: which belongs to a hazy one?"
             )
         raise ValueError(
-            f"{folder} holds no pairs: it needs a folder of hazy images "
+            f"{folder} holds no pairs: it needs a folder of hazy or small images "
             f"({', '.join(_HAZY_FOLDERS)}) and one of clear images ({', '.join(_CLEAR_FOLDERS)}) "
             "with names that correspond, or names that end in _hazy and _GT; or a pattern"
         )

@@ -123,7 +123,7 @@ class RRDB(nn.Module):
     def _validate(self, images: jax.Array) -> None:
         if self.upscale not in (1, 2, 4):
             raise ValueError(f"upscale={self.upscale} is not one of (1, 2, 4)")
-        for field in ("num_features", "growth"):
+        for field in ("num_features", "growth", "num_blocks"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} must be at least 1, not {getattr(self, field)}")
         if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:

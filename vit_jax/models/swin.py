@@ -61,8 +61,7 @@ class Attention(nn.Module):
             self.window_size // 2 if self.shifted and side > self.window_size else 0
             for side in (h, w)
         )
-        places = math.prod(2 * side - 1 for side in window)
-        table = self.param(_TABLE, _NORMAL, (places, self.num_heads), jnp.float32)
+        table = self.param(_TABLE, _NORMAL, (_places(window), self.num_heads), jnp.float32)
         x = jnp.roll(x, [-s for s in shift], axis=(1, 2)) if any(shift) else x
         x = jnp.pad(x, ((0, 0), (0, -h % window[0]), (0, -w % window[1]), (0, 0)))
         qkv = _dense(3 * features, self.dtype, "qkv")(x)
@@ -268,9 +267,10 @@ class Swin(nn.Module):
         for path, leaf in flat.items():
             if path[-1] == _TABLE:
                 stage = int(path[0].partition("_")[0].removeprefix("stage"))
-                side = _window_side(leaf)
-                old = old_windows[stage] if side is None else (side, side)
-                if len(leaf) != math.prod(2 * n - 1 for n in old):
+                old, side = old_windows[stage], _window_side(leaf)
+                if len(leaf) != _places(old) and side is not None:  # of another window_size
+                    old = (side, side)
+                if len(leaf) != _places(old):
                     raise ValueError(
                         f"a table of {len(leaf)} position biases is not that of images of "
                         f"{old_size[0]} x {old_size[1]} pixels"
@@ -315,6 +315,11 @@ BLOCK_NAMES = {
     "mlp_fc1": "mlp.fc1",
     "mlp_fc2": "mlp.fc2",
 }
+
+
+def _places(window: tuple[int, int]) -> int:
+    """Number of offsets between two pixels of a window."""
+    return math.prod(2 * side - 1 for side in window)
 
 
 def _window_side(table: Any) -> int | None:

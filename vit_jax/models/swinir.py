@@ -274,6 +274,9 @@ class SwinIR(nn.Module):
         choices = {
             "upsampler": UPSAMPLERS, "resi_connection": RESI_CONNECTIONS, "in_channels": (1, 3),
         }  # fmt: skip
+        for field in ("embed_dim", "window_size", "mlp_ratio", "img_range"):
+            if getattr(self, field) <= 0:
+                raise ValueError(f"{field} must be positive, not {getattr(self, field)}")
         for field, allowed in choices.items():
             if getattr(self, field) not in allowed:
                 raise ValueError(f"{field}={getattr(self, field)!r} is not one of {allowed}")

@@ -484,7 +484,7 @@ def test_tiles_have_the_windows_of_the_whole_image():
     # Convolutions and two blocks reach a dozen pixels; where tiles overlap, both must agree.
     for top, left in itertools.product(*starts):
         middle = np.s_[top + 20 : top + 32, left + 20 : left + 32]
-        assert np.median(np.abs(in_tiles[middle] - whole[middle])) < 1e-5
+        assert np.median(np.abs(in_tiles[middle] - whole[middle])) < 1e-3
     aside = restore.Restorer(model, {"params": params}, method="whole")(image[1:])[19:31, 20:32]
     assert np.median(np.abs(aside - whole[20:32, 20:32])) > 0.01
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.commands import run
-from vit_jax.benchmark import data, race, recognition
+from vit_jax.benchmark import data, race, recognition, sweep
 from vit_jax.benchmark.race import OURS, Case, Contender, Goal
 from vit_jax.models import list_models
 
@@ -122,3 +122,30 @@ def test_what_was_measured_before_an_error_is_kept(tmp_path):
     result = run("benchmark", "inference", "restore", *args)
     assert result.returncode == 2
     assert [row["suite"] for row in json.loads(path.read_text())["results"]] == ["inference"]
+
+
+def test_a_sweep_grows_the_batch_as_far_as_it_fits_and_then_tries_flags():
+    tried = []
+
+    def run_one(settings):
+        tried.append(tuple(settings.values()))
+        fits = settings["batch"] <= (32 if settings["remat"] else 16)
+        speed = settings["batch"] * (0.4 if settings["remat"] else 1) if fits else None
+        return {**settings, "images_per_s": speed}
+
+    rows = list(sweep.sweep(run_one, 8, 64))
+    plain = [(batch, False, "none") for batch in (8, 16, 32)]
+    with_remat = [(batch, True, "none") for batch in (8, 16, 32, 64)]
+    others = [(16, False, name) for name in sweep.XLA_FLAGS if name != "none"]
+    assert tried == plain + with_remat + others
+    assert [row["images_per_s"] for row in rows[:3]] == [8, 16, None]
+
+
+def test_a_try_of_a_sweep():
+    settings = json.dumps({"batch": 1, "remat": True, "flags": "none"})
+    result = run("benchmark.sweep", "--model=ViT-Ti_16", "--image_size=32", "--dtype=float32",
+                 "--seconds=0", f"--try_json={settings}")  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    row = json.loads(result.stdout)
+    assert (row["batch"], row["remat"]) == (1, True)
+    assert row["images_per_s"] > 0

@@ -1,4 +1,4 @@
-"""ViT beside timm and a ViT of flax's own modules: inference, and training steps."""
+"""ViT and Swin beside timm and a ViT of flax's own modules: inference, and training steps."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ EAGER, COMPILED, PLAIN = "timm", "timm compiled", "plain flax"
 
 # Multiplications and additions of one image of 224 x 224 pixels, in billions, counted as pairs.
 GMACS = {"ViT-Ti_16": 1.26, "ViT-S_16": 4.61, "ViT-B_16": 17.58, "ViT-L_16": 61.6,
-         "ViT-H_14": 167.4}  # fmt: skip
+         "ViT-H_14": 167.4, "Swin-T": 4.51, "Swin-B": 15.47}  # fmt: skip
 
 _TIMM = {
     "ViT-Ti_16": "vit_tiny_patch16_224",
@@ -27,6 +27,9 @@ _TIMM = {
     "ViT-B_16": "vit_base_patch16_224",
     "ViT-L_16": "vit_large_patch16_224",
     "ViT-H_14": "vit_huge_patch14_224",
+    "Swin-T": "swin_tiny_patch4_window7_224",
+    "Swin-S": "swin_small_patch4_window7_224",
+    "Swin-B": "swin_base_patch4_window7_224",
 }
 _RATE = 1e-3
 _COMPARED_STEPS = 3
@@ -68,11 +71,18 @@ def matrix_product() -> Case:
     return Case(f"product of {rows} x {inner} and {inner} x {columns}", contenders)
 
 
-def train(name: str, batch: int, size: int, dtype: str, goals: tuple[Goal, ...] = ()) -> Case:
+def train(
+    name: str,
+    batch: int,
+    size: int,
+    dtype: str,
+    goals: tuple[Goal, ...] = (),
+    remat: bool = False,
+) -> Case:
     """Steps of AdamW on one batch."""
 
     def contenders(_: Path) -> Iterator[Contender]:
-        model, variables, images, labels = make_inputs(name, batch, size, dtype)
+        model, variables, images, labels = make_inputs(name, batch, size, dtype, remat)
         yield _training(OURS, functools.partial(model.apply, train=True), variables, images, labels)
         plain = make_plain(model)
         if dtype == "float32" and plain:
@@ -121,17 +131,18 @@ def _losses(call: Callable[[], Any]) -> np.ndarray:
     return np.array([float(call()) for _ in range(_COMPARED_STEPS)])
 
 
-def make_inputs(name: str, batch: int, size: int, dtype: str) -> Any:
+def make_inputs(name: str, batch: int, size: int, dtype: str, remat: bool = False) -> Any:
     """Makes a model, variables of which none is 0, images and labels.
 
     Raises:
         ValueError: if the model does not classify.
     """
-    model = get_model(name, dtype=dtype)
+    model = get_model(name, dtype=dtype, **({"remat": True} if remat else {}))
     if model.predicts != "label":
         raise ValueError(f"{name} predicts no labels: time it with the suite restore")
-    if getattr(model, "dropout_rate", 0):
-        model = model.clone(dropout_rate=0.0)  # the others' would be another
+    for field in ("dropout_rate", "drop_path_rate"):
+        if getattr(model, field, 0):
+            model = model.clone(**{field: 0.0})  # the others' would be another
     random = np.random.default_rng(0)
     images = jnp.asarray(random.uniform(-1, 1, (batch, size, size, 3)), jnp.float32)
     variables = jax.jit(model.init)(jax.random.key(0), images[:1])
@@ -198,4 +209,5 @@ def _timm_training(
 def _create(name: str, size: int) -> Any:
     import timm
 
-    return timm.create_model(name, img_size=size, num_classes=1000, act_layer="gelu_tanh")
+    tanh = {"act_layer": "gelu_tanh"} if name.startswith("vit") else {}
+    return timm.create_model(name, img_size=size, num_classes=1000, **tanh)

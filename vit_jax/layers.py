@@ -1,6 +1,7 @@
 """Modules that several models share."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -18,6 +19,22 @@ def uniform_by_fan_in(fan_in: int) -> Init:
     """PyTorch's default for weights and biases of convolutions and linear layers."""
     bound = 1 / math.sqrt(fan_in)
     return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+class AnySize:
+    """What a model is mixed with whose parameters are for images of any size."""
+
+    def image_size(self, params: Mapping[str, Any]) -> tuple[int, int]:
+        """A size that parameters can be tried with."""
+        del params
+        return 64, 64
+
+    def resize_params(
+        self, params: Mapping[str, Any], old_size: tuple[int, int], new_size: tuple[int, int]
+    ) -> dict[str, Any]:
+        """Returns the parameters."""
+        del old_size, new_size
+        return dict(params)
 
 
 class Conv(nn.Module):

@@ -5,7 +5,6 @@ published code and weights, whose names `DehazeFormer.torch_names` maps.
 """
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vit_jax import ops
-from vit_jax.layers import Conv, Init, uniform_by_fan_in
+from vit_jax.layers import AnySize, Conv, Init, uniform_by_fan_in
 
 _NARROW, _WIDE = (24, 48, 96, 48, 24), (48, 96, 192, 96, 48)
 _MIXED = (0.25, 0.5, 0.75, 0.0, 0.0)
@@ -253,7 +252,7 @@ class SKFusion(nn.Module):
         return decoder * weights[..., 0, :] + skip * weights[..., 1, :]
 
 
-class DehazeFormer(nn.Module):
+class DehazeFormer(AnySize, nn.Module):
     """DehazeFormer, for images of any height and width of at least 25 pixels.
 
     RescaleNorm and SKFusion see the whole image: neither padding nor tiles leave the result as it
@@ -394,18 +393,6 @@ class DehazeFormer(nn.Module):
                 f"images of {h} x {w} pixels are too small for DehazeFormer: both sides must have "
                 f"at least {SMALLEST_SIDE}"
             )
-
-    def image_size(self, params: Mapping[str, Any]) -> tuple[int, int]:
-        """A size that parameters can be tried with; they are for any."""
-        del params
-        return 64, 64
-
-    def resize_params(
-        self, params: Mapping[str, Any], old_size: tuple[int, int], new_size: tuple[int, int]
-    ) -> dict[str, Any]:
-        """Returns the parameters, which are for any size."""
-        del old_size, new_size
-        return dict(params)
 
     def torch_names(self) -> dict[str, str]:
         """Returns the official code's names of the submodules, see `checkpoints.torch`."""

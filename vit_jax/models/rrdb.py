@@ -5,7 +5,6 @@ Workshops 2018), and, for factors other than 4, "Real-ESRGAN" (ICCV Workshops 20
 `RRDB.torch_names` maps the names of both published codes.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -13,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from vit_jax import ops
-from vit_jax.layers import Conv
+from vit_jax.layers import AnySize, Conv
 
 VARIANTS: dict[str, dict[str, Any]] = {f"RRDB-x{s}": dict(upscale=s) for s in (1, 2, 4)}
 
@@ -60,7 +59,7 @@ class Block(nn.Module):
         return conv(self.num_features, 5)(seen) * _RESIDUAL + x
 
 
-class RRDB(nn.Module):
+class RRDB(AnySize, nn.Module):
     """Enlarges images of any size.
 
     Attributes:
@@ -139,18 +138,6 @@ class RRDB(nn.Module):
     def tile_multiple(self) -> int:
         """Pixels of the image to one of the features, along either axis; tiles consist of those."""
         return _ENLARGES // self.upscale
-
-    def image_size(self, params: Mapping[str, Any]) -> tuple[int, int]:
-        """A size that parameters can be tried with; they are for any."""
-        del params
-        return 32, 32
-
-    def resize_params(
-        self, params: Mapping[str, Any], old_size: tuple[int, int], new_size: tuple[int, int]
-    ) -> dict[str, Any]:
-        """Returns the parameters, which are for any size."""
-        del old_size, new_size
-        return dict(params)
 
     def torch_names(self, naming: str = "basicsr") -> dict[str, str]:
         """Returns BasicSR's or ESRGAN's names of the submodules, see `checkpoints.torch`."""

@@ -6,7 +6,6 @@ reflection to whole windows, as BasicSR does it; the published tests repeat the 
 by up to a window more.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -15,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vit_jax import ops
-from vit_jax.layers import Conv
+from vit_jax.layers import AnySize, Conv
 from vit_jax.models.swin import BLOCK_NAMES
 
 _MEDIUM = dict(embed_dim=180, depths=(6,) * 6, num_heads=(6,) * 6)
@@ -143,7 +142,7 @@ class Block(nn.Module):
         return x + maybe_drop(_dense(x.shape[-1], self.dtype, "mlp_fc2")(y))
 
 
-class SwinIR(nn.Module):
+class SwinIR(AnySize, nn.Module):
     """SwinIR, for images of any height and width of more than half a window.
 
     Attributes:
@@ -310,18 +309,6 @@ class SwinIR(nn.Module):
     def tile_multiple(self) -> int:
         """Where tiles must begin, and what must divide their sides, to have the image's windows."""
         return self.window_size
-
-    def image_size(self, params: Mapping[str, Any]) -> tuple[int, int]:
-        """A size that parameters can be tried with; they are for any."""
-        del params
-        return 64, 64
-
-    def resize_params(
-        self, params: Mapping[str, Any], old_size: tuple[int, int], new_size: tuple[int, int]
-    ) -> dict[str, Any]:
-        """Returns the parameters, which are for any size."""
-        del old_size, new_size
-        return dict(params)
 
     def torch_names(self) -> dict[str, str]:
         """Returns the official code's names of the submodules, see `checkpoints.torch`."""

@@ -142,9 +142,9 @@ def test_a_sweep_grows_the_batch_as_far_as_it_fits_and_then_tries_flags():
 
 
 def test_a_try_of_a_sweep():
-    settings = json.dumps({"batch": 1, "remat": True, "flags": "none"})
-    result = run("benchmark.sweep", "--model=ViT-Ti_16", "--image_size=32", "--dtype=float32",
-                 "--seconds=0", f"--try_json={settings}")  # fmt: skip
+    choice = json.dumps({"batch": 1, "remat": True, "flags": "none"})
+    result = run("benchmark", "sweep", "--model=ViT-Ti_16", "--image_size=32", "--dtype=float32",
+                 "--seconds=0", f"--choice={choice}")  # fmt: skip
     assert result.returncode == 0, result.stderr
     row = json.loads(result.stdout)
     assert (row["batch"], row["remat"]) == (1, True)

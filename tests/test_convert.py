@@ -69,7 +69,8 @@ def test_a_conversion_that_goes_wrong_is_noticed(vit, tmp_path, monkeypatch, cap
     model = pretrained.load(path, "ViT-B_16", TINY)
     wrong = {**params, "cls": -params["cls"]}
     monkeypatch.setattr(convert.model_flags, "load_from", lambda _: model)
-    monkeypatch.setattr(convert, "_INSPECT", type("Flag", (), {"value": None}))
+    for flag in ("_INSPECT", "_NAMING"):
+        monkeypatch.setattr(convert, flag, type("Flag", (), {"value": None}))
     monkeypatch.setattr(npz, "save", lambda path, _, save=npz.save: save(path, wrong))
     assert convert.main(["convert", str(path), str(tmp_path / "b.npz")]) == 1
     assert "largest difference of the features: 0," not in capsys.readouterr().out
@@ -81,7 +82,8 @@ def test_sizes_are_not_guessed_from_the_number_of_patches(tmp_path, monkeypatch,
     npz.save(tmp_path / "a.npz", params)
     load = functools.partial(pretrained.load, name="ViT-B_16", fields=TINY, old_size=(8, 32))
     monkeypatch.setattr(convert.model_flags, "load_from", load)
-    monkeypatch.setattr(convert, "_INSPECT", type("Flag", (), {"value": None}))
+    for flag in ("_INSPECT", "_NAMING"):
+        monkeypatch.setattr(convert, flag, type("Flag", (), {"value": None}))
     path = tmp_path / "b.safetensors"
     assert convert.main(["convert", str(tmp_path / "a.npz"), str(path)]) == 0
     assert "features: 0," in capsys.readouterr().out

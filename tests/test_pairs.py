@@ -123,8 +123,8 @@ def test_every_fault_is_named(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ([], "holds no pairs: it needs a folder of hazy images"),
-        (["hazy/1.png"], "has only one of the two: a folder of hazy images"),
+        ([], "holds no pairs: it needs a folder of hazy or small images"),
+        (["hazy/1.png"], "has only one of the two: a folder of hazy or small images"),
         (["hazy/a.png", "GT/b.png"], "holds no pairs"),
         (["hazy/1_2.png", "GT/1.png", "GT/1.jpg"], "has clear images of the same name"),
     ],

@@ -11,7 +11,7 @@ import jax
 from absl import flags
 
 from vit_jax import cli
-from vit_jax.benchmark import data, race, recognition, restoration, starting
+from vit_jax.benchmark import data, race, recognition, restoration, starting, sweep
 from vit_jax.benchmark.race import Case, Goal
 from vit_jax.inference_time import describe_machine
 from vit_jax.models import get_model
@@ -23,16 +23,20 @@ _DTYPE = flags.DEFINE_string("dtype", None, "Compute type of the models; bfloat1
 _SECONDS = flags.DEFINE_float("seconds", 10.0, "About how long to time each case.", lower_bound=0)
 _ALONE = flags.DEFINE_bool("alone", False, "Time our code alone, without others beside it.")
 _JSON = flags.DEFINE_string("json", None, "File for the results.")
+_MOST = flags.DEFINE_integer("largest_batch_size", 4096, "Of sweep.", lower_bound=1)
+_CHOICE = flags.DEFINE_string("choice", None, "Of sweep: try this alone, as it tells itself.")
 
 _COLUMNS = ("case", "who", "median ms", "least ms", "images/s", "peak MiB", "MFU", "ours is")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the suites, all of them by default, and prints a table of each."""
+    """Runs the suites, all of them by default, and prints a table of each; or a sweep."""
+    if argv[1:2] == ["sweep"]:
+        return _sweep(argv[2:])
     suites = argv[1:] or _default_suites()
     for suite in suites:
         if suite not in _SUITES:
-            raise ValueError(f"unknown suite {suite!r}; there are: {', '.join(_SUITES)}")
+            raise ValueError(f"unknown suite {suite!r}; there are: {', '.join(_SUITES)}, sweep")
     # Or JAX would take most of a GPU for itself; before it is first used.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if _MODEL.value is None and (_BATCH.value or _SIZE.value):
@@ -65,6 +69,23 @@ def main(argv: Sequence[str]) -> int:
             + (f": {goal['limit']}" if goal["limit"] and not goal["met"] else "")
         )
     print(f"\nIt took {(time.monotonic() - start) / 60:.1f} minutes.")
+    return 0
+
+
+def _sweep(rest: Sequence[str]) -> int:
+    if rest or _MODEL.value is None:
+        raise ValueError("sweep stands alone, and needs a model: --model=ViT-B_16")
+    settings = sweep.Settings(
+        _MODEL.value, _SIZE.value or 224, _DTYPE.value or "bfloat16", _SECONDS.value
+    )
+    if _CHOICE.value is not None:
+        print(json.dumps(settings.try_here(json.loads(_CHOICE.value))))
+        return 0
+    get_model(settings.model)  # raises if there is none
+    print(f"{settings.model} on {describe_machine()}.\n")
+    rows = sweep.print_sweep(settings, _BATCH.value or 64, _MOST.value)
+    if _JSON.value is not None:
+        Path(_JSON.value).write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     return 0
 
 

@@ -1,23 +1,19 @@
-"""Looks for the fastest way to train a model here: python -m vit_jax.benchmark.sweep --model=NAME.
+"""Looks for the fastest way to train a model: python -m vit_jax.benchmark sweep --model=NAME.
 
 Each batch size, from --batch_size on and doubled until the memory is too small, is tried without
 and with remat, and the fastest of these with each set of XLA's flags for GPUs; all of them in
 processes of their own.
 """
 
+import dataclasses
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from absl import flags
-
-from vit_jax import cli
 from vit_jax.benchmark import race, recognition
-from vit_jax.inference_time import describe_machine
 
 # What XLA can be told on an NVIDIA GPU. Which is best depends on the model and on XLA's version.
 XLA_FLAGS = {
@@ -27,33 +23,67 @@ XLA_FLAGS = {
     "no product by Triton": "--xla_gpu_enable_triton_gemm=false",
 }
 
-_MODEL = flags.DEFINE_string("model", "ViT-B_16", "Name of the classifier to train.")
-_BATCH = flags.DEFINE_integer("batch_size", 64, "The smallest batch to try.", lower_bound=1)
-_MOST = flags.DEFINE_integer("largest_batch_size", 4096, "The largest batch to try.", lower_bound=1)
-_SIZE = flags.DEFINE_integer("image_size", 224, "Side of the images.", lower_bound=1)
-_DTYPE = flags.DEFINE_string("dtype", "bfloat16", "Compute type.")
-_SECONDS = flags.DEFINE_float("seconds", 5.0, "About how long to time each try.", lower_bound=0)
-_JSON = flags.DEFINE_string("json", None, "File for the results.")
-_TRY = flags.DEFINE_string("try_json", None, "For the processes that this one starts: one try.")
-
 Row = dict[str, Any]
 
 
-def main(argv: Sequence[str]) -> int:
-    """Tries all, prints a row of each and the fastest; or, told so, makes one try."""
-    if len(argv) > 1:
-        raise ValueError(f"{argv[1]} is not an option; the model is --model={_MODEL.value}")
-    if _TRY.value is not None:
-        print(json.dumps(_try_here(json.loads(_TRY.value))))
-        return 0
-    print(f"{_MODEL.value} on {describe_machine()}\n")
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What all tries have in common.
+
+    Attributes:
+        model: name of the classifier.
+        image_size: side of the images.
+        dtype: compute type.
+        seconds: about how long to time each try.
+    """
+
+    model: str
+    image_size: int
+    dtype: str
+    seconds: float
+
+    def try_here(self, choice: Row) -> Row:
+        """Times a choice of `batch`, `remat` and `flags`, the last of which XLA has read."""
+        case = recognition.train(
+            self.model, choice["batch"], self.image_size, self.dtype, remat=choice["remat"]
+        )
+        (row,) = race.run(case, self.seconds, alone=True)
+        return {**choice, **{key: row[key] for key in ("images_per_s", "mfu", "peak_bytes")}}
+
+    def try_apart(self, choice: Row) -> Row:
+        """Does so in a process of its own, since XLA reads flags once.
+
+        Raises:
+            ValueError: if it fails for another reason than too little memory.
+        """
+        xla = f"{os.environ.get('XLA_FLAGS', '')} {XLA_FLAGS[choice['flags']]}".strip()
+        given = [f"--{name}={value}" for name, value in dataclasses.asdict(self).items()]
+        result = subprocess.run(
+            [sys.executable, "-m", "vit_jax.benchmark", "sweep", *given,
+             f"--choice={json.dumps(choice)}"],
+            env={**os.environ, "XLA_FLAGS": xla},
+            capture_output=True,
+            text=True,
+            check=False,
+        )  # fmt: skip
+        if result.returncode == 0:
+            return json.loads(result.stdout.splitlines()[-1])
+        if "RESOURCE_EXHAUSTED" not in result.stderr and result.returncode > 0:  # nor killed
+            raise ValueError(f"{choice}: {result.stderr.strip().splitlines()[-1]}")
+        return {**choice, "images_per_s": None, "mfu": None, "peak_bytes": None}
+
+
+def print_sweep(settings: Settings, smallest: int, largest: int) -> list[Row]:
+    """Makes the tries, prints a row of each, and which is the fastest.
+
+    Raises:
+        ValueError: if none fits into memory.
+    """
     print("| batch | remat | XLA flags | images/s | MFU | peak MiB |\n|---|---|---|---|---|---|")
     rows = []
-    for row in sweep(_try_apart, _BATCH.value, _MOST.value):
+    for row in sweep(settings.try_apart, smallest, largest):
         rows.append(row)
         print(f"| {' | '.join(_cells(row))} |", flush=True)
-        if _JSON.value is not None:
-            Path(_JSON.value).write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     fitting = [row for row in rows if row["images_per_s"]]
     if not fitting:
         raise ValueError("none of them fits into memory: take a smaller --batch_size")
@@ -61,10 +91,10 @@ def main(argv: Sequence[str]) -> int:
     xla = XLA_FLAGS[best["flags"]]
     print(
         f"\nThe fastest: {f'XLA_FLAGS={xla!r} ' if xla else ''}python -m vit_jax.main ... "
-        f"--config.batch_size={best['batch']} --config.dtype={_DTYPE.value}"
+        f"--config.batch_size={best['batch']} --config.dtype={settings.dtype}"
         + (" --config.model.remat=True" if best["remat"] else "")
     )
-    return 0
+    return rows
 
 
 def sweep(run: Callable[[Row], Row], smallest: int, largest: int) -> Iterator[Row]:
@@ -97,37 +127,6 @@ def sweep(run: Callable[[Row], Row], smallest: int, largest: int) -> Iterator[Ro
             yield run({"batch": best["batch"], "remat": best["remat"], "flags": name})
 
 
-def _try_apart(settings: Row) -> Row:
-    """Makes a try in a process with the flags, since XLA reads them once."""
-    xla = f"{os.environ.get('XLA_FLAGS', '')} {XLA_FLAGS[settings['flags']]}".strip()
-    given = [
-        f"--{flag}={flags.FLAGS[flag].value}"
-        for flag in ("model", "image_size", "dtype", "seconds")
-    ]
-    result = subprocess.run(
-        [sys.executable, "-m", "vit_jax.benchmark.sweep", *given,
-         f"--try_json={json.dumps(settings)}"],
-        env={**os.environ, "XLA_FLAGS": xla},
-        capture_output=True,
-        text=True,
-        check=False,
-    )  # fmt: skip
-    if result.returncode == 0:
-        return json.loads(result.stdout.splitlines()[-1])
-    too_large = "RESOURCE_EXHAUSTED" in result.stderr or result.returncode < 0  # killed
-    if not too_large:
-        raise ValueError(f"{settings}: {result.stderr.strip().splitlines()[-1]}")
-    return {**settings, "images_per_s": None, "mfu": None, "peak_bytes": None}
-
-
-def _try_here(settings: Row) -> Row:
-    case = recognition.train(
-        _MODEL.value, settings["batch"], _SIZE.value, _DTYPE.value, remat=settings["remat"]
-    )
-    (row,) = race.run(case, _SECONDS.value, alone=True)
-    return {**settings, **{key: row[key] for key in ("images_per_s", "mfu", "peak_bytes")}}
-
-
 def _cells(row: Row) -> list[str]:
     if row["images_per_s"] is None:
         found = ["too large", "", ""]
@@ -135,7 +134,3 @@ def _cells(row: Row) -> list[str]:
         mfu = "" if row["mfu"] is None else f"{100 * row['mfu']:.1f} %"
         found = [f"{row['images_per_s']:.1f}", mfu, f"{row['peak_bytes'] / 2**20:.0f}"]
     return [str(row["batch"]), "yes" if row["remat"] else "no", row["flags"], *found]
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -122,9 +122,9 @@ class RRDB(AnySize, nn.Module):
     def _validate(self, images: jax.Array) -> None:
         if self.upscale not in (1, 2, 4):
             raise ValueError(f"upscale={self.upscale} is not one of (1, 2, 4)")
-        for field in ("num_features", "growth", "num_blocks"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} must be at least 1, not {getattr(self, field)}")
+        for field, least in (("num_features", 1), ("growth", 1), ("num_blocks", 0)):
+            if getattr(self, field) < least:
+                raise ValueError(f"{field} must be at least {least}, not {getattr(self, field)}")
         if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
             raise ValueError(f"images must have shape (b, h, w, 3), not {images.shape}")
         if min(images.shape[1:3]) < self.tile_multiple:

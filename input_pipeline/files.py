@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent import futures
@@ -10,6 +11,8 @@ from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
+
+_LOG = logging.getLogger(__name__)
 
 READERS = 16  # threads that look through files; they mostly wait for the disk
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
@@ -55,6 +58,21 @@ def find_unreadable(paths: Sequence[Path]) -> dict[Path, str]:
 
     with futures.ThreadPoolExecutor(READERS) as pool:
         return {path: why for path, why in zip(paths, pool.map(fault, paths)) if why is not None}
+
+
+def without_unreadable(paths: Sequence[Path], split: str) -> list[Path]:
+    """Leaves out image files that cannot be read, and says which.
+
+    Raises:
+        ValueError: if none remains.
+    """
+    faults = find_unreadable(paths)
+    for why in faults.values():
+        _LOG.warning("%s: left out: %s", split, why)
+    kept = [path for path in paths if path not in faults]
+    if not kept:
+        raise ValueError(f"{split}: no image can be read")
+    return kept
 
 
 def check_names(folder: str | os.PathLike[str], names: Iterable[str]) -> None:

@@ -86,6 +86,11 @@ class Restorer:
         """How many times as high and as wide the result is."""
         return getattr(self.model, "upscale", 1)
 
+    @property
+    def _step(self) -> int:
+        """What divides the sides of the images that the model gets, and where tiles begin."""
+        return getattr(self.model, "tile_multiple", 1)
+
     def _output_shape(self, image: np.ndarray) -> tuple[int, int, int]:
         height, width, channels = image.shape
         return height * self.upscale, width * self.upscale, channels
@@ -94,6 +99,7 @@ class Restorer:
         """The method, other than "auto", by which an image of (h, w) pixels is restored."""
         if self.method != "auto":
             return self.method
+        size = tuple(side + -side % self._step for side in size)
         candidates = ["whole", "bounded"] if hasattr(self.model, "band_rows") else ["whole"]
         for method in candidates:
             if self._fits(method, size):
@@ -105,12 +111,11 @@ class Restorer:
 
     def _restore(self, image: np.ndarray) -> np.ndarray:
         # To whole windows, as the model itself would do, of images of any size.
-        step = getattr(self.model, "tile_multiple", 1)
-        padding = [(0, -side % step) for side in image.shape[:2]]
+        padding = [(0, -side % self._step) for side in image.shape[:2]]
         padded = np.pad(image, (*padding, (0, 0)), "reflect")
         method = self.method_for(padded.shape[:2])
         if method == "tiles":
-            restored = self._restore_in_tiles(padded, step)
+            restored = self._restore_in_tiles(padded)
         else:
             restored = self._run(method, padded)
         height, width, _ = self._output_shape(image)
@@ -123,11 +128,11 @@ class Restorer:
                 tile //= 2
         return tile
 
-    def _restore_in_tiles(self, padded: np.ndarray, step: int) -> np.ndarray:
+    def _restore_in_tiles(self, padded: np.ndarray) -> np.ndarray:
         """Tiles begin and end where windows do, so that they have those of the whole image."""
-        scale = self.upscale
-        tile = self._tile_side() // step * step
-        sides = [min(side, tile) for side in padded.shape[:2]]
+        scale, step = self.upscale, self._step
+        longest = self._tile_side() // step * step
+        sides = [min(side, longest) for side in padded.shape[:2]]
         starts = [_tile_starts(*pair, step) for pair in zip(padded.shape[:2], sides)]
         feathers = [_feather(side * scale) for side in sides]
         weight = (feathers[0][:, None] * feathers[1])[..., None]

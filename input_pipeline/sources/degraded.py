@@ -47,23 +47,13 @@ def splits(config: Any, scale: int) -> dict[str, Source]:
         folders = pairs.find_splits(Path(config.test_source).expanduser())
         found["test"] = _find_photos(pairs.get_test(folders, config.test_source))
     if config.skip_corrupt:
-        found = {name: _without_faults(photos, name) for name, photos in found.items()}
+        found = {name: files.without_unreadable(photos, name) for name, photos in found.items()}
     found = paired_folder.split_off(found, lambda path: path.stem, config)
     return {name: _source(photos, config.degradation, scale) for name, photos in found.items()}
 
 
 def _find_photos(folder: Path) -> list[Path]:
     return files.find_some_images(pairs.find_clear_folder(folder))
-
-
-def _without_faults(photos: list[Path], split: str) -> list[Path]:
-    faults = files.find_unreadable(photos)
-    for why in faults.values():
-        _LOG.warning("%s: left out: %s", split, why)
-    kept = [photo for photo in photos if photo not in faults]
-    if not kept:
-        raise ValueError(f"{split}: no photo can be read")
-    return kept
 
 
 def _explain(photos: list[Path], message: str) -> str:
@@ -74,6 +64,8 @@ def _explain(photos: list[Path], message: str) -> str:
         return (
             f"{faults[0]}. Remove it, or leave such photos out with --config.data.skip_corrupt=True"
         )
+    if "smaller image" not in message:
+        return message
     sizes = paired_folder.image_sizes(photos)
     smallest = int(np.argmin(sizes.min(axis=1)))
     return f"{message}; the smallest is {photos[smallest]} ({'{} x {}'.format(*sizes[smallest])})"

@@ -27,7 +27,8 @@ def splits(config: Any) -> dict[str, Source]:
     """Finds the photos of a folder.
 
     Args:
-        config: `config.data`, of which `source`, `val_fraction`, `split_seed` and `haze` are read.
+        config: `config.data`, of which `source`, `val_fraction`, `split_seed`, `skip_corrupt` and
+            `haze` are read.
             The folder may have train, val and test folders; what is missing is split off train,
             as for `paired_folder`. When training, a photo gets other haze in every epoch; in the
             other splits it stands for `haze.draws` images, whose haze is always the same.
@@ -41,6 +42,8 @@ def splits(config: Any) -> dict[str, Source]:
     _check_ranges(config.haze)
     folders = pairs.find_splits(Path(config.source).expanduser())
     found = {name: _find_photos(folder) for name, folder in folders.items()}
+    if config.skip_corrupt:
+        found = {name: files.without_unreadable(photos, name) for name, photos in found.items()}
     found = paired_folder.split_off(found, lambda path: path.stem, config)
     return {
         name: _source(photos, config.haze, 1 if name == "train" else config.haze.draws)

@@ -28,10 +28,10 @@ def splits(config: Any) -> dict[str, Source]:
 
     Args:
         config: `config.data`, of which `source`, `val_fraction`, `split_seed`, `skip_corrupt` and
-            `haze` are read.
-            The folder may have train, val and test folders; what is missing is split off train,
-            as for `paired_folder`. When training, a photo gets other haze in every epoch; in the
-            other splits it stands for `haze.draws` images, whose haze is always the same.
+            `haze` are read. The folder may have train, val and test folders; what is missing is
+            split off train, as for `paired_folder`. When training, a photo gets other haze in every
+            epoch; in the other splits it stands for `haze.draws` images, whose haze is always the
+            same.
 
     Returns:
         Sources by split name.

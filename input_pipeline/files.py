@@ -4,7 +4,7 @@ import contextlib
 import io
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from pathlib import Path
 from typing import Any
@@ -46,32 +46,40 @@ def find_some_images(folder: Path) -> list[Path]:
     return found
 
 
-def find_unreadable(paths: Sequence[Path]) -> dict[Path, str]:
-    """Decodes image files; returns what is wrong with those that cannot be read."""
+def check_readable(path: Path) -> None:
+    """Decodes an image file; raises a ValueError that names it if that fails."""
+    try:
+        decode_in_python(path.read_bytes())
+    except (ValueError, OSError) as error:
+        raise ValueError(f"cannot read {path}: {error}") from error
 
-    def fault(path: Path) -> str | None:
+
+def find_faults(items: Iterable[Any], check: Callable[[Any], Any]) -> dict[Any, str]:
+    """Says what is wrong with items, such as image files, of which a check raises a ValueError."""
+
+    def fault(item: Any) -> str | None:
         try:
-            decode_in_python(path.read_bytes())
-        except (ValueError, OSError) as error:
-            return f"cannot read {path}: {error}"
+            check(item)
+        except ValueError as error:
+            return str(error)
         return None
 
     with futures.ThreadPoolExecutor(READERS) as pool:
-        return {path: why for path, why in zip(paths, pool.map(fault, paths)) if why is not None}
+        return {item: why for item, why in zip(items, pool.map(fault, items)) if why is not None}
 
 
-def without_unreadable(paths: Sequence[Path], split: str) -> list[Path]:
-    """Leaves out image files that cannot be read, and says which.
+def without_faults(items: Sequence[Any], check: Callable[[Any], Any], split: str) -> list[Any]:
+    """Leaves out the items of a split that `find_faults` finds, and says which.
 
     Raises:
         ValueError: if none remains.
     """
-    faults = find_unreadable(paths)
+    faults = find_faults(items, check)
     for why in faults.values():
         _LOG.warning("%s: left out: %s", split, why)
-    kept = [path for path in paths if path not in faults]
+    kept = [item for item in items if item not in faults]
     if not kept:
-        raise ValueError(f"{split}: no image can be read")
+        raise ValueError(f"{split}: nothing of it can be read")
     return kept
 
 

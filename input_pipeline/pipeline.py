@@ -77,10 +77,7 @@ class Dataset:
     @functools.cached_property
     def train_image_shape(self) -> tuple[int, int, int]:
         """(h, w, c) of an image to train on."""
-        raw = self._any_source.stream(self.seed, 0, self.shard, self._local_batch)
-        return tuple(
-            _image_shape(_prepare(raw, self._any_source, self.train_pp, self.scale, train=True))
-        )
+        return tuple(_image_shape(self._trained_on(self._any_source, self.train_pp, start=0)))
 
     @property
     def _any_source(self) -> Source:
@@ -102,10 +99,7 @@ class Dataset:
         source, spec = self.splits["train"], self.train_pp
         if self.cache:
             source, spec = _cached(source, spec)
-        raw = source.stream(
-            self.seed, start_step * self._local_batch, self.shard, self._local_batch
-        )
-        dataset = _prepare(raw, source, spec, self.scale, train=True)
+        dataset = self._trained_on(source, spec, start_step * self._local_batch)
         dataset = dataset.batch(self._local_batch, drop_remainder=True)
         yield from read(dataset.prefetch(_PREFETCH_BATCHES), source)
 
@@ -164,6 +158,10 @@ class Dataset:
             if not _share(batch, self.shard):
                 padded["_mask"][:] = 0
             yield padded
+
+    def _trained_on(self, source: Source, spec: str, start: int) -> tf.data.Dataset:
+        raw = source.stream(self.seed, start, self.shard, self._local_batch)
+        return _prepare(raw, source, spec, self.scale, train=True)
 
     def _evaluated(
         self, source: Source, spec: str, rows: Sequence[int] | None = None

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from checkpoints import torch, tree
+from vit_jax import ops
 
 # Channels of the convolutions, all 3 x 3, of each stage; in between, pooling halves the sides.
 _STAGES: tuple[tuple[int, ...], ...] = (
@@ -56,15 +57,10 @@ def vgg19_features(params: Params, images: jax.Array) -> jax.Array:
         for i in range(1, len(widths) + 1):
             if (stage, i) != (1, 1):
                 x = jax.nn.relu(x)
-            x = _conv(x, params[f"conv{stage}_{i}"])
+            layer = params[f"conv{stage}_{i}"]
+            padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+            x = ops.conv(padded, layer["kernel"]) + layer["bias"]
     return x
-
-
-def _conv(x: jax.Array, params: Mapping[str, Any]) -> jax.Array:
-    y = jax.lax.conv_general_dilated(
-        x, params["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-    return y + params["bias"]
 
 
 def distance(params: Params, images: jax.Array, targets: jax.Array) -> jax.Array:

@@ -47,7 +47,10 @@ def splits(config: Any, scale: int) -> dict[str, Source]:
         folders = pairs.find_splits(Path(config.test_source).expanduser())
         found["test"] = _find_photos(pairs.get_test(folders, config.test_source))
     if config.skip_corrupt:
-        found = {name: files.without_unreadable(photos, name) for name, photos in found.items()}
+        found = {
+            name: files.without_faults(photos, files.check_readable, name)
+            for name, photos in found.items()
+        }
     found = paired_folder.split_off(found, lambda path: path.stem, config)
     return {name: _source(photos, config.degradation, scale) for name, photos in found.items()}
 
@@ -59,7 +62,7 @@ def _find_photos(folder: Path) -> list[Path]:
 def _explain(photos: list[Path], message: str) -> str:
     """Names the photo that cannot be read, or, if the crop is too large, the smallest."""
     _LOG.warning("a photo could not be prepared; looking for it among %d ...", len(photos))
-    faults = list(files.find_unreadable(photos).values())
+    faults = list(files.find_faults(photos, files.check_readable).values())
     if faults:
         return (
             f"{faults[0]}. Remove it, or leave such photos out with --config.data.skip_corrupt=True"

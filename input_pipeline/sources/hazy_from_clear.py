@@ -43,7 +43,10 @@ def splits(config: Any) -> dict[str, Source]:
     folders = pairs.find_splits(Path(config.source).expanduser())
     found = {name: _find_photos(folder) for name, folder in folders.items()}
     if config.skip_corrupt:
-        found = {name: files.without_unreadable(photos, name) for name, photos in found.items()}
+        found = {
+            name: files.without_faults(photos, files.check_readable, name)
+            for name, photos in found.items()
+        }
     found = paired_folder.split_off(found, lambda path: path.stem, config)
     return {
         name: _source(photos, config.haze, 1 if name == "train" else config.haze.draws)
@@ -174,5 +177,5 @@ def add_haze(
 
 def _explain(photos: list[Path], message: str) -> str:
     paths = [Path(path) for photo in photos for path in (photo, _depth_path(photo)) if path]
-    faults = list(files.find_unreadable(paths).values())
+    faults = list(files.find_faults(paths, files.check_readable).values())
     return f"{faults[0]}. Remove it, or repair it" if faults else message

@@ -1,9 +1,10 @@
 """Folders of pairs, such as hazy and clear images, to learn to make the one from the other."""
 
+import functools
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent import futures
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,10 @@ def splits(config: Any, scale: int) -> dict[str, Source]:
         _LOG.warning("%s", problem)
     by_split = {name: split.pairs for name, split in found.items()}
     if config.skip_corrupt:
-        by_split = {name: _without_faults(found, name, scale) for name, found in by_split.items()}
+        check = functools.partial(pairs.read_pair, scale=scale)
+        by_split = {
+            name: files.without_faults(found, check, name) for name, found in by_split.items()
+        }
     by_split = split_off(by_split, lambda pair: pair.scene, config)
     return {name: _source(some, scale) for name, some in by_split.items()}
 
@@ -139,33 +143,10 @@ def _load(example: Example, scale: int) -> Example:
         return {"image": tf.identity(image), "target": target[: height * scale, : width * scale]}
 
 
-def _faults(found: Iterable[Pair], scale: int) -> dict[Pair, str]:
-    """Decodes every pair; returns what is wrong with those that are no use."""
-
-    def fault(pair: Pair) -> str | None:
-        try:
-            pairs.read_pair(pair, scale)
-        except ValueError as error:
-            return str(error)
-        return None
-
-    with futures.ThreadPoolExecutor(files.READERS) as pool:
-        return {pair: why for pair, why in zip(found, pool.map(fault, found)) if why is not None}
-
-
-def _without_faults(found: Sequence[Pair], split: str, scale: int) -> list[Pair]:
-    faults = _faults(found, scale)
-    for why in faults.values():
-        _LOG.warning("%s: left out: %s", split, why)
-    kept = [pair for pair in found if pair not in faults]
-    if not kept:
-        raise ValueError(f"{split}: no pair can be read")
-    return kept
-
-
 def _explain(found: Sequence[Pair], message: str, scale: int) -> str:
     _LOG.warning("a pair could not be read; looking for it among %d ...", len(found))
-    faults = list(_faults(found, scale).values())
+    check = functools.partial(pairs.read_pair, scale=scale)
+    faults = list(files.find_faults(found, check).values())
     if not faults:
         return message
     return (

@@ -1,13 +1,16 @@
 """Input pipeline: from data on disk to batches on the devices."""
 
+import importlib
 from typing import Any
 
-__all__ = ["Dataset", "Shard", "get_dataset"]
+# TensorFlow takes seconds to import, is not installed everywhere, and not all need it.
+_FILES = {"Dataset": "pipeline", "Shard": "pipeline", "get_dataset": "pipeline",
+          "MadeUp": "made_up"}  # fmt: skip
+
+__all__ = ["Dataset", "MadeUp", "Shard", "get_dataset"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _FILES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from input_pipeline import pipeline  # TensorFlow takes seconds to import, and not all need it
-
-    return getattr(pipeline, name)
+    return getattr(importlib.import_module(f"input_pipeline.{_FILES[name]}"), name)

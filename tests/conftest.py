@@ -1,9 +1,15 @@
 """What the tests share. By default they use two virtual CPU devices and no network."""
 
 import os
+import sys
 from pathlib import Path
 
-# Before JAX starts. The programs are tiny, and compiling them is what takes time.
+# Before JAX starts; the processes that pytest starts find it in their environment.
+if "gpu" in sys.argv[1:]:  # pytest -m gpu
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "0")
+    os.environ.setdefault("JAX_PLATFORMS", "")  # whatever there is
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # of several processes
+# The programs are tiny, and compiling them is what takes time.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Many tests compile the same programs; those of the last run are used again as well. Small ones are

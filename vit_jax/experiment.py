@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.errors
 import flax.linen as nn
@@ -15,13 +15,14 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from checkpoints import tree
-from input_pipeline import Dataset, Shard, get_dataset
-from input_pipeline.sources import get_absolute
 from vit_jax import config_keys, optim, pretrained, processes, sharding
 from vit_jax.adversary import Adversary, AdversaryState, make_adversary
 from vit_jax.losses import get_loss
 from vit_jax.metrics import get_metric
 from vit_jax.models import PUBLISHED_SCORES, get_model
+
+if TYPE_CHECKING:  # TensorFlow is imported where data is read, and only there
+    from input_pipeline import Dataset, MadeUp
 
 _LOG = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class Experiment:
 
     config: ConfigDict
     mesh: Mesh
-    data: Dataset
+    data: "Dataset | MadeUp"
     model: nn.Module
     schedule: optim.Schedule
     tx: optax.GradientTransformation
@@ -238,11 +239,12 @@ def _check_gan(config: ConfigDict, model: nn.Module) -> None:
     )
 
 
-def build(config: ConfigDict) -> Experiment:
+def build(config: ConfigDict, data: "MadeUp | None" = None) -> Experiment:
     """Makes the parts of a run, except the state.
 
     Args:
         config: from `configs`.
+        data: in place of what `config.data` names.
 
     Returns:
         The experiment.
@@ -258,16 +260,11 @@ def build(config: ConfigDict) -> Experiment:
     )
     with config.unlocked():
         # So that the run can be continued from any folder.
-        for key in ("source", "test_source"):
-            config.data[key] = get_absolute(config.data[key])
         config.pretrained = pretrained.get_absolute(config.pretrained)
         config.gan.vgg19 = pretrained.get_absolute(config.gan.vgg19)
     mesh = sharding.make_mesh(config.fsdp)
     sharding.check_batch(mesh, config.batch_size, config.accum_steps)
-    shard = Shard(jax.process_index(), jax.process_count())
-    scale = getattr(get_model(config.model_name, **config.model), "upscale", 1)
-    _check(scale >= 1, f"model.upscale must be at least 1, not {scale}")
-    data = get_dataset(config.data, config.batch_size, config.seed, shard, mesh.size, scale)
+    data = data or _open_data(config, mesh)
     model = _make_model(config, data)
     total_steps = config.total_steps
     if total_steps is None:
@@ -321,7 +318,21 @@ def build(config: ConfigDict) -> Experiment:
     )
 
 
-def _make_model(config: ConfigDict, data: Dataset) -> nn.Module:
+def _open_data(config: ConfigDict, mesh: Mesh) -> "Dataset":
+    """Opens what `config.data` names, and makes its paths absolute."""
+    from input_pipeline import Shard, get_dataset
+    from input_pipeline.sources import get_absolute
+
+    with config.unlocked():
+        for key in ("source", "test_source"):
+            config.data[key] = get_absolute(config.data[key])
+    scale = getattr(get_model(config.model_name, **config.model), "upscale", 1)
+    _check(scale >= 1, f"model.upscale must be at least 1, not {scale}")
+    shard = Shard(jax.process_index(), jax.process_count())
+    return get_dataset(config.data, config.batch_size, config.seed, shard, mesh.size, scale)
+
+
+def _make_model(config: ConfigDict, data: "Dataset | MadeUp") -> nn.Module:
     """The model, with as many classes as the data has."""
     overrides = {"dtype": config.dtype, **config.model}
     model = get_model(config.model_name, **overrides)

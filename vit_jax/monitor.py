@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
-from clu import metric_writers
 from tqdm import tqdm
 
 from checkpoints.train_state import Checkpointer
@@ -28,6 +27,12 @@ _WAITS = (
     "the devices wait for data %.0f %% of the time: store smaller images with "
     "input_pipeline.prepare, take fewer or cheaper ops in data.train_pp, or more CPU cores"
 )
+
+
+def _make_writer(workdir: Workdir) -> Any:
+    from clu import metric_writers  # which imports TensorFlow
+
+    return metric_writers.SummaryWriter(str(workdir.path))
 
 
 class WaitClock:
@@ -100,7 +105,7 @@ class Monitor:
         self._logged_step, self._logged_time = start, time.monotonic()
         self._waits = WaitClock()
         self._has_warned = False
-        self._writer = metric_writers.SummaryWriter(str(workdir.path)) if is_first else None
+        self._writer = _make_writer(workdir) if is_first else None
         self._bar = console.progress(
             total=exp.total_steps, initial=start, unit="step", disable=not is_first
         )

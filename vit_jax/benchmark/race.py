@@ -18,8 +18,10 @@ import numpy as np
 import psutil
 
 OURS = "ours"
+PEAK = "the device's peak"  # what a goal for the MFU is over
 
 _LEAST_ROUNDS, _MOST_ROUNDS = 5, 50
+_COMPARED_STEPS = 3
 _PAUSE = 0.02  # seconds; threads that wait for work are busy for a while after each call
 
 
@@ -34,12 +36,16 @@ class Contender:
             programs are compiled or started.
         own_bytes: the library's own account of the memory that a call takes; None if it has none,
             and the growth of the process is measured.
+        compile_s: seconds that compiling it took before.
+        devices: that it computes on.
     """
 
     name: str
     call: Callable[[], Any]
     output: Callable[[], np.ndarray] | None = None
     own_bytes: Callable[[], int] | None = None
+    compile_s: float = 0.0
+    devices: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +55,8 @@ class Goal:
     Attributes:
         number: of the table in which the goals were set.
         ratio: least time of the others by ours.
-        over: names of the others; those that are not installed are left out.
+        over: names of the others; those that are not installed are left out. Or `PEAK`, and the
+            ratio is the MFU.
         limit: what was found to stand in the way where it was not met.
     """
 
@@ -91,7 +98,8 @@ def run(case: Case, seconds: float, alone: bool = False) -> list[dict[str, Any]]
     Returns:
         A row per contender: `contender`, `median_s`, `min_s`, `ratio` (its median by ours),
         `images_per_s`, `peak_bytes` over what was there before the call (None if nothing is
-        computed), `mfu` (None if unknown), and `difference` to our output by its largest magnitude.
+        computed), `first_s` (until the first output, compilation included; None likewise), `mfu`
+        (None if unknown), and `difference` to our output by its largest magnitude.
 
     Raises:
         ValueError: if the outputs disagree.
@@ -102,7 +110,7 @@ def run(case: Case, seconds: float, alone: bool = False) -> list[dict[str, Any]]
 
 
 def _race(case: Case, contenders: Sequence[Contender], seconds: float) -> list[dict[str, Any]]:
-    differences = _compare(case, contenders)
+    differences, first_s = _compare(case, contenders)
     start = time.perf_counter()
     for contender in contenders:  # the second call, after that for the output
         contender.call()
@@ -127,7 +135,8 @@ def _race(case: Case, contenders: Sequence[Contender], seconds: float) -> list[d
             "ratio": median / ours,
             "images_per_s": case.images / median,
             "peak_bytes": _peak_bytes(contender),
-            "mfu": case.flops / median / peak_flops if known else None,
+            "first_s": first_s.get(contender.name),
+            "mfu": case.flops / median / peak_flops / contender.devices if known else None,
             "difference": differences.get(contender.name),
         })  # fmt: skip
     return rows
@@ -141,23 +150,37 @@ def judge(case: Case, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """
     judged = []
     for goal in case.goals:
-        others = [row for row in rows if row["contender"] in goal.over]
-        if others:
-            best = min(others, key=lambda row: row["median_s"])
-            found = best["ratio"]
+        over, found = _best_of(goal, rows)
+        if found is not None:
             judged.append({
-                "goal": goal.number, "wanted": goal.ratio, "found": found,
-                "over": best["contender"], "met": found >= goal.ratio,
-                "limit": goal.limit,
+                "goal": goal.number, "wanted": goal.ratio, "found": found, "over": over,
+                "met": found >= goal.ratio, "limit": goal.limit,
             })  # fmt: skip
     return judged
 
 
+def _best_of(goal: Goal, rows: Sequence[dict[str, Any]]) -> tuple[str, float | None]:
+    """The fastest of those that a goal is over, and how much faster ours is."""
+    if goal.over == (PEAK,):
+        return PEAK, rows[0]["mfu"]
+    others = [row for row in rows if row["contender"] in goal.over]
+    if not others:
+        return "", None
+    best = min(others, key=lambda row: row["median_s"])
+    return best["contender"], best["ratio"]
+
+
+# Dense bfloat16 operations per second, as the makers have them, by what a device's name has in it.
+_PEAK_FLOPS = {
+    "H100 PCIe": 756e12, "H100 NVL": 835.5e12, "H100": 989.4e12, "H200": 989.4e12,
+    "A100": 312e12, "TPU v6": 918e12, "TPU v5 lite": 197e12, "TPU v5e": 197e12, "TPU v5": 459e12,
+    "TPU v4": 275e12,
+}  # fmt: skip
+
+
 def peak_flops_of(device_kind: str) -> float | None:
-    """Dense bfloat16 operations per second of an accelerator, as its maker has them."""
-    known = {"H100": 989.4e12, "H200": 989.4e12, "A100": 312e12, "v6": 918e12,
-             "v5 lite": 197e12, "v5": 459e12, "v4": 275e12}  # fmt: skip
-    return next((flops for name, flops in known.items() if name in device_kind), None)
+    """Dense bfloat16 operations per second of an accelerator; None if unknown."""
+    return next((flops for name, flops in _PEAK_FLOPS.items() if name in device_kind), None)
 
 
 def installed(*modules: str) -> bool:
@@ -178,20 +201,66 @@ def has_torch(*modules: str) -> bool:
     import torch
 
     backend = jax.default_backend()
+    if backend != "cpu" and jax.device_count() > 1:
+        print("not compared with torch, which would use one device of several", file=sys.stderr)
+        return False
     if backend == "cpu" or (backend == "gpu" and torch.cuda.is_available()):
         return True
     print(f"not compared with torch, which finds no {backend}", file=sys.stderr)
     return False
 
 
-def jitted(name: str, function: Any, *args: Any) -> Contender:
-    """A contender that calls a function of `jax.jit`."""
-    compiled = function.lower(*args).compile()
+def compiled(function: Any, *args: Any) -> tuple[Any, float]:
+    """Compiles a function of `jax.jit` for arguments; returns the program and the seconds taken."""
+    start = time.perf_counter()
+    program = function.lower(*args).compile()
+    return program, time.perf_counter() - start
+
+
+def jitted(name: str, function: Any, *args: Any, calls: int = 1) -> Contender:
+    """A contender that calls a function of `jax.jit`, and waits for the last of some calls."""
+    program, compile_s = compiled(function, *args)
 
     def call() -> Any:
-        return jax.block_until_ready(compiled(*args))
+        for _ in range(calls):
+            out = program(*args)
+        return jax.block_until_ready(out)
 
-    return Contender(name, call, lambda: np.asarray(call()), lambda: bytes_of(compiled))
+    return Contender(
+        name, call, lambda: np.asarray(program(*args)), lambda: bytes_of(program), compile_s
+    )
+
+
+def stepping(
+    name: str,
+    advance: Callable[[], Any],
+    wait: Callable[[], Any],
+    calls: int,
+    compile_s: float = 0.0,
+    own_bytes: Callable[[], int] | None = None,
+    devices: int = 1,
+) -> Contender:
+    """A contender that trains; the losses of its first steps are what is compared.
+
+    Args:
+        name: of the contender.
+        advance: starts a step, and returns its loss.
+        wait: waits until all is done.
+        calls: steps to start before that.
+        compile_s: seconds that compiling took.
+        own_bytes: see `Contender`.
+        devices: that it computes on.
+    """
+
+    def call() -> None:
+        for _ in range(calls):
+            advance()
+        wait()
+
+    def losses() -> np.ndarray:
+        return np.array([float(advance()) for _ in range(_COMPARED_STEPS)])
+
+    return Contender(name, call, losses, own_bytes, compile_s, devices)
 
 
 def bytes_of(compiled: Any) -> int:
@@ -201,11 +270,18 @@ def bytes_of(compiled: Any) -> int:
     return analysis.temp_size_in_bytes + new
 
 
-def _compare(case: Case, contenders: Sequence[Contender]) -> dict[str, float]:
-    """Computes how far each output is from ours, by the largest magnitude of that."""
-    outputs = {c.name: c.output() for c in contenders if c.output is not None}
+def _compare(
+    case: Case, contenders: Sequence[Contender]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Computes how far each output is from ours, and the seconds that it took."""
+    outputs, seconds = {}, {}
+    for contender in contenders:
+        if contender.output is not None:
+            start = time.perf_counter()
+            outputs[contender.name] = contender.output()
+            seconds[contender.name] = contender.compile_s + time.perf_counter() - start
     if not outputs:
-        return {}
+        return {}, {}
     ours = outputs.pop(contenders[0].name)
     differences = {}
     for name, output in outputs.items():
@@ -216,7 +292,7 @@ def _compare(case: Case, contenders: Sequence[Contender]) -> dict[str, float]:
                 f"than {case.tolerance:.2g}, so that their times cannot be compared"
             )
         differences[name] = difference
-    return differences
+    return differences, seconds
 
 
 def _peak_bytes(contender: Contender) -> int | None:

@@ -1,5 +1,6 @@
 """Compiling, starting, and training from files in place of an array."""
 
+import functools
 import itertools
 import os
 import subprocess
@@ -11,16 +12,15 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
 from checkpoints import npz
 from configs import common
 from vit_jax import experiment, sharding, train
-from vit_jax.benchmark import data
+from vit_jax.benchmark import plain_flax
 from vit_jax.benchmark.race import OURS, Case, Contender, Goal
-from vit_jax.benchmark.recognition import PLAIN, make_plain, make_step
+from vit_jax.benchmark.training import make_plain_step
 from vit_jax.experiment import Experiment
 from vit_jax.models import get_model
 
@@ -36,9 +36,8 @@ def scanned(name: str, goals: tuple[Goal, ...] = ()) -> Case:
         ours = {scan: get_model(name, scan=scan, dropout_rate=0.0) for scan in (True, False)}
         yield Contender(OURS, lambda: _compile_afresh(ours[True], None))
         yield Contender(UNROLLED, lambda: _compile_afresh(ours[False], None))
-        plain = make_plain(ours[False])
-        if plain is not None:
-            yield Contender(PLAIN, lambda: _compile_afresh(plain, None))
+        for who, plain in plain_flax.like(ours[False]):
+            yield Contender(who, functools.partial(_compile_afresh, plain, None))
 
     return Case(f"{name}, step compiled: scanned layers", contenders, goals=goals)
 
@@ -58,17 +57,18 @@ def cached(name: str, scan: bool, goals: tuple[Goal, ...] = ()) -> Case:
 
 def _compile_afresh(model: nn.Module, cache: Path | None) -> None:
     """Traces and compiles a training step of batch 4, as in a new process."""
-    images = jax.ShapeDtypeStruct((4, 224, 224, 3), jnp.float32)
-    labels = jax.ShapeDtypeStruct((4,), jnp.int32)
-    tx = optax.adamw(1e-3)
+    batch = {
+        "image": jax.ShapeDtypeStruct((4, 224, 224, 3), jnp.float32),
+        "label": jax.ShapeDtypeStruct((4,), jnp.int32),
+    }
+    step, make_state = make_plain_step(model)
     jax.clear_caches()
     compilation_cache.reset_cache()
     old = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", cache and str(cache))
     try:
-        params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
-        state = (params, jax.eval_shape(tx.init, params))
-        make_step(model.apply, tx).lower(state, images, labels).compile()
+        params = jax.eval_shape(model.init, jax.random.key(0), batch["image"])["params"]
+        step.lower(jax.eval_shape(make_state, params), batch).compile()
     finally:
         jax.config.update("jax_compilation_cache_dir", old)
         compilation_cache.reset_cache()
@@ -109,6 +109,8 @@ def train_on_files(name: str, batch: int, dtype: str) -> Case:
     """Training steps on JPEGs, each read and augmented again, and on one batch that is there."""
 
     def contenders(folder: Path) -> Iterator[Contender]:
+        from vit_jax.benchmark import data  # which reads by TensorFlow
+
         data.write_folder(folder, 200)
         config = common.get_config()
         config.model_name, config.dtype, config.batch_size = name, dtype, batch

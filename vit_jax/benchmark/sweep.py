@@ -7,13 +7,14 @@ processes of their own.
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from vit_jax.benchmark import race, recognition
+from vit_jax.benchmark import race
+from vit_jax.benchmark.apart import Failed, run_apart
+from vit_jax.benchmark.training import train
+
+NAME = "sweep"
 
 # What XLA can be told on an NVIDIA GPU. Which is best depends on the model and on XLA's version.
 XLA_FLAGS = {
@@ -44,9 +45,8 @@ class Settings:
 
     def try_here(self, choice: Row) -> Row:
         """Times a choice of `batch`, `remat` and `flags`, the last of which XLA has read."""
-        case = recognition.train(
-            self.model, choice["batch"], self.image_size, self.dtype, remat=choice["remat"]
-        )
+        fields = {"remat": True} if choice["remat"] else {}
+        case = train(self.model, choice["batch"], self.image_size, self.dtype, **fields)
         (row,) = race.run(case, self.seconds, alone=True)
         return {**choice, **{key: row[key] for key in ("images_per_s", "mfu", "peak_bytes")}}
 
@@ -56,32 +56,28 @@ class Settings:
         Raises:
             ValueError: if it fails for another reason than too little memory.
         """
-        xla = f"{os.environ.get('XLA_FLAGS', '')} {XLA_FLAGS[choice['flags']]}".strip()
         given = [f"--{name}={value}" for name, value in dataclasses.asdict(self).items()]
-        result = subprocess.run(
-            [sys.executable, "-m", "vit_jax.benchmark", "sweep", *given,
-             f"--choice={json.dumps(choice)}"],
-            env={**os.environ, "XLA_FLAGS": xla},
-            capture_output=True,
-            text=True,
-            check=False,
-        )  # fmt: skip
-        if result.returncode == 0:
-            return json.loads(result.stdout.splitlines()[-1])
-        if "RESOURCE_EXHAUSTED" not in result.stderr and result.returncode > 0:  # nor killed
-            raise ValueError(f"{choice}: {result.stderr.strip().splitlines()[-1]}")
-        return {**choice, "images_per_s": None, "mfu": None, "peak_bytes": None}
+        try:
+            return run_apart(
+                [NAME, *given, f"--choice={json.dumps(choice)}"], XLA_FLAGS[choice["flags"]]
+            )
+        except Failed as failed:
+            if not failed.is_too_large:
+                raise ValueError(f"{choice}: {failed}") from None
+            return {**choice, "images_per_s": None, "mfu": None, "peak_bytes": None}
 
 
-def print_sweep(settings: Settings, smallest: int, largest: int) -> list[Row]:
-    """Makes the tries, prints a row of each, and which is the fastest.
+def print_sweep(
+    settings: Settings, smallest: int, largest: int, run: Callable[[Row], Row]
+) -> list[Row]:
+    """Makes the tries, prints a row of each, and which is the fastest; see `sweep`.
 
     Raises:
         ValueError: if none fits into memory.
     """
     print("| batch | remat | XLA flags | images/s | MFU | peak MiB |\n|---|---|---|---|---|---|")
     rows = []
-    for row in sweep(settings.try_apart, smallest, largest):
+    for row in sweep(run, smallest, largest):
         rows.append(row)
         print(f"| {' | '.join(_cells(row))} |", flush=True)
     fitting = [row for row in rows if row["images_per_s"]]

@@ -1,10 +1,11 @@
 """PyTorch models as contenders."""
 
 import contextlib
+import copy
 import functools
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -12,7 +13,8 @@ import numpy as np
 import torch
 
 from checkpoints import torch as torch_names
-from vit_jax.benchmark.race import Contender
+from vit_jax.benchmark.models import PYTORCH, TIMM
+from vit_jax.benchmark.race import Contender, stepping
 
 _DEVICE = "cuda" if jax.default_backend() == "gpu" else "cpu"
 if _DEVICE == "cpu":
@@ -28,27 +30,109 @@ def load(theirs: torch.nn.Module, variables: Mapping[str, Any], model: Any) -> t
     return theirs.eval().to(_DEVICE)
 
 
-def images(batch: jax.Array) -> torch.Tensor:
+def images(batch: jax.Array | np.ndarray) -> torch.Tensor:
     """(b, h, w, c) -> the same as (b, c, h, w) on PyTorch's device."""
     return torch.from_numpy(np.asarray(batch).transpose(0, 3, 1, 2).copy()).to(_DEVICE)
 
 
-def contender(
-    name: str, theirs: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor, dtype: str
-) -> Contender:
-    """Inference of a PyTorch model."""
+def inference(
+    name: str, theirs: torch.nn.Module, batch: jax.Array, dtype: str, calls: int = 1
+) -> Iterator[Contender]:
+    """Inference as `name`, and compiled, if it can be, as `name compiled`.
 
-    def call() -> torch.Tensor:
-        with torch.inference_mode(), precision(dtype):
-            out = theirs(inputs)
-        wait()
-        return out
+    Compiled, images have their channels last. A classifier's weights are in the compute type; what
+    makes images computes under autocast, as its authors do.
+    """
+    inputs = images(batch)
+    if dtype != "float32" and name == TIMM:
+        theirs, inputs = (x.to(getattr(torch, dtype)) for x in (theirs, inputs))
 
-    def output() -> np.ndarray:
-        out = call().float().cpu().numpy()
-        return out.transpose(0, 2, 3, 1) if out.ndim == 4 else out
+    def contender(name: str, apply: Callable[..., Any], inputs: torch.Tensor) -> Contender:
+        def run() -> torch.Tensor:
+            with torch.inference_mode(), precision(dtype if name.startswith(PYTORCH) else None):
+                return apply(inputs)
 
-    return Contender(name, call, output, own_bytes(call))
+        def call() -> None:
+            for _ in range(calls):
+                run()
+            wait()
+
+        def output() -> np.ndarray:
+            out = run().float().cpu().numpy()
+            return out.transpose(0, 2, 3, 1) if out.ndim == 4 else out
+
+        return Contender(name, call, output, own_bytes(call))
+
+    yield contender(name, theirs, inputs)
+    if can_compile():
+        theirs, inputs = _channels_last(name, copy.deepcopy(theirs), inputs)
+        compiled = torch.compile(theirs, dynamic=False)
+        yield contender(f"{name} compiled", compiled, inputs)
+
+
+def training(
+    name: str,
+    theirs: torch.nn.Module,
+    batch: Mapping[str, np.ndarray],
+    dtype: str,
+    calls: int = 1,
+    **optim: float,
+) -> Iterator[Contender]:
+    """Steps of fused AdamW as `name`, and on accelerators compiled as `name compiled`.
+
+    The compute type is that of autocast; attention is PyTorch's fused one where timm uses it.
+
+    Args:
+        name: of the contender.
+        theirs: the model; it stays as it is.
+        batch: `image`, and `label` or `target`.
+        dtype: compute type.
+        calls: steps to start before waiting.
+        **optim: settings of the optimizer.
+    """
+    is_classifier = "label" in batch
+    targets = (
+        torch.tensor(batch["label"], dtype=torch.int64, device=_DEVICE)
+        if is_classifier
+        else images(batch["target"])
+    )
+    functional = torch.nn.functional
+    loss_of = functional.cross_entropy if is_classifier else functional.l1_loss
+
+    def contender(name: str, compiles: bool) -> Contender:
+        model, inputs = copy.deepcopy(theirs).train(), images(batch["image"])
+        if compiles:
+            model, inputs = _channels_last(name, model, inputs)
+        optimizer = torch.optim.AdamW(model.parameters(), fused=True, **optim)
+        apply = torch.compile(model, dynamic=False) if compiles else model
+
+        def advance() -> torch.Tensor:
+            with precision(dtype):
+                loss = loss_of(apply(inputs), targets)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            return loss.detach()
+
+        def step() -> None:
+            advance()
+            wait()
+
+        return stepping(name, advance, wait, calls, own_bytes=own_bytes(step))
+
+    yield contender(name, compiles=False)
+    if _DEVICE == "cuda" and can_compile():
+        yield contender(f"{name} compiled", compiles=True)
+
+
+def _channels_last(
+    name: str, model: torch.nn.Module, inputs: torch.Tensor
+) -> tuple[torch.nn.Module, torch.Tensor]:
+    """Lays images out as compiled convolutions like it; timm's one is no reason to."""
+    if name.startswith(TIMM):
+        return model, inputs
+    layout = torch.channels_last
+    return model.to(memory_format=layout), inputs.contiguous(memory_format=layout)
 
 
 def product(a: np.ndarray, b: np.ndarray) -> Contender:
@@ -63,9 +147,9 @@ def product(a: np.ndarray, b: np.ndarray) -> Contender:
     return Contender("PyTorch", call, lambda: call().cpu().numpy(), own_bytes(call))
 
 
-def precision(dtype: str) -> contextlib.AbstractContextManager[None]:
-    """Computes in another type than float32, as PyTorch's users do."""
-    if dtype == "float32":
+def precision(dtype: str | None) -> contextlib.AbstractContextManager[None]:
+    """Computes in another type than float32, as PyTorch's users do; None is that of the weights."""
+    if dtype in (None, "float32"):
         return contextlib.nullcontext()
     return torch.autocast(_DEVICE, getattr(torch, dtype))
 

@@ -1,0 +1,66 @@
+"""Made-up data, where only the time or the program of a training step matters: no TensorFlow."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class MadeUp:
+    """Random images with labels or targets, in place of a `Dataset`; the same batch at every step.
+
+    Attributes:
+        image_shape: (h, w, c) of the images.
+        batch_size: of the batch, all of which is this process's.
+        num_classes: labels are 0 to this; 0 makes targets in their place.
+        scale: how many times larger the targets are than the images.
+        seed: of the values.
+    """
+
+    image_shape: tuple[int, int, int]
+    batch_size: int
+    num_classes: int = 0
+    scale: int = 1
+    seed: int = 0
+
+    steps_per_epoch = 1.0
+
+    @property
+    def train_image_shape(self) -> tuple[int, int, int]:
+        """(h, w, c) of an image to train on."""
+        return self.image_shape
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes; empty if there are targets."""
+        return tuple(map(str, range(self.num_classes)))
+
+    @property
+    def splits(self) -> Mapping[str, Any]:
+        """There are training examples alone."""
+        return {"train": self}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells it from other data."""
+        return dataclasses.asdict(self)
+
+    def train_batches(self) -> Iterator[dict[str, np.ndarray]]:
+        """Yields a batch without end: `image`, and `label` or `target`, see `Dataset`."""
+        random = np.random.default_rng(self.seed)
+        h, w, c = self.image_shape
+
+        def images(scale: int) -> np.ndarray:
+            shape = (self.batch_size, h * scale, w * scale, c)
+            return random.uniform(-1, 1, shape).astype(np.float32)
+
+        batch = {"image": images(1)}
+        if self.num_classes:
+            labels = random.integers(0, self.num_classes, self.batch_size)
+            batch["label"] = labels.astype(np.int32)
+        else:
+            batch["target"] = images(self.scale)
+        while True:
+            yield batch

@@ -1,0 +1,121 @@
+"""What the suites time: our models with weights, and the same models in PyTorch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vit_jax.models import dehazeformer, get_model, swinir
+
+TIMM, PYTORCH = "timm", "PyTorch"
+
+# Multiplications and additions of one image, in billions, counted as pairs: of 224 x 224 pixels,
+# and of 256 x 256 for those that restore images.
+GMACS = {"ViT-Ti_16": 1.26, "ViT-S_16": 4.61, "ViT-B_16": 17.58, "ViT-L_16": 61.6,
+         "ViT-H_14": 167.4, "Swin-T": 4.51, "Swin-B": 15.47,
+         "DehazeFormer-T": 6.66, "DehazeFormer-S": 13.1, "DehazeFormer-B": 25.8,
+         "DehazeFormer-M": 48.6, "DehazeFormer-L": 279.7}  # fmt: skip
+
+_IN_TIMM = {
+    "ViT-Ti_16": "vit_tiny_patch16_224",
+    "ViT-S_16": "vit_small_patch16_224",
+    "ViT-B_16": "vit_base_patch16_224",
+    "ViT-L_16": "vit_large_patch16_224",
+    "ViT-H_14": "vit_huge_patch14_224",
+    "Swin-T": "swin_tiny_patch4_window7_224",
+    "Swin-S": "swin_small_patch4_window7_224",
+    "Swin-B": "swin_base_patch4_window7_224",
+}
+
+
+def make(name: str, size: int, dtype: str, **fields: Any) -> tuple[Any, Any]:
+    """Makes a model that drops nothing, and variables of which none is 0."""
+    model = get_model(name, dtype=dtype, **fields)
+    model = model.clone(**without_dropping(model))
+    random = np.random.default_rng(0)
+    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    variables = jax.jit(lambda key: model.init(key, jnp.zeros(image.shape)))(jax.random.key(0))
+    return model, jax.tree.map(
+        lambda x: x + np.float32(0.02) * random.standard_normal(x.shape, np.float32), variables
+    )
+
+
+def without_dropping(model: Any) -> dict[str, float]:
+    """The fields that keep a model from dropping anything in training, as others would not."""
+    return {
+        field: 0.0 for field in ("dropout_rate", "drop_path_rate") if getattr(model, field, 0.0)
+    }
+
+
+def flops(name: str, size: int, images: int, per_mac: int) -> float | None:
+    """Operations for so many images, `per_mac` for each multiplication; None if unknown."""
+    if name not in GMACS or size != (256 if name.startswith("DehazeFormer") else 224):
+        return None
+    return per_mac * GMACS[name] * 1e9 * images
+
+
+def tolerance(dtype: str) -> float:
+    """How far outputs may differ, by the largest magnitude of ours."""
+    return 1e-3 if dtype == "float32" else 0.05
+
+
+def others_name(name: str, model: Any) -> str | None:
+    """Where a model is that computes the same: `TIMM`, `PYTORCH`, or None."""
+    if name in _IN_TIMM:
+        return TIMM
+    return PYTORCH if type(model) in _IN_PYTORCH else None
+
+
+def in_pytorch(name: str, model: Any, size: tuple[int, int]) -> Any:
+    """Makes the PyTorch module that computes what a model does, for images of (h, w)."""
+    if name in _IN_TIMM:
+        return _in_timm(name, model, size)
+    make_module, fields = _IN_PYTORCH[type(model)]
+    return make_module(size, **{field: getattr(model, field) for field in fields})
+
+
+def _in_timm(name: str, model: Any, size: tuple[int, int]) -> Any:
+    import timm
+
+    if name.startswith("ViT"):
+        fields = dict(
+            act_layer="gelu_tanh", embed_dim=model.hidden_size, depth=model.num_layers,
+            num_heads=model.num_heads, mlp_ratio=model.mlp_dim / model.hidden_size,
+        )  # fmt: skip
+    else:
+        fields = dict(
+            embed_dim=model.embed_dim, depths=model.depths, num_heads=model.num_heads,
+            drop_path_rate=0.0,
+        )  # fmt: skip
+    return timm.create_model(_IN_TIMM[name], img_size=size, num_classes=model.num_classes, **fields)
+
+
+def _dehazeformer(size: tuple[int, int], **fields: Any) -> Any:
+    del size  # it takes images of any
+    from vit_jax.benchmark.torch_dehazeformer import DehazeFormer
+
+    return DehazeFormer(**fields)
+
+
+def _swinir(size: tuple[int, int], **fields: Any) -> Any:
+    from vit_jax.benchmark.torch_swinir import SwinIR
+
+    return SwinIR(size, **fields)
+
+
+# Our models that were written in PyTorch for this: what makes them there, and of which fields.
+_IN_PYTORCH: dict[type, tuple[Callable[..., Any], tuple[str, ...]]] = {
+    dehazeformer.DehazeFormer: (
+        _dehazeformer,
+        ("hidden_sizes", "depths", "num_heads", "mlp_ratios", "attention_ratios", "conv"),
+    ),
+    swinir.SwinIR: (
+        _swinir,
+        (
+            "embed_dim", "depths", "num_heads", "window_size", "mlp_ratio", "upscale", "upsampler",
+            "resi_connection", "img_range", "in_channels",
+        ),
+    ),
+}  # fmt: skip

@@ -1,0 +1,131 @@
+"""Training steps of any model beside PyTorch and flax's own modules, on made-up data."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from configs import common
+from input_pipeline import MadeUp
+from vit_jax import experiment, sharding
+from vit_jax import train as trainer
+from vit_jax.benchmark import models, plain_flax
+from vit_jax.benchmark.race import (
+    OURS,
+    Case,
+    Contender,
+    Goal,
+    bytes_of,
+    compiled,
+    has_torch,
+    stepping,
+)
+from vit_jax.experiment import Experiment
+from vit_jax.losses import softmax_xent
+
+_RATE, _WEIGHT_DECAY = 1e-3, 1e-4
+
+
+def train(
+    name: str,
+    batch: int,
+    size: int,
+    dtype: str,
+    goals: tuple[Goal, ...] = (),
+    calls: int = 1,
+    **fields: Any,
+) -> Case:
+    """Steps of AdamW on one batch: the trainer's own step, over all devices.
+
+    Args:
+        name: of the model.
+        batch: images, over all devices.
+        size: side of the images.
+        dtype: compute type; parameters and the optimizer's state are float32.
+        goals: of the case.
+        calls: steps that are started before the last is waited for.
+        **fields: of the model.
+    """
+
+    def contenders(_: Path) -> Iterator[Contender]:
+        model, variables = models.make(name, size, dtype, **fields)
+        exp = make_experiment(name, model, batch, size, fields)
+        data = next(exp.data.train_batches())
+        params = variables["params"]
+        state = exp.init_state().replace(params=jax.device_put(params, exp.state_sharding.params))
+        on_devices = next(sharding.to_devices(itertools.repeat(data), exp.mesh))
+        step = trainer.make_train_step(exp)
+        yield _jitted(OURS, step, state, on_devices, calls, exp.mesh.size)
+        for who, plain in plain_flax.like(model):
+            step, make_state = make_plain_step(plain)
+            yield _jitted(who, step, make_state(params), jax.device_put(data), calls)
+        who = models.others_name(name, model)
+        if who and has_torch(*[who] * (who == models.TIMM)):
+            from vit_jax.benchmark import torch_contender
+
+            theirs = models.in_pytorch(name, model, (size, size))
+            theirs = torch_contender.load(theirs, variables, model)
+            yield from torch_contender.training(
+                who, theirs, data, dtype, calls, lr=_RATE, weight_decay=_WEIGHT_DECAY
+            )
+
+    return Case(
+        f"{name}, {size} x {size}, batch {batch}", contenders, batch * calls,
+        models.flops(name, size, batch * calls, 6), models.tolerance(dtype), goals,
+    )  # fmt: skip
+
+
+def make_experiment(
+    name: str, model: Any, batch: int, size: int, fields: dict[str, Any]
+) -> Experiment:
+    """Makes the parts of a run on made-up data that trains a model with AdamW."""
+    config = common.get_config()
+    config.model_name, config.dtype = name, model.dtype.name
+    config.model.update({**fields, **models.without_dropping(model)})
+    config.batch_size, config.total_steps = batch, 10**6
+    config.optim.learning_rate, config.optim.weight_decay = _RATE, _WEIGHT_DECAY
+    config.optim.weight_decay_on = ""  # found in every path: PyTorch decays everything
+    config.schedule.name = "constant"
+    if model.predicts == "label":
+        data = MadeUp((size, size, 3), batch, model.num_classes)
+    else:
+        config.loss, config.metrics, config.best_metric = "l1", (), "loss"
+        data = MadeUp((size, size, 3), batch, scale=getattr(model, "upscale", 1))
+    return experiment.build(config, data)
+
+
+def make_plain_step(model: Any) -> tuple[Any, Any]:
+    """A step as a tutorial has it: (state, batch) -> (state, metrics); and params -> state."""
+    tx = optax.adamw(_RATE, weight_decay=_WEIGHT_DECAY)
+
+    def loss_of(params: Any, batch: Any) -> jax.Array:
+        return jnp.mean(softmax_xent(model.apply({"params": params}, batch["image"]), batch))
+
+    def step(state: Any, batch: Any) -> tuple[Any, dict[str, jax.Array]]:
+        params, opt_state = state
+        loss, grads = jax.value_and_grad(loss_of)(params, batch)
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), {"loss": loss}
+
+    make_state = jax.jit(lambda params: (jax.tree.map(jnp.copy, params), tx.init(params)))
+    return jax.jit(step, donate_argnums=0), make_state
+
+
+def _jitted(
+    name: str, step: Any, state: Any, batch: Any, calls: int, devices: int = 1
+) -> Contender:
+    program, compile_s = compiled(step, state, batch)
+
+    def advance() -> jax.Array:
+        nonlocal state
+        state, metrics = program(state, batch)
+        return metrics["loss"]
+
+    return stepping(
+        name, advance, lambda: jax.block_until_ready(state), calls, compile_s,
+        lambda: bytes_of(program), devices,
+    )  # fmt: skip

@@ -1,6 +1,7 @@
 """Classifies image files."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,13 +54,13 @@ def make_classifier(pretrained: "Pretrained") -> Classifier:
     Raises:
         ValueError: if the model has no head.
     """
-    from vit_jax import losses
+    from vit_jax import losses, ops
 
     if not getattr(pretrained.model, "num_classes", 0):
         raise ValueError("these weights have no head to classify with: fine-tune them first")
     variables = jax.device_put(pretrained.variables)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=ops.compiler_options())
     def apply(variables: Any, images: np.ndarray) -> jax.Array:
         logits = pretrained.model.apply(variables, images, train=False)
         return losses.probabilities(logits, pretrained.loss)

@@ -45,7 +45,9 @@ def make_eval_step(experiment: Experiment) -> EvalStep:
 
     mesh = experiment.mesh
     return jax.jit(
-        eval_step, out_shardings=(sharding.replicated(mesh), sharding.batch_sharding(mesh))
+        eval_step,
+        out_shardings=(sharding.replicated(mesh), sharding.batch_sharding(mesh)),
+        compiler_options=ops.compiler_options(),
     )
 
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from vit_jax import cli, model_flags
+from vit_jax import cli, model_flags, ops
 
 if TYPE_CHECKING:  # it takes seconds to import
     from vit_jax.pretrained import Pretrained
@@ -50,7 +50,8 @@ def main(argv: Sequence[str]) -> int:
         model = dataclasses.replace(model, model=model.model.clone(dtype=jnp.float32))
     folder = epath.Path(target if target.suffix == "" else target.parent)
     pretrained.check_labels_beside(folder, model.labels)
-    write(model, target)
+    with ops.portable():
+        write(model, target)
     pretrained.write_labels_beside(folder, model.labels)
 
     apply, exported = _apply(model), read(target)

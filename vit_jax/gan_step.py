@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vit_jax import perceptual, sharding
+from vit_jax import ops, perceptual, sharding
 from vit_jax.experiment import Experiment, TrainState
 from vit_jax.losses import get_loss
 
@@ -72,6 +72,7 @@ def make_gan_step(exp: Experiment) -> GanStep:
         in_shardings=(whole, exp.state_sharding, sharding.batch_sharding(exp.mesh)),
         out_shardings=(exp.state_sharding, whole),
         donate_argnums=1,
+        compiler_options=ops.compiler_options(),
     )
     # As an argument, since 80 MB of constants would slow down compiling and fill its cache.
     return functools.partial(jitted, vgg19)

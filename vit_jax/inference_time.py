@@ -16,7 +16,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from configs import inference_time as defaults
-from vit_jax import processes, sharding
+from vit_jax import ops, processes, sharding
 from vit_jax.models import get_model
 
 
@@ -49,7 +49,9 @@ def run(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
     init = jax.jit(model.init, out_shardings=sharding.replicated(mesh))
     variables = init(key, jnp.zeros((1, *shape[1:])))
 
-    apply = jax.jit(functools.partial(model.apply, train=False))
+    apply = jax.jit(
+        functools.partial(model.apply, train=False), compiler_options=ops.compiler_options()
+    )
     compile_s, seconds = measure(
         apply, (variables, make_images()), config.warmup_steps, config.steps
     )

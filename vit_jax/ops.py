@@ -1,8 +1,13 @@
 """Pure array functions that several models share."""
 
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import layout
 
 
 def sincos2d_position_embedding(height: int, width: int, hidden_size: int) -> jax.Array:
@@ -173,6 +178,49 @@ def _is_for_cpu() -> bool:
     return jax.default_backend() == "cpu"
 
 
+_is_portable = False
+
+
+@contextlib.contextmanager
+def portable() -> Iterator[None]:
+    """Leaves out what only one kind of device can run, for programs that others are to run."""
+    global _is_portable
+    before, _is_portable = _is_portable, True
+    jax.clear_caches()  # of what was traced outside
+    try:
+        yield
+    finally:
+        _is_portable = before
+        jax.clear_caches()
+
+
+def _is_for_gpu() -> bool:
+    return jax.default_backend() == "gpu" and not _is_portable
+
+
+def compiler_options() -> dict[str, Any] | None:
+    """What `jax.jit` is to tell XLA about our programs.
+
+    On an NVIDIA GPU all products go to cuBLASLt, which adds biases, and applies a GELU, before it
+    writes the result; XLA's own products by Triton, which it would choose among, have it done
+    afterwards.
+    """
+    if not _is_for_gpu():
+        return None
+    return {"xla_gpu_enable_triton_gemm": False, "xla_gpu_enable_cublaslt": True}
+
+
+def row_major(x: jax.Array) -> jax.Array:
+    """Has a GPU keep x, and its gradient, in memory in the order of its axes.
+
+    Left alone, XLA lets the order that a small product at the end likes best spread through all
+    blocks, and transposes before and after each of their products.
+    """
+    if not _is_for_gpu() or (jax.device_count() > 1 and jax.__version_info__ < (0, 11)):
+        return x  # the latter would gather a batch that is spread
+    return layout.with_layout_constraint(x, layout.Layout(tuple(range(x.ndim))))
+
+
 def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolves without padding and with a stride of 1.
 
@@ -231,32 +279,80 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return shifted(x, kernel) if _is_for_cpu() else convolved(x, kernel)
 
 
+def patch_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolves with a stride of the kernel's sides, without padding.
+
+    Accelerators are better at it as a product of matrices.
+
+    Args:
+        x: (b, h, w, c); h and w divisible by the kernel's sides.
+        kernel: (p, q, c, features).
+
+    Returns:
+        (b, h / p, w / q, features).
+    """
+    p, q, _, features = kernel.shape
+    if _is_for_cpu():
+        return jax.lax.conv_general_dilated(
+            x, kernel, (p, q), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+    b, h, w, c = x.shape
+    x = x.reshape(b, h // p, p, w // q, q, c).swapaxes(2, 3)
+    return x.reshape(b, h // p, w // q, p * q * c) @ kernel.reshape(-1, features)
+
+
 def attention(
     q: jax.Array,
     k: jax.Array,
     v: jax.Array,
     bias: jax.Array | None = None,
     implementation: str | None = None,
+    length: int | None = None,
 ) -> jax.Array:
     """Scaled dot-product attention (Vaswani et al., 2017) with a softmax in float32.
 
     On a CPU the heads go before the tokens, so that XLA makes one program of the two products and
-    the softmax between them.
+    the softmax between them. On an NVIDIA GPU, cuDNN's fused attention takes what it can.
 
     Args:
         q: (b, n, heads, c).
         k: (b, m, heads, c).
         v: (b, m, heads, c).
         bias: added to the scaled scores, (1 or b, heads, n, m), or None.
-        implementation: see `jax.nn.dot_product_attention`, which computes it otherwise.
+        implementation: "xla" or "cudnn" of `jax.nn.dot_product_attention`, or None: the fastest.
+        length: how many of the m tokens are attended to, the first; None for all.
 
     Returns:
         (b, n, heads, c).
     """
-    if implementation is not None or not _is_for_cpu():
-        return jax.nn.dot_product_attention(q, k, v, bias=bias, implementation=implementation)
-    q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
-    return _attend(q, k, v, 0 if bias is None else bias).swapaxes(1, 2)
+    if implementation is None and _is_for_cpu():
+        if length is not None:
+            hidden = jnp.where(np.arange(k.shape[1]) < length, 0, -jnp.inf)
+            bias = hidden if bias is None else bias + hidden
+        q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
+        return _attend(q, k, v, 0 if bias is None else bias).swapaxes(1, 2)
+    if implementation is None:
+        implementation = "cudnn" if bias is None and fuses_attention(q) else "xla"
+    n, m = q.shape[1], k.shape[1]
+    if implementation == "cudnn" and bias is None and (n % 2 or m % 2):  # or it has no gradient
+        length = m if length is None else length
+        q, k, v = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (q, k, v))
+    lengths = {}
+    if length is not None:
+        lengths["key_value_seq_lengths"] = jnp.full(q.shape[0], length, jnp.int32)
+    out = jax.nn.dot_product_attention(q, k, v, bias, implementation=implementation, **lengths)
+    return out[:, :n]
+
+
+def fuses_attention(q: jax.Array) -> bool:
+    """Whether cuDNN's fused attention takes queries like (b, n, heads, c), without a bias.
+
+    It wants an even number of tokens; others are padded, better once than for each block.
+    """
+    if not _is_for_gpu() or q.dtype not in (jnp.bfloat16, jnp.float16):
+        return False
+    capability = getattr(jax.devices()[0], "compute_capability", "0")
+    return float(capability) >= 8 and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128
 
 
 def _attend(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array | int) -> jax.Array:
@@ -289,8 +385,34 @@ def window_attention(
     Returns:
         (b, h, w, heads c).
     """
+    bias = table[relative_position_index(window)].transpose(2, 0, 1)
+    return biased_window_attention(qkv, bias, window, shift)
+
+
+def biased_window_attention(
+    qkv: jax.Array,
+    bias: jax.Array,
+    window: tuple[int, int],
+    shift: tuple[int, int] = (0, 0),
+) -> jax.Array:
+    """Multi-head attention within windows, with a bias for each two of their pixels.
+
+    Args:
+        qkv: (b, h, w, 3 heads c), see `window_attention`.
+        bias: (heads, n, n), query, then key, for the n pixels of a window in row-major order.
+        window: (wh, ww).
+        shift: see `window_attention`.
+
+    Returns:
+        (b, h, w, heads c).
+    """
     b, h, w, features = qkv.shape
-    (wh, ww), heads = window, table.shape[-1]
+    (wh, ww), heads = window, len(bias)
+    if _is_for_gpu():
+        from vit_jax import window_kernel  # whose imports take a while, which others are spared
+
+        if window_kernel.fits(qkv, heads, window):
+            return window_kernel.attend(qkv, bias, window, shift)
     rows, columns, c = h // wh, w // ww, features // (3 * heads)
     x = qkv.reshape(b, rows, wh, columns, ww, 3, heads, c)
     # Taken apart first, since XLA on CPUs would copy all three and then each again.
@@ -298,7 +420,6 @@ def window_attention(
         x[..., i, :, :].transpose(0, 1, 3, 5, 2, 4, 6).reshape(b, rows * columns, heads, wh * ww, c)
         for i in range(3)
     )
-    bias = table[relative_position_index(window)].transpose(2, 0, 1)
     if any(shift):
         bias = bias + shifted_window_mask((h, w), window, shift)[:, None]
     x = _attend(q, k, v, bias).reshape(b, rows, columns, heads, wh, ww, c)
@@ -360,16 +481,33 @@ _ERF_Q = (-1.45660718464996e-05, -2.13374055278905e-04, -1.68282697438203e-03,
 _ERF_LIMIT = 3.832506856900711
 
 
-@jax.custom_jvp
 def gelu(x: jax.Array) -> jax.Array:
     """Gaussian error linear unit (Hendrycks & Gimpel, 2016), exact, as PyTorch's default is.
 
     With the formula in place of `jax.lax.erf`, TensorFlow can read what is exported.
     """
+    return _keeping_input(_gelu)(x)
+
+
+def gelu_tanh(x: jax.Array) -> jax.Array:
+    """GELU in its approximation by tanh, as the published ViTs have it."""
+    return _keeping_input(jax.nn.gelu)(x)
+
+
+def _keeping_input(function: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
+    """Has an accelerator keep the argument alone for the backward pass, and compute the rest anew.
+
+    It takes a fifth of a ViT's memory away, and no longer. A CPU would compute for longer.
+    """
+    return function if _is_for_cpu() or _is_portable else jax.checkpoint(function)
+
+
+@jax.custom_jvp
+def _gelu(x: jax.Array) -> jax.Array:
     return (x * _normal_cdf(x)).astype(x.dtype)
 
 
-@gelu.defjvp
+@_gelu.defjvp
 def _gelu_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     (x,), (dx,) = primals, tangents
     cdf = _normal_cdf(x)

@@ -16,7 +16,7 @@ import psutil
 from PIL import Image
 from tqdm import tqdm
 
-from vit_jax import console, photos
+from vit_jax import console, ops, photos
 
 if TYPE_CHECKING:  # it takes seconds to import
     from vit_jax.pretrained import Pretrained
@@ -176,7 +176,10 @@ class Restorer:
     def _program(self, method: str, size: tuple[int, int]) -> Any:
         if (method, size) not in self._programs:
             bands = {"band_rows": _BAND_ROWS} if method == "bounded" else {}
-            apply = jax.jit(functools.partial(self.model.clone(**bands).apply, train=False))
+            apply = jax.jit(
+                functools.partial(self.model.clone(**bands).apply, train=False),
+                compiler_options=ops.compiler_options(),
+            )
             image = jax.ShapeDtypeStruct((1, *size, 3), np.float32)
             self._programs[method, size] = apply.lower(self.variables, image).compile()
         return self._programs[method, size]

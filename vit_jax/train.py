@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from checkpoints.train_state import Checkpointer
-from vit_jax import evaluate, experiment, memory, mixing, preemption, processes, sharding
+from vit_jax import evaluate, experiment, memory, mixing, ops, preemption, processes, sharding
 from vit_jax.experiment import Experiment, TrainState
 from vit_jax.gan_step import make_gan_step
 from vit_jax.losses import get_loss, one_hot, smooth_labels
@@ -64,6 +64,7 @@ def make_train_step(exp: Experiment) -> TrainStep:
         in_shardings=(exp.state_sharding, sharding.batch_sharding(exp.mesh)),
         out_shardings=(exp.state_sharding, sharding.replicated(exp.mesh)),
         donate_argnums=0,
+        compiler_options=ops.compiler_options(),
     )
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vit_jax import ops
 from vit_jax.benchmark import models, plain_flax
 from vit_jax.benchmark.race import OURS, Case, Contender, Goal, has_torch, jitted
 
@@ -38,7 +39,9 @@ def infer(
         model, variables = models.make(name, size, dtype, **fields)
         random = np.random.default_rng(0)
         images = jnp.asarray(random.uniform(-1, 1, (batch, size, size, 3)), jnp.float32)
-        apply = jax.jit(functools.partial(model.apply, train=False))
+        apply = jax.jit(
+            functools.partial(model.apply, train=False), compiler_options=ops.compiler_options()
+        )
         yield jitted(OURS, apply, variables, images, calls=calls)
         for who, plain in plain_flax.like(model):
             yield jitted(who, jax.jit(plain.apply), variables, images, calls=calls)

@@ -1,5 +1,6 @@
 """What the suites time: our models with weights, and the same models in PyTorch."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -34,12 +35,18 @@ def make(name: str, size: int, dtype: str, **fields: Any) -> tuple[Any, Any]:
     """Makes a model that drops nothing, and variables of which none is 0."""
     model = get_model(name, dtype=dtype, **fields)
     model = model.clone(**without_dropping(model))
-    random = np.random.default_rng(0)
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    variables = jax.jit(lambda key: model.init(key, jnp.zeros(image.shape)))(jax.random.key(0))
-    return model, jax.tree.map(
-        lambda x: x + np.float32(0.02) * random.standard_normal(x.shape, np.float32), variables
-    )
+    shapes = jax.eval_shape(model.init, jax.random.key(0), image)
+    random = np.random.default_rng(0)
+
+    def draw(path: Any, leaf: Any) -> np.ndarray:
+        kind = path[-1].key
+        scale = math.prod(leaf.shape[:-1]) ** -0.5 if kind == "kernel" else 0.02
+        noise = np.float32(scale) * random.standard_normal(leaf.shape, np.float32)
+        return 1 + noise if kind == "scale" else noise
+
+    # Not by model.init, which takes a GPU half a minute to compile.
+    return model, jax.device_put(jax.tree_util.tree_map_with_path(draw, shapes))
 
 
 def without_dropping(model: Any) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Training steps of any model beside PyTorch and flax's own modules, on made-up data."""
 
+import functools
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,7 +57,8 @@ def train(
         exp = make_experiment(name, model, batch, size, fields)
         data = next(exp.data.train_batches())
         params = variables["params"]
-        state = exp.init_state().replace(params=jax.device_put(params, exp.state_sharding.params))
+        make_state = functools.partial(experiment.new_state, exp.config, tx=exp.tx)
+        state = jax.jit(make_state, out_shardings=exp.state_sharding)(variables)
         on_devices = next(sharding.to_devices(itertools.repeat(data), exp.mesh))
         step = trainer.make_train_step(exp)
         yield _jitted(OURS, step, state, on_devices, calls, exp.mesh.size)

@@ -190,15 +190,8 @@ class Attention(nn.Module):
         begin = _SHIFT if self.shifted else 0
         ends = [(-(begin + side)) % WINDOW for side in (h, w)]
         qkv = ops.reflect_pad(qkv, begin, begin, *ends)
-        windows = ops.to_windows(qkv, WINDOW)
-        q, k, v = jnp.moveaxis(
-            windows.reshape(*windows.shape[:2], 3, self.num_heads, -1), 2, 0
-        )  # fmt: skip
-        bias = PositionBias(self.num_heads, name="attn")()
-        out = ops.attention(q, k, v, bias.astype(q.dtype))
-        out = out.reshape(*out.shape[:2], -1)
-        padded = (begin + h + ends[0], begin + w + ends[1])
-        out = ops.from_windows(out, WINDOW, padded)
+        bias = PositionBias(self.num_heads, name="attn")()[0]
+        out = ops.biased_window_attention(qkv, bias.astype(qkv.dtype), (WINDOW, WINDOW))
         return out[:, begin : begin + h, begin : begin + w]
 
 
@@ -223,6 +216,7 @@ class Block(nn.Module):
             self.num_heads, self.attends, self.shifted, self.conv, self.gain, self.dtype,
             name="attn",
         )  # fmt: skip
+        x = ops.row_major(x)
         if self.attends:
             y, rescale, rebias = RescaleNorm(self.dtype, name="norm1")(x, statistics)
             x = x + mix(y) * rescale + rebias

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
+from vit_jax import ops
+
 _BASE = dict(num_blocks=12, hidden_dim=768, tokens_mlp_dim=384, channels_mlp_dim=3072)
 _LARGE = dict(num_blocks=24, hidden_dim=1024, tokens_mlp_dim=512, channels_mlp_dim=4096)
 
@@ -40,7 +42,7 @@ class MlpBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """(..., d) -> (..., d)."""
-        y = nn.gelu(nn.Dense(self.mlp_dim, dtype=self.dtype, name="Dense_0")(x))
+        y = ops.gelu_tanh(nn.Dense(self.mlp_dim, dtype=self.dtype, name="Dense_0")(x))
         return nn.Dense(x.shape[-1], dtype=self.dtype, name="Dense_1")(y)
 
 

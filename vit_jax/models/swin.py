@@ -100,6 +100,7 @@ class Block(nn.Module):
         attention = Attention(
             self.num_heads, self.window_size, self.shifted, self.dtype, name="attn"
         )
+        x = ops.row_major(x)
         x = x + maybe_drop(attention(_norm(self.dtype, "norm1")(x)))
         y = _dense(4 * x.shape[-1], self.dtype, "mlp_fc1")(_norm(self.dtype, "norm2")(x))
         return x + maybe_drop(_dense(x.shape[-1], self.dtype, "mlp_fc2")(ops.gelu(y)))

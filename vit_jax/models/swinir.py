@@ -136,6 +136,7 @@ class Block(nn.Module):
         attention = Attention(
             self.num_heads, self.window_size, self.shifted, self.dtype, name="attn"
         )
+        x = ops.row_major(x)
         x = x + maybe_drop(attention(_norm(self.dtype, "norm1")(x)))
         hidden = int(x.shape[-1] * self.mlp_ratio)
         y = ops.gelu(_dense(hidden, self.dtype, "mlp_fc1")(_norm(self.dtype, "norm2")(x)))

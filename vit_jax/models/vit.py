@@ -82,6 +82,31 @@ _XAVIER = nn.initializers.xavier_uniform()
 _TINY_NORMAL = nn.initializers.normal(stddev=1e-6)
 
 
+class HeadProjection(nn.Module):
+    """A dense layer whose outputs are those of several heads: flax's DenseGeneral.
+
+    The bias is added to the product of two matrices, which a GPU does in one; DenseGeneral gives it
+    further axes before.
+    """
+
+    num_heads: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(b, n, d) -> (b, n, heads, d / heads)."""
+        d = x.shape[-1]
+        shape = (self.num_heads, d // self.num_heads)
+
+        def init(key: jax.Array, full_shape: tuple[int, ...], dtype: Any) -> jax.Array:
+            return _XAVIER(key, (d, d), dtype).reshape(full_shape)
+
+        kernel = self.param("kernel", init, (d, *shape), jnp.float32).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32).astype(self.dtype)
+        y = x.astype(self.dtype) @ kernel.reshape(d, d) + bias.reshape(d)
+        return y.reshape(*x.shape[:-1], *shape)
+
+
 class MultiHeadAttention(nn.Module):
     """Multi-head scaled dot-product attention (Vaswani et al., 2017).
 
@@ -98,13 +123,14 @@ class MultiHeadAttention(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, queries: jax.Array, keys_values: jax.Array) -> jax.Array:
-        """(b, n, d) attends over (b, m, d); the result is (b, n, d)."""
+    def __call__(
+        self, queries: jax.Array, keys_values: jax.Array, length: int | None = None
+    ) -> jax.Array:
+        """(b, n, d) attends over the first `length` of (b, m, d); the result is (b, n, d)."""
         hidden_size = queries.shape[-1]
 
         def project(name: str, x: jax.Array) -> jax.Array:
-            shape = (self.num_heads, hidden_size // self.num_heads)
-            return nn.DenseGeneral(shape, kernel_init=_XAVIER, dtype=self.dtype, name=name)(x)
+            return HeadProjection(self.num_heads, self.dtype, name=name)(x)
 
         q, k, v = (
             project("query", queries),
@@ -128,7 +154,7 @@ class MultiHeadAttention(nn.Module):
                 force_fp32_for_softmax=True,
             )
         else:
-            x = ops.attention(q, k, v, implementation=self.implementation)
+            x = ops.attention(q, k, v, implementation=self.implementation, length=length)
         return nn.DenseGeneral(
             hidden_size, axis=(-2, -1), kernel_init=_XAVIER, dtype=self.dtype, name="out"
         )(x)
@@ -157,7 +183,7 @@ class MlpBlock(nn.Module):
 
         dropout = nn.Dropout(self.dropout_rate, deterministic=self.deterministic)
         hidden_size = x.shape[-1]
-        x = dropout(nn.gelu(dense(self.mlp_dim, "Dense_0")(x)))
+        x = dropout(ops.gelu_tanh(dense(self.mlp_dim, "Dense_0")(x)))
         return dropout(dense(hidden_size, "Dense_1")(x))
 
 
@@ -172,6 +198,7 @@ class EncoderBlock(nn.Module):
     stochastic_depth: bool = False
     deterministic: bool = True
     attention_implementation: str | None = None
+    length: int | None = None  # of the tokens that are not padding
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -183,6 +210,7 @@ class EncoderBlock(nn.Module):
                 return branch
             return ops.stochastic_depth(branch, drop_rate, self.make_rng("dropout"))
 
+        x = ops.row_major(x)
         y = nn.LayerNorm(dtype=self.dtype, name="LayerNorm_0")(x)
         y = MultiHeadAttention(
             num_heads=self.num_heads,
@@ -191,7 +219,7 @@ class EncoderBlock(nn.Module):
             implementation=self.attention_implementation,
             dtype=self.dtype,
             name="MultiHeadDotProductAttention_1",
-        )(y, y)
+        )(y, y, self.length)
         y = nn.Dropout(self.dropout_rate, deterministic=self.deterministic)(y)
         x = x + maybe_drop(y)
 
@@ -204,6 +232,24 @@ class EncoderBlock(nn.Module):
             name="MlpBlock_3",
         )(y)
         return x + maybe_drop(y), None
+
+
+class PatchEmbedding(nn.Module):
+    """One token of each patch: a convolution with a stride of its kernel's side."""
+
+    features: int
+    patch_size: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(b, h, w, c) -> (b, h / patch_size, w / patch_size, features)."""
+        shape = (self.patch_size, self.patch_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        return ops.patch_conv(x.astype(self.dtype), kernel.astype(self.dtype)) + bias.astype(
+            self.dtype
+        )
 
 
 class AddPositionEmbedding(nn.Module):
@@ -258,6 +304,10 @@ class Encoder(nn.Module):
         """(b, n, d) -> (b, n, d)."""
         x = AddPositionEmbedding(self.position_embedding, self.grid, name="posembed_input")(x)
         x = nn.Dropout(self.dropout_rate, deterministic=self.deterministic)(x)
+        n = x.shape[1]
+        is_padded = n % 2 == 1 and self._wants_even(x)
+        if is_padded:
+            x = jnp.pad(x, ((0, 0), (0, 1), (0, 0)))
 
         block_class = (
             nn.remat(EncoderBlock, prevent_cse=not self.scan) if self.remat else EncoderBlock
@@ -270,6 +320,7 @@ class Encoder(nn.Module):
             stochastic_depth=self.stochastic_depth_rate > 0,
             deterministic=self.deterministic,
             attention_implementation=self.attention_implementation,
+            length=n if is_padded else None,
             dtype=self.dtype,
         )
         drop_rates = [
@@ -287,7 +338,16 @@ class Encoder(nn.Module):
         else:
             for i, drop_rate in enumerate(drop_rates):
                 x, _ = block_class(**block, name=f"encoderblock_{i}")(x, drop_rate)
+        x = ops.row_major(x)[:, :n]
         return nn.LayerNorm(dtype=self.dtype, name="encoder_norm")(x)
+
+    def _wants_even(self, x: jax.Array) -> bool:
+        """Whether attention is faster with an even number of tokens, and nobody looks inside."""
+        if self.attention_implementation == "xla" or self.is_mutable_collection("intermediates"):
+            return False
+        b, n, d = x.shape
+        shape = (b, n, self.num_heads, d // self.num_heads)
+        return ops.fuses_attention(jax.ShapeDtypeStruct(shape, self.dtype))
 
 
 class MAPHead(nn.Module):
@@ -386,10 +446,7 @@ class VisionTransformer(nn.Module):
             x = resnet.apply_resnet(x, self.resnet_layers, self._resnet_width, self.dtype)
 
         p = self.patch_size
-        x = nn.Conv(
-            self.hidden_size, (p, p), strides=(p, p), padding="VALID", dtype=self.dtype,
-            name="embedding",
-        )(x)  # fmt: skip
+        x = PatchEmbedding(self.hidden_size, p, self.dtype, name="embedding")(x)
         b, *grid, _ = x.shape
         x = x.reshape(b, -1, self.hidden_size)
 

@@ -1,6 +1,7 @@
 """Pure array functions that several models share."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -333,21 +334,54 @@ def attention(
         return _attend(q, k, v, 0 if bias is None else bias).swapaxes(1, 2)
     if implementation is None:
         implementation = "cudnn" if bias is None and fuses_attention(q) else "xla"
-    n, m = q.shape[1], k.shape[1]
-    if implementation == "cudnn" and bias is None and (n % 2 or m % 2):  # or it has no gradient
-        length = m if length is None else length
-        q, k, v = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (q, k, v))
+    apply = functools.partial(_attention, implementation=implementation, length=length)
+    if implementation == "cudnn" and bias is None and (q.shape[1] % 2 or k.shape[1] % 2):
+        return _differentiable_if_even(apply, q, k, v)
+    return apply(q, k, v, bias)
+
+
+def _attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    bias: jax.Array | None = None,
+    *,
+    implementation: str,
+    length: int | None,
+) -> jax.Array:
     lengths = {}
     if length is not None:
         lengths["key_value_seq_lengths"] = jnp.full(q.shape[0], length, jnp.int32)
-    out = jax.nn.dot_product_attention(q, k, v, bias, implementation=implementation, **lengths)
-    return out[:, :n]
+    return jax.nn.dot_product_attention(q, k, v, bias, implementation=implementation, **lengths)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _differentiable_if_even(
+    apply: Callable[..., jax.Array], q: jax.Array, k: jax.Array, v: jax.Array
+) -> jax.Array:
+    """Attention that JAX differentiates for an even number of tokens alone; others are padded."""
+    return apply(q, k, v)
+
+
+def _attend_even(
+    apply: Callable[..., jax.Array], q: jax.Array, k: jax.Array, v: jax.Array
+) -> tuple[jax.Array, Any]:
+    length = apply.keywords["length"] or k.shape[1]
+
+    def padded(*args: jax.Array) -> jax.Array:
+        args = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in args)
+        return functools.partial(apply, length=length)(*args)[:, : q.shape[1]]
+
+    return jax.vjp(padded, q, k, v)
+
+
+_differentiable_if_even.defvjp(_attend_even, lambda apply, pull, grad: pull(grad))
 
 
 def fuses_attention(q: jax.Array) -> bool:
     """Whether cuDNN's fused attention takes queries like (b, n, heads, c), without a bias.
 
-    It wants an even number of tokens; others are padded, better once than for each block.
+    Whoever trains had better give it an even number of tokens: else they are padded in every call.
     """
     if not _is_for_gpu() or q.dtype not in (jnp.bfloat16, jnp.float16):
         return False

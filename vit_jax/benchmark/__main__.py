@@ -73,7 +73,7 @@ def _run(names: Sequence[str]) -> int:
             _print_head()
             for case in _cases(name):
                 rows = race.run(case, _SECONDS.value, _ALONE.value)
-                _print_rows(case, rows)
+                _print_rows(case.name, rows)
                 results += [{"suite": name, "case": case.name, **row} for row in rows]
                 goals += [{"case": case.name, **goal} for goal in race.judge(case, rows)]
             print()
@@ -110,9 +110,9 @@ def _accelerator() -> int:
     goals: list[dict[str, Any]] = []
     _print_head()
 
-    def report(case: Case, rows: list[dict[str, Any]]) -> None:
-        _print_rows(case, rows)
-        goals.extend({"case": case.name, **goal} for goal in race.judge(case, rows))
+    def report(name: str, case: Case, rows: list[dict[str, Any]]) -> None:
+        _print_rows(name, rows)
+        goals.extend({"case": name, **goal} for goal in race.judge(case, rows))
 
     failures = accelerator.run(settings, record, report)
     print()
@@ -162,10 +162,10 @@ def _print_row(cells: Iterable[str]) -> None:
     print(f"| {' | '.join(cells)} |", flush=True)
 
 
-def _print_rows(case: Case, rows: Iterable[dict[str, Any]]) -> None:
+def _print_rows(case: str, rows: Iterable[dict[str, Any]]) -> None:
     for row in rows:
         _print_row((
-            case.name,
+            case,
             row["contender"],
             f"{1000 * row['median_s']:.1f}",
             f"{1000 * row['min_s']:.1f}",

@@ -22,7 +22,7 @@ Rows = list[dict[str, Any]]
 
 NAME = "accelerator"
 
-_CALLS = 10  # in a row, since their program is started while the one before runs
+_CALLS = 5  # in a row, since their program is started while the one before runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,13 +202,13 @@ class Record:
         partial.replace(self._path)
 
 
-def run(settings: Settings, record: Record, report: Callable[[Case, Rows], None]) -> list[str]:
+def run(settings: Settings, record: Record, report: Callable[[str, Case, Rows], None]) -> list[str]:
     """Runs the cases that are not yet recorded, and the sweep after them.
 
     Args:
         settings: of the cases.
         record: takes what is done.
-        report: is called with each case and its rows.
+        report: is called with the name of each case, the case, and its rows.
 
     Returns:
         What failed, a line each.
@@ -222,7 +222,7 @@ def run(settings: Settings, record: Record, report: Callable[[Case, Rows], None]
         if "error" in found:
             failures.append(f"{spec.name}: {found['error']}")
         else:
-            report(spec.make(settings.dtype), found["rows"])
+            report(spec.name, spec.make(settings.dtype), found["rows"])
     if re.search(settings.only, sweep.NAME):
         failures += _sweep(settings, record)
     if not failures and not settings.only:

@@ -28,7 +28,7 @@ from vit_jax.benchmark.race import (
 from vit_jax.experiment import Experiment
 from vit_jax.losses import softmax_xent
 
-_RATE, _WEIGHT_DECAY = 1e-3, 1e-4
+_RATE, _WEIGHT_DECAY = 1e-4, 1e-4
 
 
 def train(

@@ -342,8 +342,10 @@ class Encoder(nn.Module):
         return nn.LayerNorm(dtype=self.dtype, name="encoder_norm")(x)
 
     def _wants_even(self, x: jax.Array) -> bool:
-        """Whether attention is faster with an even number of tokens, and nobody looks inside."""
-        if self.attention_implementation == "xla" or self.is_mutable_collection("intermediates"):
+        """Whether attention is differentiated faster with an even number of tokens."""
+        if self.deterministic or self.is_mutable_collection("intermediates"):
+            return False
+        if self.attention_implementation == "xla":
             return False
         b, n, d = x.shape
         shape = (b, n, self.num_heads, d // self.num_heads)

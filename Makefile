@@ -7,26 +7,38 @@ DEHAZE_DIR := runs/dehaze
 NOTEBOOKS_DIR := runs/notebooks
 SOAK_MINUTES ?= 30
 
-.PHONY: help demo demo-dehaze test test-all soak parity test-notebooks lint fmt bench clean
+# A machine as those with GPUs often are: JAX is newer, and TensorFlow is not there.
+PYTHON_MINIMAL ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.12.*/bin/python) python3.12)
+MINIMAL := .venv-minimal
+MINIMAL_PACKAGES := absl-py 'etils[epath]' filelock flax huggingface-hub jax matplotlib \
+	ml-collections ml-dtypes numpy optax orbax-checkpoint pillow psutil pytest pytest-xdist \
+	safetensors tqdm
+MINIMAL_TESTS := $(foreach name,dehazeformer losses ops rrdb sharding swin swinir vit window_kernel \
+	without_tensorflow,tests/test_$(name).py)
+
+.PHONY: help demo demo-dehaze test test-all test-minimal test-gpu soak parity test-notebooks lint \
+	fmt bench clean
 
 help:
 	@echo "make demo   train a small ViT on handwritten digits; results in $(DEMO_DIR)"
 	@echo "make demo-dehaze   train DehazeFormer-T on photos made hazy; results in $(DEHAZE_DIR)"
 	@echo "make test   run the tests"
 	@echo "make test-all   run the slow ones as well"
+	@echo "make test-minimal   test models, training step and benchmark without TensorFlow, on Python 3.12"
+	@echo "make test-gpu   test what a GPU computes"
 	@echo "make soak   kill and restart a run at random moments, for half an hour"
 	@echo "make parity compare with PyTorch, timm and ONNX Runtime"
 	@echo "make test-notebooks   run the notebooks from clean kernels; as they ran: $(NOTEBOOKS_DIR)"
 	@echo "make lint   check style;  make fmt  repair it"
 	@echo "make bench  time this code beside others on this machine"
-	@echo "make clean  remove $(VENV), $(DEMO_DIR), $(DEHAZE_DIR) and $(NOTEBOOKS_DIR)"
+	@echo "make clean  remove $(VENV), $(MINIMAL), $(DEMO_DIR), $(DEHAZE_DIR) and $(NOTEBOOKS_DIR)"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("vit_jax needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 
 # One stamp per extra: .venv/.installed-demo, .venv/.installed-dev.
-$(VENV)/.installed-%: $(BIN)/python setup.py constraints.txt
+$(VENV)/.installed-%: $(BIN)/python setup.py constraints.txt constraints-common.txt
 	@echo "Installing vit_jax with the extra '$*' into $(VENV) (a minute or two) ..."
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[$*]'
 	@touch $@
@@ -49,6 +61,31 @@ test: $(VENV)/.installed-dev
 test-all: $(VENV)/.installed-dev
 	@echo "Running the tests, the slow ones as well ..."
 	$(BIN)/python -m pytest -m 'not gpu and not parity'
+
+test-minimal:
+	@if $(PYTHON_MINIMAL) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' 2>/dev/null; then \
+		$(MAKE) --no-print-directory $(MINIMAL)/.tested; \
+	else \
+		echo "skipped: there is no Python 3.12 ($(PYTHON_MINIMAL)); say make PYTHON_MINIMAL=... test-minimal"; \
+	fi
+
+$(MINIMAL)/.installed: Makefile constraints-jax0.11.txt constraints-common.txt
+	@echo "Installing without TensorFlow into $(MINIMAL) ..."
+	$(PYTHON_MINIMAL) -m venv --clear $(MINIMAL)
+	$(MINIMAL)/bin/python -m pip install -q --disable-pip-version-check -c constraints-jax0.11.txt \
+		$(MINIMAL_PACKAGES)
+	@touch $@
+
+# The second line takes the benchmark's suite for accelerators through its tiny cases.
+.PHONY: $(MINIMAL)/.tested
+$(MINIMAL)/.tested: $(MINIMAL)/.installed
+	@! $(MINIMAL)/bin/python -c 'import tensorflow' 2>/dev/null || { echo "TensorFlow is there"; exit 1; }
+	$(MINIMAL)/bin/python -m pytest $(MINIMAL_TESTS)
+	$(MINIMAL)/bin/python -m pytest -m slow tests/test_benchmark.py
+
+# In whatever environment there is: python -m pytest -m gpu.
+test-gpu:
+	python3 -m pytest -m gpu tests/test_gpu.py
 
 soak: $(VENV)/.installed-dev
 	@echo "Killing and restarting a run (SOAK_MINUTES=$(SOAK_MINUTES), and what it takes to end) ..."
@@ -83,4 +120,4 @@ bench: $(addprefix $(VENV)/.installed-,demo bench)
 	$(BIN)/python -c 'import runpy, tests.torchvision_operators; runpy.run_module("vit_jax.benchmark", run_name="__main__", alter_sys=True)'
 
 clean:
-	rm -rf $(VENV) $(DEMO_DIR) $(DEHAZE_DIR) $(NOTEBOOKS_DIR)
+	rm -rf $(VENV) $(MINIMAL) $(DEMO_DIR) $(DEHAZE_DIR) $(NOTEBOOKS_DIR)

@@ -29,6 +29,7 @@ setup(
         "absl-py",
         "clu>=0.0.12",
         "etils[epath]",
+        "filelock",  # of JAX's compilation cache
         "flax>=0.12",
         "huggingface-hub>=1.0",
         "importlib-resources",  # tensorflow-datasets imports it without declaring it

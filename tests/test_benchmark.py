@@ -1,13 +1,18 @@
 import json
+import subprocess
+import sys
 import time
 
 import jax
 import numpy as np
 import pytest
 
-from tests.commands import run
-from vit_jax.benchmark import data, race, recognition, sweep
+from tests.commands import ROOT, run
+from vit_jax.benchmark import accelerator, race, sweep
+from vit_jax.benchmark import models as compared
+from vit_jax.benchmark.inference import infer
 from vit_jax.benchmark.race import OURS, Case, Contender, Goal
+from vit_jax.benchmark.training import train
 from vit_jax.models import list_models
 
 
@@ -55,16 +60,16 @@ def test_memory_of_a_call():
 
 def test_operations_of_the_models():
     """What is counted for the MFU, against XLA's count, which has norms and softmax as well."""
-    for name, gmacs in recognition.GMACS.items():
-        if name != "ViT-Ti_16":
-            continue
-        model, variables, images, _ = recognition.make_inputs(name, 1, 224, "float32")
-        flops = jax.jit(model.apply).lower(variables, images).cost_analysis()["flops"]
-        assert 1 < flops / (2e9 * gmacs) < 1.06
-    assert set(recognition.GMACS) <= set(list_models())
+    model, variables = compared.make("ViT-Ti_16", 224, "float32")
+    images = np.zeros((1, 224, 224, 3), np.float32)
+    flops = jax.jit(model.apply).lower(variables, images).cost_analysis()["flops"]
+    assert 1 < flops / compared.flops("ViT-Ti_16", 224, images=1, per_mac=2) < 1.06
+    assert compared.flops("ViT-Ti_16", 384, images=1, per_mac=2) is None
+    assert set(compared.GMACS) <= set(list_models())
 
 
 def test_the_jpegs_are_like_imagenets():
+    data = pytest.importorskip("vit_jax.benchmark.data", exc_type=ImportError)
     sizes = [len(file) for file in data.make_jpegs(3)]
     assert 80_000 < np.mean(sizes) < 130_000
 
@@ -80,13 +85,13 @@ def test_the_suites_of_models(tmp_path):
         ("inference", OURS), ("train", OURS),
     ]  # fmt: skip
     assert all(row["images_per_s"] > 0 for row in rows)
-    assert result.stdout.count("| ViT-Ti_16, batch 2 | ours |") == 2
+    assert result.stdout.count("| ViT-Ti_16, 32 x 32, batch 2 | ours |") == 2
 
 
-@pytest.mark.parametrize("suite", [recognition.inference, recognition.train])
+@pytest.mark.parametrize("suite", [infer, train])
 def test_the_plain_model_computes_the_same(suite, monkeypatch):
-    monkeypatch.setattr(recognition, "has_torch", lambda *_: False)
-    _, plain = race.run(suite("ViT-Ti_16", 2, 32, "float32"), seconds=0)
+    monkeypatch.setattr(compared, "has_torch", lambda *_: False)
+    _, plain = race.run(suite("ViT-Ti_16", 2, 32, "float32", num_layers=2), seconds=0)
     assert plain["contender"] == "plain flax"
     assert 0 < plain["difference"] < 1e-4
 
@@ -95,7 +100,7 @@ def test_restoring(tmp_path):
     path = tmp_path / "a.json"
     args = ["--model=DehazeFormer-T", "--image_size=32", "--seconds=0", "--alone"]
     args += [f"--json={path}"]
-    result = run("benchmark", *args)  # the suite that suits the model
+    result = run("benchmark", "restore", *args)
     assert result.returncode == 0, result.stderr
     assert json.loads(path.read_text())["results"][0]["case"] == "DehazeFormer-T, 32 x 32, batch 1"
 
@@ -106,8 +111,10 @@ def test_restoring(tmp_path):
         (["speed"], "unknown suite 'speed'; there are: inference, train"),
         (["inference", "--model=ViT-X"], "unknown model 'ViT-X'"),
         (["inference", "--batch_size=2"], "--batch_size and --image_size go with --model"),
-        (["inference", "--model=DehazeFormer-T"], "predicts no labels"),
-        (["restore", "--model=ViT-S_16"], "restores no images"),
+        (["accelerator"], "accelerator needs --json=FILE"),
+        (["accelerator", "train"], "accelerator stands alone, without train"),
+        (["accelerator", "--json=a.json", "--only=ViT-X"], "--only=ViT-X is found in none of: "),
+        (["sweep"], "sweep needs a model"),
     ],
 )
 def test_mistakes(args, message):
@@ -119,8 +126,9 @@ def test_mistakes(args, message):
 def test_what_was_measured_before_an_error_is_kept(tmp_path):
     path = tmp_path / "a.json"
     args = ["--model=ViT-Ti_16", "--image_size=32", "--seconds=0", "--alone", f"--json={path}"]
-    result = run("benchmark", "inference", "restore", *args)
+    result = run("benchmark", "inference", "train", "--batch_size=1", *args)
     assert result.returncode == 2
+    assert "batch_size=1 is not divisible by 2 device(s)" in result.stderr
     assert [row["suite"] for row in json.loads(path.read_text())["results"]] == ["inference"]
 
 
@@ -142,10 +150,133 @@ def test_a_sweep_grows_the_batch_as_far_as_it_fits_and_then_tries_flags():
 
 
 def test_a_try_of_a_sweep():
-    choice = json.dumps({"batch": 1, "remat": True, "flags": "none"})
+    choice = json.dumps({"batch": 2, "remat": True, "flags": "none"})
     result = run("benchmark", "sweep", "--model=ViT-Ti_16", "--image_size=32", "--dtype=float32",
                  "--seconds=0", f"--choice={choice}")  # fmt: skip
     assert result.returncode == 0, result.stderr
     row = json.loads(result.stdout)
-    assert (row["batch"], row["remat"]) == (1, True)
+    assert (row["batch"], row["remat"]) == (2, True)
     assert row["images_per_s"] > 0
+
+
+def test_goals_over_the_peak_are_for_the_mfu():
+    goals = (Goal(8, 0.5, (race.PEAK,)), Goal(9, 0.4, (race.PEAK,)))
+    rows = [{"contender": OURS, "mfu": 0.45}]
+    judged = race.judge(case(goals=goals), rows)
+    assert [(goal["found"], goal["met"]) for goal in judged] == [(0.45, False), (0.45, True)]
+    assert race.judge(case(goals=goals), [{"contender": OURS, "mfu": None}]) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "peak"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989.4e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA H200", 989.4e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("TPU v5 lite", 197e12),
+        ("TPU v5p", 459e12),
+        ("TPU v6 lite", 918e12),
+        ("cpu", None),
+    ],
+)
+def test_peaks_of_accelerators(kind, peak):
+    assert race.peak_flops_of(kind) == peak
+
+
+@pytest.fixture
+def made_up_parts(monkeypatch):
+    """Parts of the accelerator's suite that run at once; returns the names of those that ran."""
+    ran = []
+
+    def run_apart(args, xla_flags=""):
+        choice = json.loads(args[-1].partition("=")[2])
+        ran.append(choice)
+        if len(ran) == 3:
+            raise KeyboardInterrupt
+        if args[0] == sweep.NAME:
+            return {**choice, "images_per_s": 10.0, "mfu": None, "peak_bytes": 0}
+        return {"machine": "a GPU", "rows": [{"contender": OURS}]}
+
+    monkeypatch.setattr(accelerator, "run_apart", run_apart)
+    monkeypatch.setattr(sweep, "run_apart", run_apart)
+    return ran
+
+
+def test_the_accelerators_suite_goes_on_where_it_was_cut_off(made_up_parts, tmp_path):
+    path, reported = tmp_path / "a.json", []
+    settings = accelerator.Settings("float32", seconds=0, tiny=True)
+
+    def start():
+        record = accelerator.Record(path)
+        return accelerator.run(settings, record, lambda name, case, rows: reported.append(name))
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    stored = json.loads(path.read_text())
+    assert not stored["complete"]
+    assert len(stored["cases"]) == 2
+    assert start() == []
+    stored = json.loads(path.read_text())
+    names = [spec.name for spec in accelerator.TINY_SPECS]
+    assert stored["complete"]
+    assert stored["machine"] == "a GPU"
+    assert list(stored["cases"])[: len(names)] == names
+    assert reported == names[:2] + names
+    assert made_up_parts[:4] == [*names[:3], names[2]]  # the third was run again, no other
+    count = len(made_up_parts)
+    assert start() == []
+    assert len(made_up_parts) == count
+
+
+def test_a_part_that_fails_does_not_end_the_others(monkeypatch, tmp_path):
+    def run_apart(args, xla_flags=""):
+        if "DehazeFormer" in args[-1] or args[0] == sweep.NAME:
+            raise accelerator.Failed("no such kernel", is_too_large=False)
+        return {"machine": "a GPU", "rows": []}
+
+    monkeypatch.setattr(accelerator, "run_apart", run_apart)
+    monkeypatch.setattr(sweep, "run_apart", run_apart)
+    record = accelerator.Record(tmp_path / "a.json")
+    settings = accelerator.Settings("float32", seconds=0, tiny=True)
+    dehazing, sweeping = accelerator.run(settings, record, lambda *_: None)
+    assert dehazing == "train: DehazeFormer-T, 32 x 32, batch 2: no such kernel"
+    assert sweeping.startswith("sweep: ")
+    assert not json.loads((tmp_path / "a.json").read_text())["complete"]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"results": []}'])
+def test_files_of_something_else_are_not_overwritten(content, tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"a\.json .*: name another --json"):
+        accelerator.Record(path)
+    assert path.read_text() == content
+
+
+def test_figures_of_two_machines_are_not_mixed(tmp_path):
+    record = accelerator.Record(tmp_path / "a.json")
+    record.put("a", {"machine": "an H100", "rows": []})
+    with pytest.raises(ValueError, match="holds figures of an H100, and this is an H200"):
+        accelerator.Record(tmp_path / "a.json").put("b", {"machine": "an H200", "rows": []})
+
+
+@pytest.mark.slow
+def test_the_accelerators_suite_on_tiny_models(tmp_path):
+    """Killed in the middle, and started again."""
+    path = tmp_path / "a.json"
+    command = [sys.executable, "-m", "vit_jax.benchmark", "accelerator", "--tiny", "--alone",
+               "--seconds=0", "--dtype=float32", f"--json={path}"]  # fmt: skip
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    while not path.exists() and process.poll() is None:
+        time.sleep(0.2)
+    process.terminate()
+    assert process.wait(60) == 143
+    before = json.loads(path.read_text())
+    assert not before["complete"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    after = json.loads(path.read_text())
+    assert after["complete"]
+    assert before["cases"].items() <= after["cases"].items()
+    assert len(after["cases"]) > len(accelerator.TINY_SPECS)

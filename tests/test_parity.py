@@ -266,10 +266,10 @@ def test_what_the_benchmark_compares_restoration_with(name, fields):
     """The module in PyTorch takes our weights by name, and restores a size that needs padding."""
     import torch as pytorch
 
-    from vit_jax.benchmark import restoration, torch_contender
+    from vit_jax.benchmark import models, torch_contender
 
     model, params = random_params(name, (64, 64), **fields)
-    theirs = restoration.in_pytorch(model, (30, 41))
+    theirs = models.in_pytorch(name, model, (30, 41))
     theirs = torch_contender.load(theirs, {"params": params}, model)
     images = noise((2, 30, 41, 3))
     with pytorch.inference_mode():

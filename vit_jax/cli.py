@@ -26,9 +26,10 @@ _LEAST_SECONDS = 0.1  # of compiling what is kept
 def run(main: Callable[[Sequence[str]], int | None]) -> None:
     """Runs a command with absl's flags, and ends the process with its exit code.
 
-    A ValueError, which says what a person should change, a FloatingPointError or an OSError ends
-    the command with its message alone and exit code 2; --traceback shows all of it. A run that was
-    asked to stop, and has saved its state, ends with `preemption.EXIT_CODE`.
+    A ValueError, which says what a person should change, a FloatingPointError, an OSError or a
+    ModuleNotFoundError ends the command with its message alone and exit code 2; --traceback shows
+    all of it. A run that was asked to stop, and has saved its state, ends with
+    `preemption.EXIT_CODE`.
 
     Args:
         main: takes the positional arguments, the program's name first; returns the exit code.
@@ -44,7 +45,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
             return main(argv)
         try:
             return main(argv)
-        except (ValueError, FloatingPointError, OSError) as error:
+        except (ValueError, FloatingPointError, OSError, ModuleNotFoundError) as error:
             sys.stderr.write(f"error: {error}\n")
             return 2
         except preemption.Stopped as stopped:

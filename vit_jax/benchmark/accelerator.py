@@ -87,11 +87,11 @@ _SMALL = dict(hidden_size=32, num_layers=1, num_heads=2, mlp_dim=64)
 TINY_SPECS = (
     Spec("train", "ViT-S_16", 2, 32, fields=_SMALL),
     Spec("inference", "ViT-S_16", 2, 32, fields=_SMALL),
-    Spec("train", "DehazeFormer-T", 2, 32),
+    Spec("train", "DehazeFormer-T", 2, 32, fields=dict(depths=(1, 1, 1, 1, 1))),
     Spec("inference", "SwinIR-lightweight-x2", 2, 16, fields=dict(depths=(1,), num_heads=(6,))),
     Spec("inference", "Swin-T", 2, 64, fields=dict(depths=(1, 1, 1, 1))),
 )  # fmt: skip
-_TINY_SWEEP = ("ViT-S_16", 32, 2, 4)
+_TINY_SWEEP = ("ViT-Ti_16", 32, 2, 2)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -45,13 +45,10 @@ def infer(
         yield jitted(OURS, apply, variables, images, calls=calls)
         for who, plain in plain_flax.like(model):
             yield jitted(who, jax.jit(plain.apply), variables, images, calls=calls)
-        who = models.others_name(name, model)
-        if who and has_torch(*[who] * (who == models.TIMM)):
+        if others := models.others(name, model, variables, (size, size)):
             from vit_jax.benchmark import torch_contender
 
-            theirs = models.in_pytorch(name, model, (size, size))
-            theirs = torch_contender.load(theirs, variables, model)
-            yield from torch_contender.inference(who, theirs, images, dtype, calls)
+            yield from torch_contender.inference(*others, images, dtype, calls)
 
     return Case(
         f"{name}, {size} x {size}, batch {batch}", contenders, batch * calls,

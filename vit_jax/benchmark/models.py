@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vit_jax.benchmark.race import has_torch
 from vit_jax.models import dehazeformer, get_model, swinir
 
 TIMM, PYTORCH = "timm", "PyTorch"
@@ -68,11 +69,22 @@ def tolerance(dtype: str) -> float:
     return 1e-3 if dtype == "float32" else 0.1
 
 
-def others_name(name: str, model: Any) -> str | None:
-    """Where a model is that computes the same: `TIMM`, `PYTORCH`, or None."""
+def others(name: str, model: Any, variables: Any, size: tuple[int, int]) -> tuple[str, Any] | None:
+    """Makes the PyTorch module that computes the same, with our weights.
+
+    Returns:
+        `TIMM` or `PYTORCH`, where it is from, and the module; None if there is none, or if what it
+        needs is not installed.
+    """
     if name in _IN_TIMM:
-        return TIMM
-    return PYTORCH if type(model) in _IN_PYTORCH else None
+        who, is_there = TIMM, has_torch("timm")
+    else:
+        who, is_there = PYTORCH, type(model) in _IN_PYTORCH and has_torch()
+    if not is_there:
+        return None
+    from vit_jax.benchmark import torch_contender
+
+    return who, torch_contender.load(in_pytorch(name, model, size), variables, model)
 
 
 def in_pytorch(name: str, model: Any, size: tuple[int, int]) -> Any:

@@ -90,7 +90,7 @@ def of_models(
     Args:
         suite: which.
         model: name; None for the default ones.
-        batch: images per call, of that model; 1 by default.
+        batch: images per call, of that model; by default 1, to train on for each device.
         size: side of its images; that of the first default one by default.
         dtype: compute type; float32 on a CPU and bfloat16 elsewhere by default.
     """
@@ -98,7 +98,8 @@ def of_models(
     make = train if suite == "train" else infer
     wanted = _ON_CPU[suite]
     if model is not None:
-        wanted = [(model, batch or 1, size or wanted[0][2], ())]
+        least = jax.device_count() if suite == "train" else 1
+        wanted = [(model, batch or least, size or wanted[0][2], ())]
     elif not on_cpu:
         yield from _on_accelerators(suite, dtype or "bfloat16")
         return

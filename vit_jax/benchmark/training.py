@@ -22,7 +22,6 @@ from vit_jax.benchmark.race import (
     Goal,
     bytes_of,
     compiled,
-    has_torch,
     stepping,
 )
 from vit_jax.experiment import Experiment
@@ -65,14 +64,11 @@ def train(
         for who, plain in plain_flax.like(model):
             step, make_state = make_plain_step(plain)
             yield _jitted(who, step, make_state(params), jax.device_put(data), calls)
-        who = models.others_name(name, model)
-        if who and has_torch(*[who] * (who == models.TIMM)):
+        if others := models.others(name, model, variables, (size, size)):
             from vit_jax.benchmark import torch_contender
 
-            theirs = models.in_pytorch(name, model, (size, size))
-            theirs = torch_contender.load(theirs, variables, model)
             yield from torch_contender.training(
-                who, theirs, data, dtype, calls, lr=_RATE, weight_decay=_WEIGHT_DECAY
+                *others, data, dtype, calls, lr=_RATE, weight_decay=_WEIGHT_DECAY
             )
 
     return Case(

@@ -1,3 +1,4 @@
+import functools
 import math
 
 import jax
@@ -101,3 +102,68 @@ def test_gelu(dtype):
     slope = jax.grad(lambda x: jnp.sum(ops.gelu(x).astype(jnp.float32)))(x).astype(jnp.float32)
     density = np.exp(-0.5 * x64**2) / math.sqrt(2 * math.pi)
     np.testing.assert_allclose(slope, cdf + x64 * density, atol=atol)
+
+
+def qkv(tokens, keys=None):
+    shape = (2, tokens, 3, 8)
+    return [
+        noise((2, n, *shape[2:]), seed) for seed, n in enumerate((tokens, *[keys or tokens] * 2))
+    ]
+
+
+def with_gradients(function, args):
+    out, pull = jax.vjp(function, *args)
+    return out, *pull(jnp.cos(jnp.arange(out.size, dtype=jnp.float32)).reshape(out.shape))
+
+
+@pytest.mark.parametrize("implementation", [None, "xla"])
+def test_attention_to_the_first_tokens(implementation):
+    q, k, v = qkv(6, keys=9)
+    expected = ops.attention(q, k[:, :5], v[:, :5])
+    found = ops.attention(q, k, v, implementation=implementation, length=5)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("length", [None, 5])
+def test_attention_that_is_differentiated_for_even_numbers_alone(length):
+    seen = []
+
+    def even_alone(q, k, v, *, length):
+        seen.append((q.shape[1], k.shape[1], length))
+        return ops.attention(q, k, v, length=length)
+
+    args = qkv(7, keys=9)
+    apply = functools.partial(even_alone, length=length)
+    function = functools.partial(ops._differentiable_if_even, apply)
+    expected = with_gradients(functools.partial(ops.attention, length=length), args)
+    np.testing.assert_allclose(function(*args), expected[0], atol=1e-6)
+    assert seen == [(7, 9, length)]
+    for one, other in zip(with_gradients(function, args), expected):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    assert seen[1:] == [(8, 10, length or 9)]
+
+
+@pytest.mark.parametrize("op", ["patch_conv", "gelu", "gelu_tanh", "depthwise_conv", "attention"])
+def test_what_is_chosen_for_a_cpu_computes_the_same(op, monkeypatch):
+    args = {
+        "patch_conv": [noise((2, 8, 12, 3)), noise((4, 4, 3, 5), 1)],
+        "depthwise_conv": [noise((2, 8, 9, 4)), noise((3, 3, 1, 4), 1)],
+        "attention": qkv(6),
+    }.get(op, [noise((4, 7))])
+    found = []
+    for is_for_cpu in (True, False):
+        monkeypatch.setattr(ops, "_is_for_cpu", lambda value=is_for_cpu: value)
+        found.append(with_gradients(getattr(ops, op), args))
+    for one, other in zip(*found):
+        np.testing.assert_allclose(one, other, atol=2e-5)
+
+
+def test_what_others_are_to_run_has_nothing_for_one_gpu(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert ops.compiler_options()
+    with ops.portable():
+        assert ops.compiler_options() is None
+        assert not ops.fuses_attention(jnp.zeros((1, 4, 1, 64), jnp.bfloat16))
+        x = jnp.ones((2, 3))
+        assert ops.row_major(x) is x
+    assert ops.compiler_options()

@@ -294,3 +294,26 @@ def test_position_embeddings_are_resized_with_aligned_corners(old, new):
     np.testing.assert_allclose(resized, expected.reshape(1, -1, 5), atol=1e-6)
     if old == new:
         np.testing.assert_array_equal(resized, table)
+
+
+def test_tokens_that_fill_up_an_odd_number_change_nothing(monkeypatch):
+    """As where attention is fused, which wants an even number to train on."""
+    model = tiny(classifier="token")
+    images = jax.random.uniform(jax.random.key(3), (2, 16, 16, 3), minval=-1, maxval=1)
+    params = init(model, images)["params"]  # of 17 tokens
+
+    def loss(params):
+        return jnp.sum(jnp.sin(model.apply({"params": params}, images, train=True)))
+
+    expected = jax.value_and_grad(loss)(params)
+    lengths = []
+    attention = ops.attention
+    monkeypatch.setattr(ops, "fuses_attention", lambda q: True)
+    monkeypatch.setattr(
+        ops, "attention", lambda *args, **kwargs: lengths.append((args[0].shape[1], kwargs["length"]))
+        or attention(*args, **kwargs),
+    )  # fmt: skip
+    jax.clear_caches()  # of blocks that were traced before
+    found = jax.value_and_grad(loss)(params)
+    assert set(lengths) == {(18, 17)}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)

@@ -186,7 +186,7 @@ def _print_goals(goals: list[dict[str, Any]], where: str, product: float | None)
         print(
             f"- {'met' if goal['met'] else 'not met'}: goal {goal['goal']}, {goal['case']}: "
             f"{goal['found']:.2f} x as fast as {goal['over']}{beside}, wanted {goal['wanted']:.2f}"
-            + (f": {goal['limit']}" if goal["limit"] and not goal["met"] else "")
+            + (f"; on an AMD EPYC: {goal['limit']}" if goal["limit"] and not goal["met"] else "")
         )
 
 

@@ -184,6 +184,12 @@ def test_peaks_of_accelerators(kind, peak):
     assert race.peak_flops_of(kind) == peak
 
 
+def test_large_models_are_not_tried_on_a_cpu():
+    settings = accelerator.Settings("bfloat16", seconds=0)
+    with pytest.raises(ValueError, match="JAX finds no accelerator here: --tiny"):
+        settings.try_here(settings.specs[0].name)
+
+
 @pytest.fixture
 def made_up_parts(monkeypatch):
     """Parts of the accelerator's suite that run at once; returns the names of those that ran."""

@@ -105,10 +105,8 @@ def test_gelu(dtype):
 
 
 def qkv(tokens, keys=None):
-    shape = (2, tokens, 3, 8)
-    return [
-        noise((2, n, *shape[2:]), seed) for seed, n in enumerate((tokens, *[keys or tokens] * 2))
-    ]
+    keys = keys or tokens
+    return [noise((2, n, 3, 8), seed) for seed, n in enumerate((tokens, keys, keys))]
 
 
 def with_gradients(function, args):
@@ -160,10 +158,17 @@ def test_what_is_chosen_for_a_cpu_computes_the_same(op, monkeypatch):
 
 def test_what_others_are_to_run_has_nothing_for_one_gpu(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert ops.compiler_options()
+    monkeypatch.setattr(ops, "_is_known", lambda name, value: "triton" in name)
+    assert ops.compiler_options() == {"xla_gpu_enable_triton_gemm": False}
     with ops.portable():
         assert ops.compiler_options() is None
         assert not ops.fuses_attention(jnp.zeros((1, 4, 1, 64), jnp.bfloat16))
         x = jnp.ones((2, 3))
         assert ops.row_major(x) is x
     assert ops.compiler_options()
+
+
+def test_an_option_that_xla_does_not_have_is_not_known():
+    assert not ops._is_known("xla_no_such_option", True)
+    assert ops._is_known("xla_gpu_enable_cublaslt", True)
+    assert ops.cuda_capability() == 0

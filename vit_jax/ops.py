@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -208,7 +209,24 @@ def compiler_options() -> dict[str, Any] | None:
     """
     if not _is_for_gpu():
         return None
-    return {"xla_gpu_enable_triton_gemm": False, "xla_gpu_enable_cublaslt": True}
+    wanted = {"xla_gpu_enable_triton_gemm": False, "xla_gpu_enable_cublaslt": True}
+    return {name: value for name, value in wanted.items() if _is_known(name, value)}
+
+
+@functools.cache
+def _is_known(name: str, value: bool) -> bool:
+    """Whether this version of XLA has an option."""
+    try:
+        jax.jit(jnp.negative, compiler_options={name: value}).lower(1.0).compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
+
+
+def cuda_capability() -> float:
+    """Of the first device, such as 9.0; 0 where it is no NVIDIA GPU."""
+    capability = getattr(jax.devices()[0], "compute_capability", "")
+    return float(capability) if re.fullmatch(r"\d+\.\d+", str(capability)) else 0.0
 
 
 def row_major(x: jax.Array) -> jax.Array:
@@ -385,8 +403,7 @@ def fuses_attention(q: jax.Array) -> bool:
     """
     if not _is_for_gpu() or q.dtype not in (jnp.bfloat16, jnp.float16):
         return False
-    capability = getattr(jax.devices()[0], "compute_capability", "0")
-    return float(capability) >= 8 and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128
+    return cuda_capability() >= 8 and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128
 
 
 def _attend(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array | int) -> jax.Array:

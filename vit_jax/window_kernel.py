@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas
 
+from vit_jax import ops
+
 try:
     from jax.experimental.pallas import triton
 except ImportError:
@@ -38,7 +40,7 @@ def fits(qkv: jax.Array, heads: int, window: Pair) -> bool:
         and jax.default_backend() == "gpu"
         and jax.device_count() == 1  # nothing says how it is spread over several
         and qkv.dtype in (jnp.bfloat16, jnp.float16)
-        and float(getattr(jax.devices()[0], "compute_capability", "0")) >= 8
+        and ops.cuda_capability() >= 8
         and math.prod(window) <= _LARGEST_WINDOW
         and qkv.shape[-1] // (3 * heads) <= _LARGEST_HEAD
     )

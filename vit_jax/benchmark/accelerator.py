@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from vit_jax.benchmark import plain_flax, race, starting, sweep
 from vit_jax.benchmark.apart import Failed, run_apart
 from vit_jax.benchmark.inference import infer
@@ -131,7 +133,13 @@ class Settings:
         return found
 
     def try_here(self, name: str) -> dict[str, Any]:
-        """Runs a case: the machine, and the rows of `race.run`."""
+        """Runs a case: the machine, and the rows of `race.run`.
+
+        Raises:
+            ValueError: if there is no accelerator, for which the models are meant.
+        """
+        if jax.default_backend() == "cpu" and not self.tiny:
+            raise ValueError("JAX finds no accelerator here: --tiny tries the suite on a CPU")
         (spec,) = [spec for spec in self.specs if spec.name == name]
         rows = race.run(spec.make(self.dtype), self.seconds, self.alone)
         return {"machine": describe_machine(), "rows": rows}

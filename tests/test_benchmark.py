@@ -214,7 +214,7 @@ def test_the_accelerators_suite_goes_on_where_it_was_cut_off(made_up_parts, tmp_
     settings = accelerator.Settings("float32", seconds=0, tiny=True)
 
     def start():
-        record = accelerator.Record(path)
+        record = accelerator.Record(path, settings)
         return accelerator.run(settings, record, lambda name, case, rows: reported.append(name))
 
     with pytest.raises(KeyboardInterrupt):
@@ -243,8 +243,8 @@ def test_a_part_that_fails_does_not_end_the_others(monkeypatch, tmp_path):
 
     monkeypatch.setattr(accelerator, "run_apart", run_apart)
     monkeypatch.setattr(sweep, "run_apart", run_apart)
-    record = accelerator.Record(tmp_path / "a.json")
     settings = accelerator.Settings("float32", seconds=0, tiny=True)
+    record = accelerator.Record(tmp_path / "a.json", settings)
     dehazing, sweeping = accelerator.run(settings, record, lambda *_: None)
     assert dehazing == "train: DehazeFormer-T, 32 x 32, batch 2: no such kernel"
     assert sweeping.startswith("sweep: ")
@@ -256,15 +256,18 @@ def test_files_of_something_else_are_not_overwritten(content, tmp_path):
     path = tmp_path / "a.json"
     path.write_text(content)
     with pytest.raises(ValueError, match=r"a\.json .*: name another --json"):
-        accelerator.Record(path)
+        accelerator.Record(path, accelerator.Settings("bfloat16", seconds=0))
     assert path.read_text() == content
 
 
-def test_figures_of_two_machines_are_not_mixed(tmp_path):
-    record = accelerator.Record(tmp_path / "a.json")
-    record.put("a", {"machine": "an H100", "rows": []})
+def test_figures_of_two_machines_or_settings_are_not_mixed(tmp_path):
+    path, settings = tmp_path / "a.json", accelerator.Settings("bfloat16", seconds=0)
+    accelerator.Record(path, settings).put("a", {"machine": "an H100", "rows": []})
     with pytest.raises(ValueError, match="holds figures of an H100, and this is an H200"):
-        accelerator.Record(tmp_path / "a.json").put("b", {"machine": "an H200", "rows": []})
+        accelerator.Record(path, settings).put("b", {"machine": "an H200", "rows": []})
+    alone = accelerator.Settings("bfloat16", seconds=1, alone=True)
+    with pytest.raises(ValueError, match="'alone': False}, and this run is of .*'alone': True}"):
+        accelerator.Record(path, alone)
 
 
 @pytest.mark.slow

@@ -106,7 +106,7 @@ def _accelerator() -> int:
     if _JSON.value is None:
         raise ValueError(f"{accelerator.NAME} needs --json=FILE, where it keeps what is done")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that it ends its parts as well
-    record = accelerator.Record(Path(_JSON.value))
+    record = accelerator.Record(Path(_JSON.value), settings)
     goals: list[dict[str, Any]] = []
     _print_head()
 

@@ -159,14 +159,18 @@ class Record:
 
     Args:
         path: of the file, which may hold what an earlier run measured.
+        settings: of this run.
 
     Raises:
-        ValueError: if the file is another one.
+        ValueError: if the file is another one, or of other settings.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, settings: Settings) -> None:
         self._path = path
-        self.content: dict[str, Any] = {"machine": None, "complete": False, "cases": {}}
+        kept = {key: getattr(settings, key) for key in ("dtype", "tiny", "alone")}
+        self.content: dict[str, Any] = {
+            "machine": None, "settings": kept, "complete": False, "cases": {},
+        }  # fmt: skip
         if not path.exists():
             return
         try:
@@ -175,6 +179,11 @@ class Record:
             raise ValueError(f"{path} is not JSON ({error}): name another --json") from None
         if not isinstance(stored, dict) or set(stored) != set(self.content):
             raise ValueError(f"{path} holds no figures of this suite: name another --json")
+        if stored["settings"] != kept:
+            raise ValueError(
+                f"{path} holds figures of {stored['settings']}, and this run is of {kept}: name "
+                "another --json"
+            )
         self.content = stored
 
     def get(self, name: str) -> dict[str, Any] | None:

@@ -266,7 +266,7 @@ def test_figures_of_two_machines_or_settings_are_not_mixed(tmp_path):
     with pytest.raises(ValueError, match="holds figures of an H100, and this is an H200"):
         accelerator.Record(path, settings).put("b", {"machine": "an H200", "rows": []})
     alone = accelerator.Settings("bfloat16", seconds=1, alone=True)
-    with pytest.raises(ValueError, match="'alone': False}, and this run is of .*'alone': True}"):
+    with pytest.raises(ValueError, match=r"'alone': False}, and this run is of .*'alone': True}"):
         accelerator.Record(path, alone)
 
 

@@ -25,7 +25,7 @@ help:
 	@echo "make test   run the tests"
 	@echo "make test-all   run the slow ones as well"
 	@echo "make test-minimal   test models, training step and benchmark without TensorFlow, on Python 3.12"
-	@echo "make test-gpu   test what a GPU computes"
+	@echo "make test-gpu   test what a GPU computes, with the python3 at hand"
 	@echo "make soak   kill and restart a run at random moments, for half an hour"
 	@echo "make parity compare with PyTorch, timm and ONNX Runtime"
 	@echo "make test-notebooks   run the notebooks from clean kernels; as they ran: $(NOTEBOOKS_DIR)"
@@ -83,7 +83,7 @@ $(MINIMAL)/.tested: $(MINIMAL)/.installed
 	$(MINIMAL)/bin/python -m pytest $(MINIMAL_TESTS)
 	$(MINIMAL)/bin/python -m pytest -m slow tests/test_benchmark.py
 
-# In whatever environment there is: python -m pytest -m gpu.
+# In the environment at hand, since GPU machines mostly have theirs.
 test-gpu:
 	python3 -m pytest -m gpu tests/test_gpu.py
 

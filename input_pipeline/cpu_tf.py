@@ -9,7 +9,8 @@ try:
     import tensorflow as tf
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        f"reading data needs TensorFlow ({error}): pip install -c constraints.txt -e ."
+        f"this needs TensorFlow, as all does that reads data ({error}): pip install tensorflow "
+        "tensorflow-datasets clu"
     ) from error
 
 tf.config.set_visible_devices([], "GPU")

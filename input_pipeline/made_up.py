@@ -14,7 +14,7 @@ class MadeUp:
     Attributes:
         image_shape: (h, w, c) of the images.
         batch_size: of the batch, all of which is this process's.
-        num_classes: labels are 0 to this; 0 makes targets in their place.
+        num_classes: labels are 0 to one less than this; 0 makes targets in their place.
         scale: how many times larger the targets are than the images.
         seed: of the values.
     """
@@ -47,8 +47,9 @@ class MadeUp:
         """What tells it from other data."""
         return dataclasses.asdict(self)
 
-    def train_batches(self) -> Iterator[dict[str, np.ndarray]]:
+    def train_batches(self, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """Yields a batch without end: `image`, and `label` or `target`, see `Dataset`."""
+        del start_step  # all are alike
         random = np.random.default_rng(self.seed)
         h, w, c = self.image_shape
 

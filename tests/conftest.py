@@ -1,11 +1,12 @@
 """What the tests share. By default they use two virtual CPU devices and no network."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
 # Before JAX starts; the processes that pytest starts find it in their environment.
-if "gpu" in sys.argv[1:]:  # pytest -m gpu
+if re.search(r"(^| )-m ?(gpu|.*(?<!not )\bgpu\b)", " ".join(sys.argv[1:])):  # pytest -m gpu
     os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "0")
     os.environ.setdefault("JAX_PLATFORMS", "")  # whatever there is
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # of several processes

@@ -177,6 +177,7 @@ def test_goals_over_the_peak_are_for_the_mfu():
         ("TPU v5 lite", 197e12),
         ("TPU v5p", 459e12),
         ("TPU v6 lite", 918e12),
+        ("NVIDIA RTX A1000", None),
         ("cpu", None),
     ],
 )

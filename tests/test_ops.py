@@ -158,6 +158,8 @@ def test_what_is_chosen_for_a_cpu_computes_the_same(op, monkeypatch):
 
 def test_what_others_are_to_run_has_nothing_for_one_gpu(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert ops.compiler_options() is None  # of another maker
+    monkeypatch.setattr(ops, "cuda_capability", lambda: 9.0)
     monkeypatch.setattr(ops, "_is_known", lambda name, value: "triton" in name)
     assert ops.compiler_options() == {"xla_gpu_enable_triton_gemm": False}
     with ops.portable():
@@ -166,6 +168,8 @@ def test_what_others_are_to_run_has_nothing_for_one_gpu(monkeypatch):
         x = jnp.ones((2, 3))
         assert ops.row_major(x) is x
     assert ops.compiler_options()
+    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_enable_triton_gemm=true")
+    assert not ops.compiler_options()
 
 
 def test_an_option_that_xla_does_not_have_is_not_known():

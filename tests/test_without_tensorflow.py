@@ -110,5 +110,5 @@ cli.run(lambda argv: experiment.build(config))
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert result.returncode == 2
-    assert result.stderr.startswith("error: reading data needs TensorFlow")
+    assert result.stderr.startswith("error: this needs TensorFlow")
     assert "pip install" in result.stderr

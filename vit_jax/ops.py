@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -197,7 +198,8 @@ def portable() -> Iterator[None]:
 
 
 def _is_for_gpu() -> bool:
-    return jax.default_backend() == "gpu" and not _is_portable
+    """Whether JAX runs on an NVIDIA GPU, and nothing else is to run the program."""
+    return not _is_portable and jax.default_backend() == "gpu" and cuda_capability() > 0
 
 
 def compiler_options() -> dict[str, Any] | None:
@@ -205,12 +207,17 @@ def compiler_options() -> dict[str, Any] | None:
 
     On an NVIDIA GPU all products go to cuBLASLt, which adds biases, and applies a GELU, before it
     writes the result; XLA's own products by Triton, which it would choose among, have it done
-    afterwards.
+    afterwards. What the variable XLA_FLAGS names is left to it.
     """
     if not _is_for_gpu():
         return None
     wanted = {"xla_gpu_enable_triton_gemm": False, "xla_gpu_enable_cublaslt": True}
-    return {name: value for name, value in wanted.items() if _is_known(name, value)}
+    flags = os.environ.get("XLA_FLAGS", "")
+    return {
+        name: value
+        for name, value in wanted.items()
+        if f"--{name}" not in flags and _is_known(name, value)
+    }
 
 
 @functools.cache

@@ -206,6 +206,7 @@ class Record:
             )
         self.content["machine"] = known or machine
         self.content["cases"][name] = found
+        self.content["complete"] = False
         self._write()
 
     def finish(self) -> None:

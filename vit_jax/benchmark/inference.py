@@ -51,8 +51,8 @@ def infer(
             yield from torch_contender.inference(*others, images, dtype, calls)
 
     return Case(
-        f"{name}, {size} x {size}, batch {batch}", contenders, batch * calls,
-        models.flops(name, size, batch * calls, 2), models.tolerance(dtype), goals,
+        f"{name}, {size} x {size}, batch {batch}", contenders, batch,
+        models.flops(name, size, batch, 2), models.tolerance(dtype), goals, calls,
     )  # fmt: skip
 
 

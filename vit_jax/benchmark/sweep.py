@@ -20,8 +20,8 @@ NAME = "sweep"
 XLA_FLAGS = {
     "none": "",
     "latency hiding": "--xla_gpu_enable_latency_hiding_scheduler=true",
-    "any product by Triton": "--xla_gpu_triton_gemm_any=true",
-    "no product by Triton": "--xla_gpu_enable_triton_gemm=false",
+    "products by Triton as well": "--xla_gpu_enable_triton_gemm=true",
+    "any product by Triton": "--xla_gpu_enable_triton_gemm=true --xla_gpu_triton_gemm_any=true",
 }
 
 Row = dict[str, Any]

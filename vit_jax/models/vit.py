@@ -345,7 +345,7 @@ class Encoder(nn.Module):
         """Whether attention is differentiated faster with an even number of tokens."""
         if self.deterministic or self.is_mutable_collection("intermediates"):
             return False
-        if self.attention_implementation == "xla":
+        if self.attention_dropout_rate or self.attention_implementation == "xla":
             return False
         b, n, d = x.shape
         shape = (b, n, self.num_heads, d // self.num_heads)

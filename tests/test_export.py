@@ -41,6 +41,10 @@ def model(request, tmp_path):
 def test_what_is_exported_does_what_the_model_does(model, file, tmp_path):
     write, read = FORMATS[file]
     path = tmp_path / "new" / file
+    if file == "a" and jax.__version_info__ >= (0, 11):
+        with pytest.raises(ValueError, match=r"export to NAME\.stablehlo"):
+            write(model, path)
+        return
     write(model, path)
     exported = read(path)
     for count in (1, 5):

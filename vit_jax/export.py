@@ -115,11 +115,20 @@ def read_stablehlo(path: Path) -> Apply:
 
 
 def write_saved_model(model: "Pretrained", path: Path) -> None:
-    """Writes the folder of a TensorFlow SavedModel; its input is called `images`."""
+    """Writes the folder of a TensorFlow SavedModel; its input is called `images`.
+
+    Raises:
+        ValueError: if TensorFlow could not run it.
+    """
     from jax.experimental import jax2tf
 
     from input_pipeline.cpu_tf import tf
 
+    if jax.__version_info__ >= (0, 11) and tuple(map(int, tf.__version__.split(".")[:2])) < (2, 22):
+        raise ValueError(
+            f"TensorFlow {tf.__version__} cannot run what JAX {jax.__version__} exports: install "
+            "JAX 0.10 (constraints.txt), or export to NAME.stablehlo"
+        )
     converted = jax2tf.convert(
         functools.partial(model.model.apply, train=False),
         polymorphic_shapes=[None, "(b, ...)"],

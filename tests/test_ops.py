@@ -15,7 +15,6 @@ def test_windows():
     windows = ops.to_windows(x, 3)
     assert windows.shape == (2 * 2 * 3, 9, 5)
     np.testing.assert_array_equal(windows[6 + 4, 5], x[1, 3 + 1, 3 + 2])
-    np.testing.assert_array_equal(ops.from_windows(windows, 3, (6, 9)), x)
 
 
 def test_pixel_shuffle():

@@ -595,13 +595,6 @@ def to_windows(x: jax.Array, side: int) -> jax.Array:
     return x.swapaxes(2, 3).reshape(-1, side * side, c)
 
 
-def from_windows(windows: jax.Array, side: int, size: tuple[int, int]) -> jax.Array:
-    """Puts windows together again; the inverse of `to_windows`, size being (h, w)."""
-    h, w = size
-    x = windows.reshape(-1, h // side, w // side, side, side, windows.shape[-1])
-    return x.swapaxes(2, 3).reshape(-1, h, w, windows.shape[-1])
-
-
 def pixel_shuffle(x: jax.Array, factor: int) -> jax.Array:
     """Turns channels into pixels, in PyTorch's order.
 

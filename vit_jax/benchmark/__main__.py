@@ -182,12 +182,11 @@ def _print_goals(goals: list[dict[str, Any]], where: str, product: float | None)
     if goals:
         print(f"Goals, on {where}:\n")
     beside = "" if product is None else f" (the product alone: {product:.2f})"
-    on_cpu = " on an AMD EPYC:"  # where the limits were looked into
     for goal in sorted(goals, key=lambda goal: goal["goal"]):
         print(
             f"- {'met' if goal['met'] else 'not met'}: goal {goal['goal']}, {goal['case']}: "
             f"{goal['found']:.2f} x as fast as {goal['over']}{beside}, wanted {goal['wanted']:.2f}"
-            + (f";{on_cpu} {goal['limit']}" if goal["limit"] and not goal["met"] else "")
+            + (f"; on an AMD EPYC: {goal['limit']}" if goal["limit"] and not goal["met"] else "")
         )
 
 

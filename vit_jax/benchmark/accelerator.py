@@ -7,7 +7,7 @@ where one that was cut off ended.
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -248,7 +248,7 @@ def run(settings: Settings, record: Record, report: Callable[[str, Case, Rows], 
     return failures
 
 
-def _sweep(settings: Settings, record: Record) -> Iterator[str]:
+def _sweep(settings: Settings, record: Record) -> list[str]:
     model, size, smallest, largest = _TINY_SWEEP if settings.tiny else _SWEEP
     tries = sweep.Settings(model, size, settings.dtype, settings.seconds)
 
@@ -264,4 +264,5 @@ def _sweep(settings: Settings, record: Record) -> Iterator[str]:
     try:
         sweep.print_sweep(tries, smallest, largest, remembered)
     except ValueError as error:
-        yield f"{sweep.NAME}: {error}"
+        return [f"{sweep.NAME}: {error}"]
+    return []

@@ -66,7 +66,7 @@ def flops(name: str, size: int, images: int, per_mac: int) -> float | None:
 
 def tolerance(dtype: str) -> float:
     """How far outputs may differ, by the largest magnitude of ours."""
-    return 1e-3 if dtype == "float32" else 0.1
+    return 1e-4 if dtype == "float32" else 0.05
 
 
 def others(name: str, model: Any, variables: Any, size: tuple[int, int]) -> tuple[str, Any] | None:

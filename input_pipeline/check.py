@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from input_pipeline import files
 from input_pipeline.sources import pairs
 from input_pipeline.sources.pairs import PairedSplit, find_pairs
 
@@ -74,7 +75,7 @@ def _check_imagenet(args: argparse.Namespace) -> list[str]:
 def _check_pairs(args: argparse.Namespace) -> list[str]:
     if args.scale < 1:
         raise ValueError(f"--scale must be at least 1, not {args.scale}")
-    splits = find_pairs(Path(args.data), args.pattern, args.scale)
+    splits = find_pairs(Path(args.data).expanduser(), args.pattern, args.scale)
     others = {} if args.against is None else find_pairs(args.against, args.pattern, args.scale)
     problems = []
     for name, split in splits.items():
@@ -86,7 +87,7 @@ def _check_pairs(args: argparse.Namespace) -> list[str]:
 
 def _check_split(split: PairedSplit, scale: int) -> list[str]:
     """Prints a split's sizes and haze; returns what is wrong with it."""
-    sizes, unequal, unreadable, ratios, equal = [], [], [], [], []
+    sizes, unequal, unreadable, ratios, equal, bordered = [], [], [], [], [], 0
     sample = set(np.linspace(0, len(split.pairs) - 1, _SAMPLE).round().astype(int))
     quiet = not sys.stderr.isatty()
     for i, pair in enumerate(tqdm(split.pairs, unit="pair", leave=False, disable=quiet)):
@@ -99,6 +100,7 @@ def _check_split(split: PairedSplit, scale: int) -> list[str]:
             unequal.append(str(error))
             continue
         sizes.append(clear.shape[:2])
+        bordered += scale == 1 and files.read_size(pair.clear) != clear.shape[:2]
         if i in sample and scale == 1:
             error = np.mean((hazy.astype(np.float64) - clear) ** 2)
             if error:
@@ -112,6 +114,8 @@ def _check_split(split: PairedSplit, scale: int) -> list[str]:
             f"    {count} size{'s' if count > 1 else ''}: {min(heights)} to {max(heights)} pixels "
             f"high, {min(widths)} to {max(widths)} wide"
         )
+    if bordered:
+        print(f"    {bordered} clear images have a border more than the hazy ones; it is cut off")
     if ratios:
         print(f"    PSNR of the hazy images: {np.mean(ratios):.2f} dB, mean over {len(ratios)}")
     scenes = len({pair.scene for pair in split.pairs})

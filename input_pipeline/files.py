@@ -1,10 +1,12 @@
 """Image files, found by name and read with Pillow; TensorFlow, slow to import, is not needed."""
 
+import collections
 import contextlib
+import dataclasses
 import io
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent import futures
 from pathlib import Path
 from typing import Any
@@ -15,35 +17,187 @@ from PIL import ExifTags, Image, ImageOps
 _LOG = logging.getLogger(__name__)
 
 READERS = 16  # threads that look through files; they mostly wait for the disk
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
-def find_images(folder: Path, pattern: str, any_name: bool = False) -> list[Path]:
-    """Lists the image files of a folder, sorted; hidden ones are left out.
+# Folders that systems and programs leave in those of a person, in lower case.
+_SYSTEM_FOLDERS = frozenset(
+    ("__macosx", "__pycache__", "@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot",
+     "$recycle.bin", "recycler", "system volume information", "lost+found", "temporary items",
+     "network trash folder")
+)  # fmt: skip
+_DEPTH = "_depth"  # how the name of a depth map continues that of its photo
+# What the folders of splits are called, in lower case.
+_SPLITS = {
+    "train": "train", "training": "train", "trainset": "train",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val", "valset": "val",
+    "test": "test", "testing": "test", "testset": "test",
+}  # fmt: skip
 
-    Raises:
-        ValueError: if a name is not text in one line, unless any name will do.
+
+def list_files(folder: Path) -> list[Path]:
+    """Lists the files in a folder and below it, sorted.
+
+    Links are followed, but not back into a folder that they lie in; one that leads nowhere is
+    listed. Hidden files, and whatever lies in hidden folders or those of a system, are left out.
+
+    Args:
+        folder: a Path, or an epath.Path, which may be one of a bucket.
     """
-    found = sorted(
+    found, left_out = [], []
+
+    def search(folder: Path, above: frozenset[str]) -> None:
+        above |= {_real(folder)}
+        for path, is_folder in _entries(folder):
+            if path.name.startswith("."):
+                left_out.extend([path] if is_folder else [])
+            elif not is_folder:
+                found.append(path)
+            elif path.name.lower() in _SYSTEM_FOLDERS:
+                left_out.append(path)
+            elif _real(path) not in above:
+                search(path, above)
+
+    search(folder, frozenset())
+    if left_out:
+        names = ", ".join(str(path.relative_to(folder)) for path in sorted(left_out))
+        _LOG.info("%s: hidden and system folders are left out: %s", folder, names)
+    return sorted(found)
+
+
+def list_folders(folder: Path) -> list[Path]:
+    """Lists the folders in a folder, sorted, less hidden ones and those of a system."""
+    return sorted(
         path
-        for path in folder.glob(pattern)
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+        for path, is_folder in _entries(folder)
+        if is_folder and not path.name.startswith(".") and path.name.lower() not in _SYSTEM_FOLDERS
     )
-    if not any_name:
-        check_names(folder, (str(path.relative_to(folder)) for path in found))
-    return found
 
 
-def find_some_images(folder: Path) -> list[Path]:
-    """Lists the image files in a folder and below it, sorted.
+def _entries(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """The files and folders in a folder, and which of the two each is."""
+    if _is_remote(folder):
+        yield from ((path, path.is_dir()) for path in folder.iterdir())
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            path = folder / entry.name
+            if entry.is_symlink():
+                if os.path.isdir(path) or os.path.isfile(path) or not os.path.exists(path):
+                    yield path, os.path.isdir(path)
+            elif entry.is_dir() or entry.is_file():
+                yield path, entry.is_dir()
+
+
+def _is_remote(path: Path) -> bool:
+    return "://" in os.fspath(path)
+
+
+def _real(folder: Path) -> str:
+    return os.fspath(folder) if _is_remote(folder) else os.path.realpath(folder)
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file's name is that of an image."""
+    return path.name.lower().endswith(SUFFIXES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Photos:
+    """What lies in a folder and below it, for training.
+
+    Attributes:
+        images: to learn from, sorted; less depth maps.
+        depth: the depth map beside an image, a file of any kind named after it: NAME_depth.
+        others: files that are neither.
+    """
+
+    images: list[Path]
+    depth: dict[Path, Path]
+    others: list[Path]
+
+
+def find_photos(folder: Path) -> Photos:
+    """Looks for images in a folder and below it, see `list_files`.
 
     Raises:
-        ValueError: if there are none, or a name is not text in one line.
+        ValueError: if the name of an image is not text in one line, or it has two depth maps.
     """
-    found = find_images(folder, "**/*")
-    if not found:
-        raise ValueError(f"{folder} holds no images ({', '.join(SUFFIXES)})")
-    return found
+    images, maps, others = [], [], []
+    for path in list_files(folder):
+        is_map = _DEPTH in path.name.lower() and path.stem.lower().endswith(_DEPTH)
+        (maps if is_map else images if is_image(path) else others).append(path)
+    check_names(folder, (os.fspath(path)[len(os.fspath(folder)) :] for path in images))
+    by_stem = collections.defaultdict(list)
+    for path in images if maps else []:
+        by_stem[path.with_suffix("")].append(path)
+    depth: dict[Path, Path] = {}
+    lone = []
+    for path in maps:
+        shown = by_stem.get(path.with_name(path.stem[: -len(_DEPTH)]), [])
+        if not shown:
+            (lone if is_image(path) else others).append(path)
+        for image in shown:
+            if image in depth:
+                raise ValueError(f"{image} has two depth maps, {depth[image]} and {path}")
+            depth[image] = path
+    tell_left_out(folder, lone, "depth maps are those of no photo and are left out")
+    return Photos(images, depth, others)
+
+
+def find_photos_alone(folder: Path) -> list[Path]:
+    """Lists the images that `find_photos` finds, and says how many depth maps are left out."""
+    found = find_photos(folder)
+    tell_left_out(folder, found.depth.values(), "depth maps are left out")
+    return found.images
+
+
+def tell_left_out(folder: Path, paths: Collection[Path], what: str) -> None:
+    """Warns of files in a folder that are left out, if there are any."""
+    if paths:
+        name = str(min(paths).relative_to(folder))
+        _LOG.warning("%s: %d %s, such as %r", folder, len(paths), what, name)
+
+
+def find_splits(folder: Path, needs_train: bool = False) -> dict[str, Path]:
+    """Finds the folders of the splits in that of a data set, and says which others are left out.
+
+    Args:
+        folder: of the data set.
+        needs_train: whether folders with such names are others' if none is for training, unless
+            there are no others.
+
+    Returns:
+        Folders by "train", "val" and "test"; none if there are none.
+
+    Raises:
+        ValueError: if there is no such folder, or two are for one split.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}")
+    splits: dict[str, Path] = {}
+    others = []
+    for path in list_folders(folder):
+        split = _SPLITS.get(path.name.lower())
+        if split is None:
+            others.append(path.name)
+        elif split in splits:
+            raise ValueError(f"{splits[split]} and {path} are both for {split}: which is meant?")
+        else:
+            splits[split] = path
+    if needs_train and "train" not in splits and others:
+        return {}
+    if splits and others:
+        _LOG.warning(
+            "%s has folders for %s; what lies beside them is left out: %s",
+            folder, " and ".join(path.name for path in splits.values()), ", ".join(others),
+        )  # fmt: skip
+    return {name: splits[name] for name in ("train", "val", "test") if name in splits}
+
+
+def is_split_name(name: str) -> bool:
+    """Whether a folder of this name holds a split of a data set."""
+    return name.lower() in _SPLITS
 
 
 def check_readable(path: Path) -> None:
@@ -133,18 +287,30 @@ def decode_in_python(data: bytes, deep: bool = False) -> np.ndarray:
 
 @contextlib.contextmanager
 def opened(file: Any) -> Iterator[Image.Image]:
-    """Opens an image with Pillow; whatever it then raises for a damaged one is a ValueError.
+    """Opens an image with Pillow; whatever is then raised for a damaged one is a ValueError.
 
     Args:
-        file: its path, or a file object of its bytes.
+        file: its path, or a file object of its bytes. A path is closed afterwards, when neither
+            pixels nor frames can be read any more; a file object stays open.
     """
-    try:
-        with Image.open(file) as image:
+    with _damage_as_value_error():
+        image = Image.open(file)
+        with contextlib.nullcontext() if hasattr(file, "read") else image:
             yield image
+
+
+@contextlib.contextmanager
+def _damage_as_value_error() -> Iterator[None]:
+    try:
+        yield
+    except ValueError:
+        raise
     except Image.UnidentifiedImageError:
         raise ValueError("not an image in a format that Pillow reads") from None
     except (OSError, SyntaxError, TypeError, Image.DecompressionBombError) as error:
         raise ValueError(str(error)) from error
+    except Exception as error:  # Pillow's decoders raise nearly anything
+        raise ValueError(f"a damaged image ({type(error).__name__}: {error})") from error
 
 
 def _grey_to_rgb(image: Image.Image, deep: bool) -> np.ndarray:

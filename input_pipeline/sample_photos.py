@@ -2,7 +2,8 @@
 
 They come with scikit-image and scikit-learn, so nothing is downloaded. FOLDER gets train, val and
 test: clear photos for data.kind=hazy_from_clear, beside one of which lies a depth map made from its
-measured disparities; or with --kind=classes a folder for each of eight photos, with patches of it.
+measured disparities; or with --kind=classes a folder for each of eight photos, with patches of it;
+or with --kind=small a small part of a photo alone, to be enlarged.
 """
 
 import argparse
@@ -13,8 +14,6 @@ from types import ModuleType
 
 import numpy as np
 from PIL import Image
-
-from input_pipeline.sources.hazy_from_clear import DEPTH_ENDING
 
 # Of the Middlebury stereo pair "Motorcycle" at scikit-image's size, in pixels: depth is in inverse
 # proportion to the disparity plus this.
@@ -61,6 +60,20 @@ def write_classes(folder: Path) -> None:
                 patch.convert("RGB").save(folder / split / label / f"{i:02}.jpg", quality=95)
 
 
+def write_small(folder: Path) -> None:
+    """Writes the part of a photo around a cat's eye: fur and edges, for a model that enlarges.
+
+    Args:
+        folder: gets cat.png, 200 x 160 pixels; what is there already is written again.
+
+    Raises:
+        ValueError: if scikit-image is not installed.
+    """
+    data, _ = _libraries()
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(data.chelsea()[60:220, 110:310]).save(folder / "cat.png")
+
+
 def write_clear(folder: Path) -> None:
     """Writes the clear photos.
 
@@ -89,7 +102,7 @@ def write_clear(folder: Path) -> None:
         for name, pixels in photos.items():
             Image.fromarray(pixels).save(folder / split / f"{name}.png")
     depth = Image.fromarray(_depth(disparity))
-    depth.save(folder / "train" / f"motorcycle{DEPTH_ENDING}")
+    depth.save(folder / "train" / "motorcycle_depth.png")
 
 
 def _libraries() -> tuple[ModuleType, ModuleType]:
@@ -110,8 +123,8 @@ def _depth(disparity: np.ndarray) -> np.ndarray:
     return np.round(depth / depth.max() * 65535).astype(np.uint16)
 
 
-# By data.kind.
-_WRITERS = {"hazy_from_clear": write_clear, "classes": write_classes}
+# By data.kind, but for small, on which nothing is trained.
+_WRITERS = {"hazy_from_clear": write_clear, "classes": write_classes, "small": write_small}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from vit_jax import photos
+
 if TYPE_CHECKING:  # it takes seconds to import
     from vit_jax.pretrained import Pretrained
 
@@ -106,10 +108,8 @@ def classify_files(classifier: Classifier, paths: Sequence[Path]) -> Iterator[Pr
         for path in batch:
             try:
                 images[path] = classifier.prepare(path.read_bytes())
-            except OSError as error:
-                problems[path] = error.strerror or str(error)
-            except ValueError as error:
-                problems[path] = str(error)
+            except Exception as error:  # whatever one file does, the others are classified
+                problems[path] = photos.explain(error)
         results: dict[Path, np.ndarray] = {}
         if images:
             stacked = np.stack(list(images.values()))

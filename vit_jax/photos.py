@@ -75,7 +75,7 @@ def find_images(paths: Iterable[str]) -> list[Path]:
         paths: files, which are taken as they are, and folders, which are searched through.
 
     Returns:
-        Paths of files, those of a folder sorted.
+        Paths of files, those of a folder sorted; see `files.list_files` for what is left out.
 
     Raises:
         ValueError: if a folder holds no images.
@@ -85,7 +85,10 @@ def find_images(paths: Iterable[str]) -> list[Path]:
         if not path.is_dir():
             found.append(path)
             continue
-        inside = [p for p in files.find_images(path, "**/*", any_name=True) if p.is_file()]
+        everything = files.list_files(path)
+        inside = list(filter(files.is_image, everything))
+        others = [file for file in everything if not files.is_image(file)]
+        files.tell_left_out(path, others, "files are no images by their names and are left out")
         if not inside:
             raise ValueError(f"folder {path} holds no images ({', '.join(files.SUFFIXES)})")
         found.extend(inside)
@@ -100,19 +103,29 @@ def read(path: Path) -> Photo:
         OSError: if it cannot be read.
     """
     data = path.read_bytes()
-    if data[:8] == _PNG and data[24:25] == b"\x10":
-        return Photo(_decode_deep_png(data), None, data)
+    is_deep_png = data[:8] == _PNG and data[24:25] == b"\x10"
     with files.opened(io.BytesIO(data)) as image:
-        image.load()
         frames = getattr(image, "n_frames", 1)
+        if not is_deep_png:
+            image.load()
+    if frames > 1:
+        _LOG.warning("%s has %d frames; only the first is restored", path, frames)
+    if is_deep_png:
+        return Photo(_decode_deep_png(data), None, data)
     Image.init()
     if image.format not in Image.SAVE:
         raise ValueError(f"{image.format} files can be read but not written; convert it to PNG")
     if image.format == "TIFF" and max(image.tag_v2.get(258, (8,))) > 8 and not _is_deep(image):
         raise ValueError("a TIFF of more than 8 bits per colour; convert it to a 16-bit PNG")
-    if frames > 1:
-        _LOG.warning("%s has %d frames; only the first is restored", path, frames)
     return Photo(_to_pixels(image), image, data)
+
+
+def explain(error: Exception) -> str:
+    """Says in a line what is wrong with a file, of which reading or use raised an error."""
+    reason = (getattr(error, "strerror", None) or str(error)).strip().partition("\n")[0]
+    if isinstance(error, ValueError | OSError) and reason:
+        return reason
+    return f"{type(error).__name__}: {reason}".rstrip(": ")
 
 
 def show(pixels: np.ndarray) -> np.ndarray:

@@ -112,7 +112,7 @@ def _classify(pretrained: "Pretrained", arguments: Sequence[str]) -> int:
     draw = _attention_writer(pretrained) if _ATTENTION.value else None
     paths = photos.find_images(arguments)
     count = min(_TOP, len(classifier.labels))
-    rows, unreadable = [], 0
+    rows, unreadable, undrawn = [], 0, 0
     for prediction in classify.classify_files(classifier, paths):
         path = prediction.path
         if prediction.problem:
@@ -124,12 +124,17 @@ def _classify(pretrained: "Pretrained", arguments: Sequence[str]) -> int:
         print(f"{path}: " + "; ".join(f"{label} {p:.1%}" for label, p in best))
         rows.append([path, *[cell for label, p in best for cell in (label, f"{p:.6f}")]])
         if draw is not None:
-            draw(prediction, f"{best[0][0]} {best[0][1]:.1%}")
+            try:
+                draw(prediction, f"{best[0][0]} {best[0][1]:.1%}")
+            except Exception as error:  # whatever one file does, the others are drawn
+                _LOG.error("cannot draw where it looks in %s: %s", path, photos.explain(error))
+                undrawn += 1
     if _OUTPUT.value is not None:
         _write_csv(Path(_OUTPUT.value), rows, count)
-    if unreadable:
-        _LOG.error("%d of %d files could not be read", unreadable, len(paths))
-    return 1 if unreadable else 0
+    for failed, what in ((unreadable, "could not be read"), (undrawn, "have no picture")):
+        if failed:
+            _LOG.error("%d of %d files %s", failed, len(paths), what)
+    return 1 if unreadable or undrawn else 0
 
 
 def _attention_writer(pretrained: "Pretrained") -> Callable[[classify.Prediction, str], None]:

@@ -16,6 +16,7 @@ import psutil
 from PIL import Image
 from tqdm import tqdm
 
+from checkpoints import files
 from vit_jax import console, ops, photos
 
 if TYPE_CHECKING:  # it takes seconds to import
@@ -245,7 +246,7 @@ def name_outputs(
 def _compared(target: Path, output: Path, compare: Path) -> Path:
     """Where the picture of an image before and after goes."""
     inside = target.relative_to(output)
-    return compare / inside.with_name(inside.name + ".png")
+    return compare / inside.with_name(files.with_ending(inside.name, ".png"))
 
 
 def restore_files(
@@ -264,7 +265,7 @@ def restore_files(
     """
     problems = []
     for path, target in console.progress(named.items(), unit="image", disable=len(named) == 1):
-        begin = time.monotonic()
+        begin, method, doing = time.monotonic(), restorer.method, "restore"
         try:
             photo = photos.read(path)
             method = restorer.method_for(photo.pixels.shape[:2])
@@ -277,16 +278,17 @@ def restore_files(
                 _LOG.warning("%s has colours, which this model for grey images takes off it", path)
             restored = restorer(photo.pixels)
             _write(target, photo.encode(restored))
+            if compare is not None:
+                doing = "compare"
+                picture = _compared(target, output, compare)
+                picture.parent.mkdir(parents=True, exist_ok=True)
+                _draw_comparison(photo.pixels, restored).save(picture)
         except jax.errors.JaxRuntimeError as error:
             problems.append(f"cannot restore {path} by method {method}: {error}".splitlines()[0])
             continue
-        except (ValueError, OSError) as error:
-            problems.append(f"cannot restore {path}: {getattr(error, 'strerror', None) or error}")
+        except Exception as error:  # whatever one file does, the others are restored
+            problems.append(f"cannot {doing} {path}: {photos.explain(error)}")
             continue
-        if compare is not None:
-            picture = _compared(target, output, compare)
-            picture.parent.mkdir(parents=True, exist_ok=True)
-            _draw_comparison(photo.pixels, restored).save(picture)
         height, width = restored.shape[:2]
         seconds = time.monotonic() - begin
         tqdm.write(f"{path} -> {target} ({width} x {height}, {method}, {seconds:.1f} s)")
@@ -304,9 +306,8 @@ def _draw_comparison(before: np.ndarray, after: np.ndarray) -> Image.Image:
 
 def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(data)
-    partial.replace(path)
+    with files.written_whole(path) as partial:
+        partial.write_bytes(data)
 
 
 def make_restorer(pretrained: "Pretrained", **options: Any) -> Restorer:

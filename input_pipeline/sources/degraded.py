@@ -56,7 +56,9 @@ def splits(config: Any, scale: int) -> dict[str, Source]:
 
 
 def _find_photos(folder: Path) -> list[Path]:
-    return files.find_some_images(pairs.find_clear_folder(folder))
+    found = pairs.find_clear_photos(folder)
+    files.tell_left_out(folder, found.depth.values(), "depth maps are left out")
+    return found.images
 
 
 def _explain(photos: list[Path], message: str) -> str:

@@ -1,13 +1,18 @@
 """Hazy images made from clear photos, by the atmospheric scattering model.
 
 A hazy image is I = J t + A (1 - t) with the clear image J, the airlight A and the transmission
-t = exp(-beta d), where d is the depth from 0 to 1. The depth is that of NAME_depth.png beside the
-photo NAME (grey, white is farthest), or else a smooth random field, farther towards the top.
+t = exp(-beta d), where d is the depth from 0 to 1. The depth is that of NAME_depth beside the photo
+NAME, an image (grey, white is farthest) or a .npy of (h, w) numbers (0 is nearest, the highest is
+farthest), or else a smooth random field, farther towards the top.
 
 Source: Koschmieder's law, as in Li et al., "Benchmarking Single-Image Dehazing and Beyond" (TIP
 2019), whose ranges of beta and A for the indoor training set are the defaults.
 """
 
+import functools
+import logging
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +23,9 @@ from input_pipeline.cpu_tf import tf
 from input_pipeline.sources import paired_folder, pairs
 from input_pipeline.sources.base import Example, IndexedSource, Source, fold_in
 
-DEPTH_ENDING = "_depth.png"
+_LOG = logging.getLogger(__name__)
+
+_ARRAY = ".npy"
 _FIELD_CELLS = 4  # control points of a random field along each side
 _EVAL_SEED = 0
 
@@ -41,15 +48,21 @@ def splits(config: Any) -> dict[str, Source]:
     """
     _check_ranges(config.haze)
     folders = pairs.find_splits(Path(config.source).expanduser())
-    found = {name: _find_photos(folder) for name, folder in folders.items()}
+    photos = {name: pairs.find_clear_photos(folder) for name, folder in folders.items()}
+    found = {name: some.images for name, some in photos.items()}
+    depth = {photo: path for some in photos.values() for photo, path in some.depth.items()}
+    unknown = [path for path in depth.values() if not _is_depth(path)]
+    if unknown:
+        raise ValueError(
+            f"{unknown[0]} is no depth map that can be read: make it an image or .npy, or remove it"
+        )
+    _LOG.info("%d of %d photos have a depth map", len(depth), sum(map(len, found.values())))
     if config.skip_corrupt:
-        found = {
-            name: files.without_faults(photos, files.check_readable, name)
-            for name, photos in found.items()
-        }
+        check = functools.partial(_check_with_depth, depth=depth)
+        found = {name: files.without_faults(photos, check, name) for name, photos in found.items()}
     found = paired_folder.split_off(found, lambda path: path.stem, config)
     return {
-        name: _source(photos, config.haze, 1 if name == "train" else config.haze.draws)
+        name: _source(photos, depth, config.haze, 1 if name == "train" else config.haze.draws)
         for name, photos in found.items()
     }
 
@@ -67,20 +80,11 @@ def _check_ranges(haze: Any) -> None:
         raise ValueError(f"data.haze.variation must lie in [0, 1], not {haze.variation}")
 
 
-def _find_photos(folder: Path) -> list[Path]:
-    found = files.find_images(folder, "**/*")
-    photos = [path for path in found if not path.name.endswith(DEPTH_ENDING)]
-    if not photos:
-        raise ValueError(f"{folder} holds no photos ({', '.join(files.SUFFIXES)})")
-    return photos
+def _is_depth(path: Path) -> bool:
+    return files.is_image(path) or path.suffix.lower() == _ARRAY
 
 
-def _depth_path(photo: Path) -> str:
-    path = photo.with_name(photo.stem + DEPTH_ENDING)
-    return str(path) if path.exists() else ""
-
-
-def _source(photos: list[Path], haze: Any, draws: int) -> IndexedSource:
+def _source(photos: list[Path], depth: Mapping[Path, Path], haze: Any, draws: int) -> IndexedSource:
     rows = [path for path in photos for _ in range(draws)]
     beta, airlight, variation = tuple(haze.beta), tuple(haze.airlight), haze.variation
 
@@ -101,10 +105,10 @@ def _source(photos: list[Path], haze: Any, draws: int) -> IndexedSource:
     return IndexedSource(
         {
             "photo": np.array([str(path) for path in rows]),
-            "depth": np.array([_depth_path(path) for path in rows]),
+            "depth": np.array([str(depth.get(path, "")) for path in rows]),
         },
         loader=load,
-        explainer=lambda message: _explain(photos, message),
+        explainer=lambda message: _explain(photos, depth, message),
         names=tuple(path.name for path in rows),
         image_sizes=lambda: paired_folder.image_sizes(rows),
         loads_alike=False,
@@ -112,11 +116,36 @@ def _source(photos: list[Path], haze: Any, draws: int) -> IndexedSource:
 
 
 def _read_depth(path: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    depth = tf.cast(images.decode_deep(tf.io.read_file(path))[..., 0], tf.float32)
+    depth = tf.cond(
+        tf.strings.regex_full_match(tf.strings.lower(path), r".*\.npy"),
+        lambda: tf.ensure_shape(
+            tf.numpy_function(_read_array, [path], tf.float32, stateful=False), (None, None)
+        ),
+        lambda: tf.cast(images.decode_deep(tf.io.read_file(path))[..., 0], tf.float32),
+    )
     fits = tf.reduce_all(tf.shape(depth) == size)
     message = "a depth map has another size than its photo: "
     with tf.control_dependencies([tf.debugging.Assert(fits, [tf.strings.join([message, path])])]):
-        return depth / tf.maximum(tf.reduce_max(depth), 1)
+        highest = tf.reduce_max(depth)
+        return depth / tf.where(highest > 0, highest, 1)
+
+
+def _read_array(path: bytes | Path) -> np.ndarray:
+    """Reads a depth map that is stored as an array."""
+    path = Path(os.fsdecode(path))
+    try:
+        depth = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"cannot read {path}: {error}") from error
+    if depth.ndim == 3 and 1 in (depth.shape[0], depth.shape[-1]):
+        depth = depth.reshape([side for side in depth.shape if side != 1] or (1, 1))
+    is_depth = depth.ndim == 2 and depth.dtype.kind in "fiu" and depth.size
+    if not is_depth or not np.isfinite(depth).all() or depth.min() < 0:
+        raise ValueError(
+            f"{path} is no depth map: (h, w) finite numbers from 0 are expected, not {depth.shape} "
+            f"{depth.dtype}"
+        )
+    return depth.astype(np.float32)
 
 
 def random_depth(size: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -175,7 +204,18 @@ def add_haze(
     return clear * transmission + drawn_airlight * (1 - transmission)
 
 
-def _explain(photos: list[Path], message: str) -> str:
-    paths = [Path(path) for photo in photos for path in (photo, _depth_path(photo)) if path]
-    faults = list(files.find_faults(paths, files.check_readable).values())
+def _explain(photos: list[Path], depth: Mapping[Path, Path], message: str) -> str:
+    check = functools.partial(_check_with_depth, depth=depth)
+    faults = list(files.find_faults(photos, check).values())
     return f"{faults[0]}. Remove it, or repair it" if faults else message
+
+
+def _check_with_depth(photo: Path, depth: Mapping[Path, Path]) -> None:
+    """Reads a photo and its depth map; raises a ValueError that names what cannot be read."""
+    files.check_readable(photo)
+    if photo not in depth:
+        return
+    if depth[photo].suffix.lower() == _ARRAY:
+        _read_array(depth[photo])
+    else:
+        files.check_readable(depth[photo])

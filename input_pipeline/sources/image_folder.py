@@ -1,12 +1,13 @@
 """A folder of images, one subfolder per class.
 
-Either `FOLDER/{train,val,test}/class/image.jpg`, or `FOLDER/class/image.jpg` alone. Names that
-begin with a dot or end with ~ are passed over, since those are hidden files and backups.
+Either `FOLDER/{train,val,test}/class/image.jpg`, or `FOLDER/class/image.jpg` alone. Images in
+folders inside that of a class are the class's, too.
 """
 
 import hashlib
 import logging
 import math
+import re
 from collections.abc import Sequence
 from concurrent import futures
 from typing import Any
@@ -16,10 +17,13 @@ from etils import epath
 
 from input_pipeline import files, images
 from input_pipeline.cpu_tf import tf
+from input_pipeline.sources import pairs
 from input_pipeline.sources.base import Example, IndexedSource, Source
 
 _LOG = logging.getLogger(__name__)
 _READERS = 16  # threads that look through files; they mostly wait for the disk
+
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 
 # Class name -> paths of its images, sorted.
 Tree = dict[str, list[str]]
@@ -37,7 +41,8 @@ def splits(config: Any) -> dict[str, Source]:
             are read.
 
     Returns:
-        Sources by split name; "train" is always among them.
+        Sources by split name; "train" is always among them. Classes are sorted by name, and by
+        number if all names are numbers.
 
     Raises:
         ValueError: for a folder that is missing, empty or at odds with itself.
@@ -51,19 +56,19 @@ def splits(config: Any) -> dict[str, Source]:
     if not 0 <= config.val_fraction < 0.5:
         raise ValueError(f"data.val_fraction must lie in [0, 0.5), not {config.val_fraction}")
 
-    if (folder / "train").is_dir():
-        names = [name for name in ("train", "val", "test") if (folder / name).is_dir()]
-        trees = {name: _list_classes(folder / name) for name in names}
-        missing = ["val"] if "val" not in trees else []
-    else:
-        trees = {"train": _list_classes(folder)}
-        missing = ["val", "test"]
+    folders = files.find_splits(folder, needs_train=True) or {"train": folder}
+    if "train" not in folders:
+        raise ValueError(f"{folder} has folders for {' and '.join(folders)}, and none for train")
+    trees = {name: _list_classes(path) for name, path in folders.items()}
+    missing = ["val", "test"] if folders["train"] == folder else ["val"]
+    missing = [name for name in missing if name not in folders]
+    _check_number(trees["train"], folders["train"])
     class_names = tuple(trees["train"])
     for name, tree in trees.items():
         unknown = sorted(set(tree) - set(class_names))
         if unknown:
             raise ValueError(
-                f"{folder / name} has classes that {folder / 'train'} lacks: {', '.join(unknown)}"
+                f"{folders[name]} has classes that {folders['train']} lacks: {', '.join(unknown)}"
             )
     if config.skip_corrupt:
         trees = {name: _without_corrupt(tree, name) for name, tree in trees.items()}
@@ -77,29 +82,55 @@ def splits(config: Any) -> dict[str, Source]:
 
 
 def _list_classes(folder: epath.Path) -> Tree:
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if not names:
+    folders = {path.name: path for path in files.list_folders(folder)}
+    if not folders:
         raise ValueError(f"{folder} has no class subfolders: put images into {folder}/CLASS/")
-    files.check_names(folder, names)
+    files.check_names(folder, folders)
+    beside = [path for path in folder.iterdir() if files.is_image(path) and not path.is_dir()]
+    files.tell_left_out(folder, beside, "images lie beside the class folders and are left out")
+    names = sorted(folders)
+    if all(map(_NUMBER.fullmatch, names)):
+        names.sort(key=float)
+    if {name.lower() for name in names} <= set(pairs.FOLDERS):
+        _LOG.warning("%s: folders called %s seem to hold pairs rather than classes: was "
+                     "--config.data.kind=pairs meant?", folder, " and ".join(names))  # fmt: skip
     with futures.ThreadPoolExecutor(_READERS) as pool:
-        paths = pool.map(_list_images, [folder / name for name in names])
+        paths = pool.map(_list_images, [folders[name] for name in names])
     return dict(zip(names, paths))
 
 
 def _list_images(folder: epath.Path) -> list[str]:
-    entries = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
-    found = [name for name in entries if name.lower().endswith(files.SUFFIXES)]
-    if not found:
+    splits = [path.name for path in files.list_folders(folder) if files.is_split_name(path.name)]
+    if splits:
+        raise ValueError(
+            f"class folder {folder} has a folder {splits[0]!r}: splits come before classes, as in "
+            f"{folder.parent}/{splits[0]}/{folder.name}; or is {folder} itself the data.source?"
+        )
+    found = files.find_photos(folder)
+    if not found.images:
         raise ValueError(
             f"class folder {folder} holds no images ({', '.join(files.SUFFIXES)}): add some or "
             "remove the folder"
         )
-    files.check_names(folder, found)
-    others = sorted(set(entries) - set(found))
-    if others:
-        _LOG.warning("%s: %d entries are not images and are left out, such as %s",
-                     folder, len(others), repr(others[0]))  # fmt: skip
-    return [str(folder / name) for name in found]
+    files.tell_left_out(folder, found.depth.values(), "depth maps are left out")
+    files.tell_left_out(folder, found.others, "entries are not images and are left out")
+    return [str(path) for path in found.images]
+
+
+def _check_number(tree: Tree, folder: epath.Path) -> None:
+    """Raises a ValueError if there is one class alone."""
+    if len(tree) > 1:
+        return
+    (name,) = tree
+    inside = [path.name for path in files.list_folders(folder / name)]
+    cause = (
+        f"{folder / name} was perhaps unpacked a level too deep, or is itself the data.source"
+        if inside or files.is_split_name(name)
+        else "each class needs a folder of its own"
+    )
+    raise ValueError(
+        f"{folder} holds one class alone, {name!r}, which leaves nothing to tell apart: {cause}"
+    )
 
 
 def _split_off(tree: Tree, fraction: float, salt: str) -> tuple[Tree, Tree]:

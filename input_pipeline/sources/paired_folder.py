@@ -59,8 +59,24 @@ def splits(config: Any, scale: int) -> dict[str, Source]:
         by_split = {
             name: files.without_faults(found, check, name) for name, found in by_split.items()
         }
+    if scale == 1:
+        for name, some in by_split.items():
+            _tell_border(name, some[0])
     by_split = split_off(by_split, lambda pair: pair.scene, config)
     return {name: _source(some, scale) for name, some in by_split.items()}
+
+
+def _tell_border(split: str, pair: Pair) -> None:
+    """Says once, by the first of its pairs, if a split's clear images have a border."""
+    try:
+        hazy, clear = files.read_size(pair.hazy), files.read_size(pair.clear)
+    except (ValueError, OSError):
+        return  # it will be said when it is read
+    if pairs.has_border(hazy, clear):
+        _LOG.info(
+            "%s: clear images are larger than hazy ones by %d pixels on each side, as in RESIDE, "
+            "which are cut off", split, (clear[0] - hazy[0]) // 2,
+        )  # fmt: skip
 
 
 def split_off(
@@ -137,10 +153,17 @@ def _source(found: Sequence[Pair], scale: int) -> IndexedSource:
 def _load(example: Example, scale: int) -> Example:
     image = images.decode_deep(tf.io.read_file(example["hazy"]))
     target = images.decode_deep(tf.io.read_file(example["clear"]))
-    height, width = tf.unstack(tf.shape(image)[:2])
-    fits = tf.reduce_all(tf.shape(target)[:2] // scale == tf.shape(image)[:2])
+    size, full_size = tf.shape(image)[:2], tf.shape(target)[:2]
+    fits = tf.reduce_all(full_size // scale == size)
+    begin = tf.constant(0)
+    if scale == 1:
+        has_border = pairs.has_border(tf.unstack(size), tf.unstack(full_size))
+        begin = tf.where(has_border, (full_size - size)[0] // 2, 0)
+        fits |= has_border
+    height, width = tf.unstack(size * scale)
     with tf.control_dependencies([tf.debugging.Assert(fits, ["a pair differs in size"])]):
-        return {"image": tf.identity(image), "target": target[: height * scale, : width * scale]}
+        image = tf.identity(image)
+    return {"image": image, "target": target[begin : begin + height, begin : begin + width]}
 
 
 def _explain(found: Sequence[Pair], message: str, scale: int) -> str:

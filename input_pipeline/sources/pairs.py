@@ -7,6 +7,7 @@ import collections
 import dataclasses
 import functools
 import itertools
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,10 +17,14 @@ import numpy as np
 
 from input_pipeline import files
 
-_SPLITS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
+_LOG = logging.getLogger(__name__)
+
 _HAZY_FOLDERS = ("hazy", "haze", "hazy_images", "input", "lr", "lr_bicubic", "lq")
 _CLEAR_FOLDERS = ("gt", "clear", "clean", "target", "ground_truth", "hr")
+FOLDERS = (*_HAZY_FOLDERS, *_CLEAR_FOLDERS)
+_DEPTH_FOLDERS = ("depth", "depths", "depth_maps", "trans", "transmission")
 _FACTOR = re.compile(r"_?x\d$", re.IGNORECASE)  # in names of small images, such as babyx2.png
+_NARROW = 10  # times what a border adds to a square image's side, the side has at least
 _ENDING = re.compile(r"_(hazy|haze|gt|clear|clean)$", re.IGNORECASE)
 
 
@@ -109,13 +114,9 @@ def find_splits(folder: Path) -> dict[str, Path]:
     """Folders of the splits by name: "train", "val" and "test", or the folder itself as "all".
 
     Raises:
-        ValueError: if there is no such folder.
+        ValueError: if there is no such folder, or two are for one split.
     """
-    if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}")
-    children = _subfolders(folder)
-    splits = {_SPLITS[name]: children[name] for name in _SPLITS if name in children}
-    return splits or {"all": folder}
+    return files.find_splits(folder) or {"all": folder}
 
 
 def get_test(found: Mapping[str, Any], source: str) -> Any:
@@ -125,10 +126,25 @@ def get_test(found: Mapping[str, Any], source: str) -> Any:
     return found.get("test", found.get("all"))
 
 
-def find_clear_folder(folder: Path) -> Path:
-    """The folder of clear images, such as HR, in that of a split, or else the latter."""
+def find_clear_photos(folder: Path) -> files.Photos:
+    """Finds the photos of a split: in its folder of clear images, such as HR, or else in all of it.
+
+    Raises:
+        ValueError: if there are none.
+    """
     children = _subfolders(folder)
-    return next((children[name] for name in _CLEAR_FOLDERS if name in children), folder)
+    maps = [path for name, path in children.items() if name in _DEPTH_FOLDERS]
+    if maps:
+        _LOG.warning(
+            "%s is taken for depth maps and left out: those beside their photos are read, as "
+            "NAME_depth.png", maps[0],
+        )  # fmt: skip
+    clear = next((children[name] for name in _CLEAR_FOLDERS if name in children), folder)
+    found = files.find_photos(clear)
+    images = [path for path in found.images if not any(map(path.is_relative_to, maps))]
+    if not images:
+        raise ValueError(f"{clear} holds no images ({', '.join(files.SUFFIXES)})")
+    return dataclasses.replace(found, images=images)
 
 
 def _pattern_finder(pattern: str) -> Callable[[Path], PairedSplit]:
@@ -149,7 +165,7 @@ def _pattern_finder(pattern: str) -> Callable[[Path], PairedSplit]:
         for regex in regexes:
             matches = [
                 (regex.fullmatch(path.relative_to(folder).as_posix()), path)
-                for path in files.find_images(folder, "**/*")
+                for path in files.find_photos_alone(folder)
             ]
             found = collections.defaultdict(list)
             for match, path in matches:
@@ -179,22 +195,26 @@ def _pattern_finder(pattern: str) -> Callable[[Path], PairedSplit]:
 
 
 def _subfolders(folder: Path) -> dict[str, Path]:
-    return {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
+    """Folders by their names in lower case."""
+    found: dict[str, Path] = {}
+    for path in files.list_folders(folder):
+        other = found.setdefault(path.name.lower(), path)
+        if other is not path:
+            raise ValueError(f"{other} and {path} have one name but for capitals: which is meant?")
+    return found
 
 
 def _find_split(folder: Path, scale: int) -> PairedSplit:
     children = _subfolders(folder)
-    hazy_folder = next((children[n] for n in _HAZY_FOLDERS if n in children), None)
+    chosen = hazy_folder = next((children[n] for n in _HAZY_FOLDERS if n in children), None)
     if hazy_folder is not None:
         hazy_folder = _subfolders(hazy_folder).get(f"x{scale}", hazy_folder)
     clear_folder = next((children[n] for n in _CLEAR_FOLDERS if n in children), None)
     if hazy_folder is not None and clear_folder is not None:
-        hazy, clear = (
-            files.find_images(hazy_folder, "**/*"),
-            files.find_images(clear_folder, "**/*"),
-        )
+        hazy, clear = map(files.find_photos_alone, (hazy_folder, clear_folder))
     elif hazy_folder is None and clear_folder is None:
-        found = [(path, _ENDING.search(path.stem)) for path in files.find_images(folder, "*")]
+        beside = [path for path in files.find_photos_alone(folder) if path.parent == folder]
+        found = [(path, _ENDING.search(path.stem)) for path in beside]
         hazy = [p for p, ending in found if ending and ending[1].lower() in ("hazy", "haze")]
         clear = [p for p, ending in found if ending and p not in hazy]
     else:
@@ -202,6 +222,10 @@ def _find_split(folder: Path, scale: int) -> PairedSplit:
             f"{folder} has only one of the two: a folder of hazy or small images "
             f"({', '.join(_HAZY_FOLDERS)}) and one of clear images ({', '.join(_CLEAR_FOLDERS)})"
         )
+    unused = [name for name in children if children[name] not in (chosen, clear_folder)]
+    if chosen is not None and unused:
+        _LOG.info("%s: the pairs are those of %s and %s; left out: %s",
+                  folder, chosen.name, clear_folder.name, ", ".join(unused))  # fmt: skip
     roots = (hazy_folder or folder, clear_folder or folder)
     candidates = [_pair(rule, hazy, clear, roots) for rule in _RULES]
     best = max(candidates, key=lambda split: len(split.pairs))  # the first of the largest
@@ -260,12 +284,32 @@ class SizeMismatchError(ValueError):
     """A pair whose images differ in size."""
 
 
+def has_border(hazy: Sequence[Any], clear: Sequence[Any]) -> Any:
+    """Whether a clear image is larger than the hazy one by the same border all round.
+
+    So it is in RESIDE as published: 640 x 480 pixels, of which the hazy images show the middle
+    620 x 460. A square image could as well have been made smaller, hence its border must be narrow.
+
+    Args:
+        hazy: height and width, numbers or tensors; so is `clear`.
+        clear: of the clear image.
+
+    Returns:
+        A bool, or a tensor of one.
+    """
+    height, width = hazy
+    more = clear[0] - height
+    is_border = (more > 0) & (more % 2 == 0) & (more == clear[1] - width)
+    return is_border & ((height != width) | (more * _NARROW <= height))
+
+
 def read_pair(pair: Pair, scale: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Decodes a pair.
 
     Args:
         pair: of image files.
-        scale: how many times larger the clear image is, up to what is over when it is divided.
+        scale: how many times larger the clear image is, up to what is over when it is divided; at
+            1 it may have a border, see `has_border`, which is cut off.
 
     Returns:
         The hazy and the clear image, (h, w, 3) uint8.
@@ -281,7 +325,11 @@ def read_pair(pair: Pair, scale: int = 1) -> tuple[np.ndarray, np.ndarray]:
         except (ValueError, OSError) as error:
             raise UnreadableError(f"{path} ({error})") from error
     hazy, clear = decoded
-    if hazy.shape[:2] != tuple(side // scale for side in clear.shape[:2]):
+    height, width = hazy.shape[:2]
+    if scale == 1 and has_border(hazy.shape[:2], clear.shape[:2]):
+        border = (clear.shape[0] - height) // 2
+        return hazy, clear[border : border + height, border : border + width]
+    if (height, width) != tuple(side // scale for side in clear.shape[:2]):
         sizes = [f"{path} ({image.shape[0]} x {image.shape[1]})"
                  for path, image in zip((pair.hazy, pair.clear), decoded)]  # fmt: skip
         raise SizeMismatchError(", ".join(sizes))

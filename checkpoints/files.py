@@ -1,8 +1,12 @@
-"""Where checkpoints lie: on disk, in a bucket, on a web server, or on the Hugging Face hub."""
+"""Where files lie: on disk, in a bucket, on a web server, or on the Hugging Face hub."""
 
+import contextlib
+import hashlib
 import logging
 import os
+import secrets
 import sys
+from collections.abc import Iterator
 
 from etils import epath
 
@@ -13,6 +17,41 @@ ALTERNATIVES = (
     "hf://OWNER/REPOSITORY or package:NAME: the published ViTs are in gs://vit_models, and on the "
     "hub as hf://timm/NAME"
 )
+
+_LONGEST_NAME = 255  # bytes, of the file systems in use
+
+
+@contextlib.contextmanager
+def written_whole(path: str | os.PathLike[str]) -> Iterator[epath.Path]:
+    """Lets a file appear whole or not at all.
+
+    What is written to the path that the `with` gets, of a short hidden name in the same folder,
+    becomes `path` when the block ends, and is removed if that raises. The folder must be there.
+
+    Raises:
+        OSError: if the file cannot become `path`.
+    """
+    path = epath.Path(path)
+    partial = path.parent / f".{secrets.token_hex(4)}.partial"
+    try:
+        yield partial
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def with_ending(name: str, ending: str) -> str:
+    """A file name with an ending, cut short where it would be longer than a name may be.
+
+    Names that are cut get a hash of the whole one, and so stay apart.
+    """
+    if len(os.fsencode(name + ending)) <= _LONGEST_NAME:
+        return name + ending
+    data = os.fsencode(name)
+    mark = f"~{hashlib.sha256(data).hexdigest()[:12]}"
+    room = _LONGEST_NAME - len(mark) - len(os.fsencode(ending))
+    return data[:room].decode(errors="ignore") + mark + ending
 
 
 def is_download(path: str) -> bool:

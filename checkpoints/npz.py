@@ -10,7 +10,6 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from etils import epath
 from flax import traverse_util
 
 from checkpoints import files, tree
@@ -44,11 +43,8 @@ def save(path: str | os.PathLike[str], params: Mapping[str, Any]) -> None:
         params: nested dict of arrays; stacked encoder blocks are written unstacked.
     """
     flat = traverse_util.flatten_dict(tree.unstack(params), sep="/")
-    path = epath.Path(path)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with files.written_whole(path) as partial, partial.open("wb") as file:
         np.savez(file, **{name: np.asarray(leaf) for name, leaf in flat.items()})
-    partial.replace(path)
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Any]:

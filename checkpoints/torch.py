@@ -197,16 +197,14 @@ def write(path: str | os.PathLike[str], state_dict: Mapping[str, np.ndarray]) ->
         path: its suffix decides about the format; all but .safetensors need PyTorch.
         state_dict: arrays by name.
     """
-    path = epath.Path(path)
-    partial = path.with_name(path.name + ".partial")
-    if path.suffix in SAFETENSORS:
-        data = safetensors.numpy.save(dict(state_dict), metadata={"format": "pt"})
-        partial.write_bytes(data)
-    else:
-        torch = _import_torch()
-        with partial.open("wb") as file:
-            torch.save({k: torch.from_numpy(np.array(v)) for k, v in state_dict.items()}, file)
-    partial.replace(path)
+    with files.written_whole(path) as partial:
+        if epath.Path(path).suffix in SAFETENSORS:
+            data = safetensors.numpy.save(dict(state_dict), metadata={"format": "pt"})
+            partial.write_bytes(data)
+        else:
+            torch = _import_torch()
+            with partial.open("wb") as file:
+                torch.save({k: torch.from_numpy(np.array(v)) for k, v in state_dict.items()}, file)
 
 
 def _to_torch(params: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

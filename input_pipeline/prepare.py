@@ -7,6 +7,7 @@ to it and stored as JPEG; other JPEGs and PNGs stay as they are, and other forma
 
 import argparse
 import contextlib
+import hashlib
 import io
 import re
 import shlex
@@ -26,6 +27,7 @@ from input_pipeline.sources.base import Example, Shard, Source
 from input_pipeline.sources.tfds import PREFIX, whole_splits
 
 _VERSION = "1.0.0"
+_LONGEST_NAME = 150  # TFDS makes names of up to 255 of it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,7 +95,11 @@ def _name(source: str, resize: int | None) -> str:
     )
     words = re.sub(r"[^a-z0-9]+", "_", stem.lower()).strip("_")
     words = words if words[:1].isalpha() else f"images_{words}".rstrip("_")
-    return f"{words}_{resize}" if resize else f"{words}_copy"
+    ending = f"_{resize}" if resize else "_copy"
+    if len(words + ending) > _LONGEST_NAME:
+        mark = hashlib.sha256(source.encode(errors="surrogateescape")).hexdigest()[:12]
+        words = f"{words[: _LONGEST_NAME - len(mark) - len(ending) - 1]}_{mark}"
+    return words + ending
 
 
 def prepare(
@@ -127,6 +133,8 @@ def prepare(
         raise ValueError(f"quality must lie in 1 .. 100, and is {quality}")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ValueError(f"name={name!r} must be of lower case letters, digits and underscores")
+    if len(name) > _LONGEST_NAME:
+        raise ValueError(f"a name may have {_LONGEST_NAME} characters; {name!r} has {len(name)}")
     data_dir = epath.Path(data_dir).expanduser().resolve()
     folder = data_dir / name / _VERSION
     if folder.exists():

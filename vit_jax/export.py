@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from checkpoints import files
 from vit_jax import cli, model_flags, ops
 
 if TYPE_CHECKING:  # it takes seconds to import
@@ -105,7 +106,8 @@ def write_stablehlo(model: "Pretrained", path: Path) -> None:
     images = jax.ShapeDtypeStruct((batch, *model.image_size, 3), np.float32)
     exported = jax.export.export(jax.jit(_apply(model)), platforms=_PLATFORMS)(images)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(exported.serialize())
+    with files.written_whole(path) as partial:
+        partial.write_bytes(exported.serialize())
 
 
 def read_stablehlo(path: Path) -> Apply:

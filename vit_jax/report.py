@@ -10,6 +10,7 @@ import numpy as np
 from etils import epath
 from matplotlib.figure import Figure
 
+from checkpoints import files
 from vit_jax import losses, processes
 from vit_jax.models import PUBLISHED_SCORES
 
@@ -183,7 +184,7 @@ def format_comparison(benchmark: str, model_name: str, figures: Mapping[str, flo
     """Says what was published for a model, beside the figures of a test set."""
     count, scores = PUBLISHED_SCORES[benchmark]
     if model_name not in scores:
-        return f"no score of {model_name} on {benchmark} was published"
+        return f"no score of {model_name} on {benchmark} is known here"
     published = scores[model_name]
     parts = [
         f"{name} {value} (here {figures[name]:.{len(str(value).split('.')[1])}f})"
@@ -285,7 +286,7 @@ def format_table(step: int, figures: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _save(figure: Figure, path: epath.Path) -> None:
-    with path.open("wb") as file:
+    with files.written_whole(path) as partial, partial.open("wb") as file:
         figure.savefig(file, format="png", dpi=120)
 
 

@@ -20,6 +20,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
+from checkpoints import files
 from configs import common
 from vit_jax import config_keys
 
@@ -204,9 +205,8 @@ def _parse(text: str, path: epath.Path) -> dict[str, Any]:
 
 
 def _write(path: epath.Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    with files.written_whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def _with_defaults(stored: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from checkpoints import files
 from vit_jax.benchmark import plain_flax, race, starting, sweep
 from vit_jax.benchmark.apart import Failed, run_apart
 from vit_jax.benchmark.inference import infer
@@ -215,9 +216,8 @@ class Record:
         self._write()
 
     def _write(self) -> None:
-        partial = self._path.with_name(self._path.name + ".partial")
-        partial.write_text(json.dumps(self.content, indent=2) + "\n", encoding="utf-8")
-        partial.replace(self._path)
+        with files.written_whole(self._path) as partial:
+            partial.write_text(json.dumps(self.content, indent=2) + "\n", encoding="utf-8")
 
 
 def run(settings: Settings, record: Record, report: Callable[[str, Case, Rows], None]) -> list[str]:

@@ -58,7 +58,7 @@ demo-dehaze: $(VENV)/.installed-demo
 
 # predict overwrites nothing, so that what an earlier run wrote is removed.
 demo-enlarge: $(addprefix $(VENV)/.installed-,demo published)
-	@echo "Enlarging a part of a photo with Real-ESRGAN's weights (about a minute) ..."
+	@echo "Enlarging a part of a photo with Real-ESRGAN's weights (half a minute) ..."
 	$(BIN)/python -m input_pipeline.sample_photos $(ENLARGE_DIR)/small --kind=small
 	rm -rf $(ENLARGE_DIR)/large
 	$(BIN)/python -m vit_jax.predict --weights=package:realesrgan-x4plus --compare --output=$(ENLARGE_DIR)/large $(ENLARGE_DIR)/small

@@ -7,8 +7,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from checkpoints import ncnn, packages, torch
+from input_pipeline import sample_photos
 from tests.conftest import random_params
 from vit_jax import convert, experiment, pretrained
 from vit_jax.models import get_model
@@ -212,6 +214,15 @@ def test_the_table_of_packages(name):
     published = (ROOT / "setup.py").read_text().partition('"published": [')[2].partition("]")[0]
     assert f'"{row.distribution}"' in published
     assert f"\n{row.distribution}==" in (ROOT / "constraints-common.txt").read_text()
+
+
+def test_the_photo_that_is_enlarged(tmp_path):
+    for _ in range(2):  # what is there is written again
+        assert sample_photos.main([str(tmp_path), "--kind=small"]) == 0
+    (path,) = tmp_path.iterdir()
+    with Image.open(path) as image:
+        assert image.size == (200, 160)
+        assert np.asarray(image).std() > 30
 
 
 def run_ncnn(files, image):

@@ -18,7 +18,8 @@ from input_pipeline.cpu_tf import tf
 _HEADER_BYTES = 4096
 _NEEDS_PILLOW = r"\C*(?:Exif|eXIf|tRNS)\C*"
 _JPEG_PIXELS = (0xFF, 0xDA)
-_MOST_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # from which on Pillow calls an image a bomb
+MOST_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # from which on Pillow calls an image a bomb
+_LONGEST_PNG = 1_000_000  # pixels of a side that TensorFlow reads
 
 Window = Callable[[tf.Tensor], tf.Tensor]
 
@@ -154,7 +155,8 @@ def _is_plain_png(data: tf.Tensor, bits: int = 8) -> tf.Tensor:
     grey_or_rgb = tf.logical_or(kind == bytes([bits, 0]), kind == bytes([bits, 2]))
     # TensorFlow has a limit of its own for JPEGs, which is the same.
     sides = tf.io.decode_raw(tf.strings.substr(head, 0, 8), tf.int32, little_endian=False)
-    is_small = tf.reduce_prod(tf.cast(sides, tf.int64)) <= _MOST_PIXELS
+    is_small = tf.reduce_prod(tf.cast(sides, tf.int64)) <= MOST_PIXELS
+    is_small &= tf.reduce_max(sides) <= _LONGEST_PNG
     header = tf.strings.substr(data, 0, _HEADER_BYTES)
     has_pixels = tf.strings.regex_full_match(header, r"\C*IDAT\C*")
     return signature & grey_or_rgb & has_pixels & is_small & _is_plain(data)

@@ -274,12 +274,14 @@ def _prepare(
         seed = example["seed"] if train else tf.zeros((2,), tf.int32)
         is_counted = "index" in example and not train
         index = {"index": tf.cast(example["index"], tf.int32)} if is_counted else {}
+        name = _name_of(example) if isinstance(source, IndexedSource) else ""
         example = source.load(example)
         _check_input(example["image"], spec)
         if "target" not in example:
-            return {"image": apply(example["image"], seed), "label": example["label"], **index}
+            image = apply(example["image"], seed, name)
+            return {"image": image, "label": example["label"], **index}
         both = tf.concat([_cover(example["image"], scale), example["target"]], axis=-1)
-        both = apply(both, seed)
+        both = apply(both, seed, name)
         _check_scale(both.shape, spec, scale)
         image = both[::scale, ::scale, :3]
         if "noise" in example:
@@ -293,6 +295,12 @@ def _prepare(
     options = tf.data.Options()
     options.threading.max_intra_op_parallelism = 1  # images are prepared side by side already
     return dataset.with_options(options)
+
+
+def _name_of(row: Example) -> tf.Tensor | str:
+    """The paths that a row of an `IndexedSource` holds, () string; "" if there are none."""
+    paths = [value for value in row.values() if value.dtype == tf.string]
+    return tf.strings.join(paths, " and ") if paths else ""
 
 
 def _cover(image: tf.Tensor, scale: int) -> tf.Tensor:
@@ -354,7 +362,11 @@ def _read(dataset: tf.data.Dataset, source: Source) -> Generator[Any, None, None
     try:
         yield from dataset.as_numpy_iterator()
     except tf.errors.OpError as error:
-        raise ValueError(source.explain(explain(error))) from error
+        message = explain(error)
+        # What the message names need not be looked for; but sources that know their images' sizes
+        # can say more.
+        is_named = message.startswith(preprocess.NAMED) and not getattr(source, "image_sizes", None)
+        raise ValueError(message if is_named else source.explain(message)) from error
 
 
 _being_read: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
@@ -369,5 +381,5 @@ def _stop_reading() -> None:
 
 def explain(error: tf.errors.OpError) -> str:
     """Takes TensorFlow's talk of graphs off the message of an assertion."""
-    match = re.search(r"assertion failed: \[(.*?)\]", error.message, re.DOTALL)
-    return match.group(1).strip("b'") if match else error.message
+    match = re.search(r"assertion failed: \[(.*?)\](\s+\[\[|$)", error.message, re.DOTALL)
+    return re.sub(r"\\(.)", r"\1", match.group(1)) if match else error.message

@@ -2,7 +2,8 @@
 
 SRC is a folder of classes or tfds:NAME. DST becomes a data_dir of TFDS, which --config.data.source
 and --config.data.data_dir name afterwards. Images whose shorter side is above --resize are reduced
-to it and stored as JPEG; other JPEGs and PNGs stay as they are, and other formats become PNG.
+to it and stored as JPEG; other JPEGs and PNGs stay as they are, and other formats, and what is too
+long for a JPEG, become PNG.
 """
 
 import argparse
@@ -21,12 +22,14 @@ from etils import epath
 
 from configs import common
 from input_pipeline import images, pipeline, preprocess
+from input_pipeline.arguments import expand_home
 from input_pipeline.cpu_tf import tf
 from input_pipeline.sources import get_splits, is_folder
 from input_pipeline.sources.base import Example, Shard, Source
 from input_pipeline.sources.tfds import PREFIX, whole_splits
 
 _VERSION = "1.0.0"
+_LONGEST_JPEG = 65_500  # pixels of a side
 _LONGEST_NAME = 150  # TFDS makes names of up to 255 of it
 
 
@@ -51,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data_dir", help="where tfds:NAME lies")
     parser.add_argument("--manual_dir", help="where what it needs was downloaded by hand")
     parser.add_argument("--skip_corrupt", action="store_true", help="leave such files out")
-    args = parser.parse_args(arguments)
+    args = parser.parse_args(expand_home(sys.argv[1:] if arguments is None else arguments))
     try:
         sources = _open(args)
         name = args.name or _name(args.source, args.resize)
@@ -208,7 +211,11 @@ def _shrink(data: tf.Tensor, resize: int | None, quality: int) -> tf.Tensor:
         small = preprocess.build(f"resize_small({resize})", train=False)(
             image, tf.zeros(2, tf.int32)
         )
-        return tf.io.encode_jpeg(small, quality=quality)
+        return tf.cond(
+            tf.reduce_max(tf.shape(small)) > _LONGEST_JPEG,
+            lambda: tf.io.encode_png(small),
+            lambda: tf.io.encode_jpeg(small, quality=quality),
+        )
 
     if resize is None:
         return stay()

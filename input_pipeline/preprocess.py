@@ -10,6 +10,7 @@ times smaller, its pixels are repeated as often, and crops begin where one of th
 """
 
 import ast
+import contextvars
 import dataclasses
 import difflib
 import inspect
@@ -26,6 +27,7 @@ Size = int | tuple[int, int]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+NAMED = "cannot prepare "  # begins the messages that name an image
 METHODS = ("bilinear", "bicubic", "nearest", "area", "lanczos3")
 
 # Ops that keep the pixels of the smaller image of a pair whole.
@@ -35,6 +37,9 @@ _MUST_STAND = (
     "{} works on {} images, and got {}: it must stand after decode and before value_range or "
     "normalize, of which a string needs just one"
 )
+
+# The name of the image that a graph is being built for, which its errors begin with.
+_name: contextvars.ContextVar[tf.Tensor | str] = contextvars.ContextVar("name", default="")
 
 _OPS: dict[str, Callable[..., Apply]] = {}
 _RANDOM: set[str] = set()
@@ -76,7 +81,7 @@ class Crop:
         return self.finish(images.decode_and_crop(data, lambda shape: self.window(shape, seed)))
 
 
-def build(spec: str, train: bool, scale: int = 1) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+def build(spec: str, train: bool, scale: int = 1) -> Callable[..., tf.Tensor]:
     """Makes the function that a preprocessing string describes.
 
     Args:
@@ -85,8 +90,11 @@ def build(spec: str, train: bool, scale: int = 1) -> Callable[[tf.Tensor, tf.Ten
         scale: of pairs, how many times larger one image is than the other.
 
     Returns:
-        A function (image, seed) -> image for use in tf.data: `image` is the bytes of a file if the
-        string begins with `decode`, else (h, w, c) uint8 or uint16; `seed` is (2,) int32.
+        A function (image, seed, name="") -> image for use in tf.data: `image` is the bytes of a
+        file if the string begins with `decode`, else (h, w, c) uint8 or uint16; `seed` is (2,)
+        int32; `name`, text or () string, begins the messages of its tf.errors.OpError, as
+        "cannot prepare NAME: ", which an image too small or too large for an op raises when run,
+        or a ValueError while the graph is built if its size is known then.
 
     Raises:
         ValueError: for an unknown op, a wrong argument, a random op if not train, or one that does
@@ -115,9 +123,13 @@ def build(spec: str, train: bool, scale: int = 1) -> Callable[[tf.Tensor, tf.Ten
     if train and names[0] == "decode" and len(steps) > 1 and isinstance(steps[1], Crop):
         steps[:2] = [lambda data, _: data, steps[1].decode]  # keeps each op's seed
 
-    def apply_all(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        for i, step in enumerate(steps):
-            image = step(image, tf.random.experimental.stateless_fold_in(seed, i))
+    def apply_all(image: tf.Tensor, seed: tf.Tensor, name: tf.Tensor | str = "") -> tf.Tensor:
+        token = _name.set(name)
+        try:
+            for i, step in enumerate(steps):
+                image = step(image, tf.random.experimental.stateless_fold_in(seed, i))
+        finally:
+            _name.reset(token)
         return image
 
     return apply_all
@@ -209,6 +221,11 @@ def _height_width(size: Size) -> tuple[int, int]:
         raise ValueError(
             f"size must be a positive number of pixels or (height, width), not {size!r}"
         )
+    if math.prod(pair) > images.MOST_PIXELS:
+        raise ValueError(
+            f"size must be of at most {images.MOST_PIXELS:,} pixels, and {pair[0]} x {pair[1]} are "
+            f"{math.prod(pair):,}"
+        )
     return pair
 
 
@@ -237,7 +254,14 @@ def _resizer(size: Size, method: str) -> Callable[[tf.Tensor], tf.Tensor]:
     height_width = _height_width(size)
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}, not {method!r}")
-    return lambda image: _resize(image, height_width, method)
+
+    def resize_image(image: tf.Tensor) -> tf.Tensor:
+        # TensorFlow changes the height first.
+        between = (height_width[0], _sides(image)[1])
+        what = f"resizing to {height_width[0]} x {height_width[1]}"
+        return _resize(_allowed(image, what, between), height_width, method)
+
+    return resize_image
 
 
 def _resize(image: tf.Tensor, height_width: tuple[int, int] | tf.Tensor, method: str) -> tf.Tensor:
@@ -245,6 +269,56 @@ def _resize(image: tf.Tensor, height_width: tuple[int, int] | tf.Tensor, method:
     if image.dtype.is_integer:
         return tf.cast(tf.clip_by_value(tf.round(resized), 0, image.dtype.max), image.dtype)
     return resized
+
+
+def _sides(image: tf.Tensor) -> tuple[Any, Any]:
+    """(height, width) as numbers if both are known while the graph is built, else () int64."""
+    known = image.shape[:2]
+    return tuple(known if known.is_fully_defined() else tf.unstack(tf.shape(image, tf.int64)[:2]))
+
+
+def _require(image: tf.Tensor, holds: tf.Tensor | bool, *message: Any) -> tf.Tensor:
+    """Returns an image if a condition holds.
+
+    Args:
+        image: any tensor.
+        holds: () bool.
+        message: parts of what an error says: text, and numbers, which may be () tensors.
+
+    Raises:
+        ValueError: if it is known not to hold.
+        tf.errors.InvalidArgumentError: if it turns out not to when run.
+    """
+    if not tf.is_tensor(holds) and holds:
+        return image
+    if not tf.is_tensor(holds):
+        raise ValueError("".join(map(str, message)))
+    texts = [tf.strings.as_string(part) if tf.is_tensor(part) else str(part) for part in message]
+    name = _name.get()
+    if tf.is_tensor(name) or name:
+        texts = [NAMED, name, ": ", *texts]
+    with tf.control_dependencies([tf.debugging.Assert(holds, [tf.strings.join(texts)])]):
+        return tf.identity(image)
+
+
+def _allowed(image: tf.Tensor, what: str, sides: tuple[Any, Any]) -> tf.Tensor:
+    """Returns an image if what an op makes of it has no more pixels than an image may have.
+
+    Args:
+        image: the op's input.
+        what: the op.
+        sides: (height, width) of what it makes, see `_sides`.
+
+    Raises:
+        See `_require`.
+    """
+    height, width = sides
+    old = _sides(image)
+    return _require(
+        image, height * width <= images.MOST_PIXELS,
+        f"{what} would make ", height, " x ", width, " pixels of ", old[0], " x ", old[1],
+        f", and {images.MOST_PIXELS:,} are the most: crop or remove that image",
+    )  # fmt: skip
 
 
 def _require_integers(image: tf.Tensor, name: str) -> None:
@@ -304,6 +378,10 @@ def resize_small(size: int, method: str = "bilinear") -> Apply:
     _resizer(size, method)
 
     def apply(image: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
+        height, width = _sides(image)
+        least = (tf.minimum if tf.is_tensor(height) else min)(height, width)
+        new_sides = (height * size // least, width * size // least)
+        image = _allowed(image, f"resize_small({size})", new_sides)
         sides = tf.cast(tf.shape(image)[:2], tf.float32)
         new = tf.round(sides * size / tf.reduce_min(sides))
         return _resize(image, tf.cast(new, tf.int32), method)
@@ -317,8 +395,8 @@ def central_crop(size: Size) -> Apply:
     height, width = _height_width(size)
 
     def window(shape: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
-        with tf.control_dependencies([_assert_fits("central_crop", shape, height, width)]):
-            return tf.stack([(shape[0] - height) // 2, (shape[1] - width) // 2, height, width])
+        shape = _fitting("central_crop", shape, height, width)
+        return tf.stack([(shape[0] - height) // 2, (shape[1] - width) // 2, height, width])
 
     return Crop(window, lambda image: tf.ensure_shape(image, (height, width, image.shape[-1])))
 
@@ -344,24 +422,24 @@ def random_crop(size: Size, edge_decay: float = 0.0) -> Apply:
         return tf.where(_uniform(_fold(seed, 1), 0.0, 1.0) < probability, at_edge, inside)
 
     def window(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        with tf.control_dependencies([_assert_fits("random_crop", shape, height, width)]):
-            top = begin(height, shape[0], _fold(seed, 0))
-            left = begin(width, shape[1], _fold(seed, 1))
-            return tf.stack([top, left, height, width])
+        shape = _fitting("random_crop", shape, height, width)
+        top = begin(height, shape[0], _fold(seed, 0))
+        left = begin(width, shape[1], _fold(seed, 1))
+        return tf.stack([top, left, height, width])
 
     return Crop(window, lambda image: tf.ensure_shape(image, (height, width, image.shape[-1])))
 
 
-def _assert_fits(name: str, shape: tf.Tensor, height: int, width: int) -> tf.Operation:
-    message = (
-        f"{name} of {height} x {width} from a smaller image; crop less, or (unless images are "
-        "to be enlarged) put resize_small or pad_to before it"
-    )
+def _fitting(name: str, shape: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """Returns the shape of an image, (3,) int32, if it is large enough; see `_require`."""
     known = tf.get_static_value(shape)
-    if known is not None and (known[0] < height or known[1] < width):
-        raise ValueError(message)
-    fits = tf.logical_and(shape[0] >= height, shape[1] >= width)
-    return tf.debugging.Assert(fits, [message])
+    sides = (shape[0], shape[1]) if known is None else known.tolist()
+    return _require(
+        shape,
+        (sides[0] >= height) & (sides[1] >= width),
+        f"{name} of {height} x {width} from a smaller image; crop less, or (unless images are "
+        "to be enlarged) put resize_small or pad_to before it",
+    )
 
 
 @_random_op
@@ -400,6 +478,14 @@ def pad(pixels: int, mode: str = "constant") -> Apply:
 
     def apply(image: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
         _require_integers(image, "pad")
+        height, width = _sides(image)
+        image = _allowed(image, f"pad({pixels})", (height + 2 * pixels, width + 2 * pixels))
+        if mode == "reflect":
+            image = _require(
+                image, (height > pixels) & (width > pixels),
+                f"pad({pixels}, 'reflect') needs more pixels than it adds, and got ",
+                height, " x ", width,
+            )  # fmt: skip
         return tf.pad(image, ((pixels, pixels), (pixels, pixels), (0, 0)), mode)
 
     return apply
@@ -417,6 +503,10 @@ def pad_to(size: Size) -> Apply:
 
     def apply(image: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
         shape = tf.shape(image)
+        old = _sides(image)
+        larger = tf.maximum if tf.is_tensor(old[0]) else max
+        new_sides = (larger(old[0], height), larger(old[1], width))
+        image = _allowed(image, f"padding to {height} x {width}", new_sides)
         image = tf.gather(image, reflected(shape[0], height), axis=0)
         return tf.gather(image, reflected(shape[1], width), axis=1)
 
@@ -432,6 +522,8 @@ def shift(pixels: int) -> Apply:
         _require_integers(image, "shift")
         shape = image.shape
         size = tf.shape(image)
+        height, width = _sides(image)
+        image = _allowed(image, f"shift({pixels})", (height + 2 * pixels, width + 2 * pixels))
         padded = tf.pad(image, ((pixels, pixels), (pixels, pixels), (0, 0)))
         top = _uniform_int(_fold(seed, 0), 0, 2 * pixels + 1)
         left = _uniform_int(_fold(seed, 1), 0, 2 * pixels + 1)

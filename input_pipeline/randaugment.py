@@ -98,6 +98,11 @@ def equalize(image: tf.Tensor) -> tf.Tensor:
 
 def sharpness(image: tf.Tensor, factor: float) -> tf.Tensor:
     """Blends with a smoothed copy; the border pixels stay."""
+    has_more = tf.reduce_min(tf.shape(image)[:2]) > 2
+    return tf.cond(has_more, lambda: _sharpen_inside(image, factor), lambda: image)
+
+
+def _sharpen_inside(image: tf.Tensor, factor: float) -> tf.Tensor:
     kernel = tf.constant([[1, 1, 1], [1, 5, 1], [1, 1, 1]], tf.float32) / 13.0
     kernel = tf.tile(kernel[:, :, None, None], [1, 1, 3, 1])
     values = tf.cast(image, tf.float32)[None]

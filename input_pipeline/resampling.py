@@ -8,8 +8,9 @@ from input_pipeline.cpu_tf import tf
 def shrink_bicubic(image: tf.Tensor, factor: int) -> tf.Tensor:
     """Makes an image smaller with an antialiased bicubic filter, as MATLAB's imresize does it.
 
-    The border is mirrored, rows come before columns, and values are rounded after each, which
-    reproduces the published low-resolution images of Set5 exactly.
+    The border is mirrored (again and again, if the image is that small), rows come before columns,
+    and values are rounded after each, which reproduces the published low-resolution images of Set5
+    exactly.
 
     Args:
         image: (h, w, c) uint8, h and w divisible by the factor.
@@ -33,9 +34,8 @@ def _shrink(image: tf.Tensor, factor: int, axis: int) -> tf.Tensor:
 
     def nearby(offset: int) -> tf.Tensor:
         """Of each new pixel the old one at an offset; gathering is faster than padding."""
-        i = begins + offset
-        i = tf.where(i < 0, -1 - i, i)
-        return tf.gather(image, tf.where(i < length, i, 2 * length - 1 - i), axis=axis)
+        i = (begins + offset) % (2 * length)
+        return tf.gather(image, tf.minimum(i, 2 * length - 1 - i), axis=axis)
 
     total = tf.add_n([float(weight) * nearby(first + i) for i, weight in enumerate(weights)])
     return tf.cast(tf.clip_by_value(tf.floor(total + 0.5), 0, 255), tf.uint8)

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from input_pipeline import pipeline, preprocess, randaugment
+from input_pipeline import pipeline, preprocess, randaugment, resampling
 
 RNG = np.random.default_rng(0)
 PHOTO = RNG.integers(0, 256, (30, 44, 3)).astype(np.uint8)
@@ -285,3 +285,76 @@ def test_randaug_chooses_among_all_operations(monkeypatch):
     chosen = np.bincount([apply("randaug(1, 8)", seed=s)[0, 0, 0] for s in seeds(160)])
     assert len(chosen) == 16
     assert chosen.min() >= 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "size", "made"),
+    [
+        ("resize_small(256)", (1, 40_000), "256 x 10240000 pixels of 1 x 40000"),
+        ("resize_small(256, 'nearest')", (40_000, 1), "10240000 x 256 pixels of 40000 x 1"),
+        ("resize_small(13377)", (1, 2), "13377 x 26754 pixels of 1 x 2"),
+        ("resize_small(2)|resize_small(9000)", (3, 9), "9000 x 27000 pixels of 2 x 6"),
+        ("resize(256)", (1, 999_999), "256 x 999999 pixels of 1 x 999999"),
+        ("inception_crop((2000, 1))", (1, 100_000), "2000 x 100000 pixels of 1 x 100000"),
+        ("pad_to((9000, 1))", (1, 20_000), "9000 x 20000 pixels of 1 x 20000"),
+        ("pad_to((1, 9000))", (20_000, 1), "20000 x 9000 pixels of 20000 x 1"),
+        ("pad(7000)", (1, 1), "14001 x 14001 pixels of 1 x 1"),
+        ("shift(7000)", (1, 1), "14001 x 14001 pixels of 1 x 1"),
+    ],
+)
+def test_no_op_makes_more_pixels_than_an_image_may_have(spec, size, made):
+    image = np.zeros((*size, 3), np.uint8)
+    with pytest.raises(ValueError, match=f"would make {made}, and 178,956,970 are the most: crop"):
+        apply(spec, image)  # the size is known at once
+    op = preprocess.build(f"decode|{spec}", train=True)
+    rows = tf.data.Dataset.from_tensors(tf.io.encode_png(image))
+    rows = rows.map(lambda data: op(data, [0, 0], tf.constant("['ü'].png")))
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+        next(iter(rows))
+    message = pipeline.explain(error.value)
+    assert message.startswith("cannot prepare ['ü'].png: ")
+    assert f"would make {made}, and 178,956,970 are the most" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("spec", ["resize(13378)", "pad_to((20000, 9000))", "central_crop(99999)",
+                                  "inception_crop((2, 99999999))", "random_crop(13378)",
+                                  "resize_small(13378)"])  # fmt: skip
+def test_sizes_that_no_image_may_have(spec):
+    with pytest.raises(ValueError, match="size must be of at most 178,956,970 pixels"):
+        preprocess.build(spec, train=True)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (2, 2), (1, 40_000), (40_000, 1), (3, 7)])
+def test_thin_images(size):
+    image = np.resize(np.arange(251, dtype=np.uint8), (*size, 3))
+    for spec in ("resize_small(1)", "resize_small(2)"):
+        side = int(spec[-2])
+        shape = apply(spec, image).shape[:2]
+        assert min(shape) == side
+        assert shape == tuple(round(n * side / min(size)) for n in size)
+    for spec in ("inception_crop(4)", "resize(4)", "pad_to(4)|random_crop(4)", "shift(9)|resize(4)",
+                 "resize_small(4)|central_crop(4)", "random_erasing(1.0)|resize(4)"):  # fmt: skip
+        for seed in seeds(5):
+            assert apply(spec, image, seed).shape == (4, 4, 3)
+    for seed in seeds(40):
+        assert apply("randaug(2, 10)", image, seed).shape == image.shape
+
+
+def test_reflecting_more_than_there_is():
+    message = r"pad\(3, 'reflect'\) needs more pixels than it adds, and got 3 x 9"
+    with pytest.raises(ValueError, match=message):
+        apply("pad(3, 'reflect')", PHOTO[:3, :9])
+    assert apply("pad(3, 'reflect')", PHOTO[:4, :9]).shape == (10, 15, 3)
+
+
+@pytest.mark.parametrize(("size", "factor"), [((2, 2), 2), ((4, 8), 4), ((3, 3), 3), ((8, 16), 8)])
+def test_small_images_become_smaller_by_mirroring_them_again_and_again(size, factor):
+    image = PHOTO[: size[0], : size[1]]
+    tiled = np.tile(np.pad(image, [(0, size[0]), (0, size[1]), (0, 0)], "symmetric"), (9, 9, 1))
+    expected = resampling.shrink_bicubic(tf.constant(tiled), factor).numpy()
+    begin = 8 * size[0] // factor, 8 * size[1] // factor
+    expected = expected[begin[0] : begin[0] + size[0] // factor, begin[1] :]
+    expected = expected[:, : size[1] // factor]
+    actual = resampling.shrink_bicubic(tf.constant(image), factor).numpy()
+    np.testing.assert_array_equal(actual, expected)

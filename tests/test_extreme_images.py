@@ -1,0 +1,74 @@
+"""What a person sees who has an image that is far longer than it is wide, or far too large."""
+
+import io
+import itertools
+
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from input_pipeline import get_dataset, images, prepare
+from tests.conftest import write_classes
+
+THIN = "decode|resize_small(256)|central_crop(8)|value_range(-1, 1)"
+
+
+def png(size, mode="RGB", **options):
+    data = io.BytesIO()
+    Image.new(mode, size).save(data, "PNG", **options)
+    return data.getvalue()
+
+
+@pytest.fixture
+def thin_folder(folder_config, image_folder):
+    """A folder of classes with an image of 199 bytes that would take 31 GB."""
+    (image_folder / "train" / "red" / "it's thin [ü].png").write_bytes(png((40_000, 1)))
+    folder_config.data.train_pp = "decode|resize_small(256)|random_crop(8)|value_range(-1, 1)"
+    folder_config.data.eval_pp = THIN
+    return folder_config
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_training_names_the_file(thin_folder, cache, caplog):
+    thin_folder.data.cache = cache
+    batches = get_dataset(thin_folder.data, batch_size=4, seed=0).train_batches()
+    message = (
+        r"cannot prepare .*red/it's thin \[ü\]\.png: resize_small\(256\) would make 256 x 10240000 "
+        "pixels of 1 x 40000, and 178,956,970 are the most: crop or remove that image$"
+    )
+    with pytest.raises(ValueError, match=message):
+        list(itertools.islice(batches, 30))
+    assert "looking for it" not in caplog.text
+
+
+def test_too_small_images_are_named(folder_config, image_folder):
+    write_classes(image_folder / "train", 1)
+    folder_config.data.train_pp = "decode|random_crop(17)|value_range(-1, 1)"
+    batches = get_dataset(folder_config.data, batch_size=4, seed=0).train_batches()
+    with pytest.raises(ValueError, match=r"cannot prepare .*\.png: random_crop of 17 x 17 from a"):
+        next(batches)
+
+
+def test_what_sizes_tell_beforehand_names_no_file(folder_config):
+    folder_config.data.train_pp = "decode|resize(8)|random_crop(9)|value_range(-1, 1)"
+    with pytest.raises(ValueError, match=r"^random_crop of 9 x 9 from a smaller image"):
+        next(get_dataset(folder_config.data, batch_size=4, seed=0).train_batches())
+
+
+@pytest.mark.parametrize("size", [(1_000_001, 1), (1, 1_000_001)])
+def test_longer_pngs_than_tensorflow_reads(size):
+    data = tf.constant(png(size))
+    assert images.decode(data).shape == (*size[::-1], 3)
+    assert images.decode_deep(data).shape == (*size[::-1], 3)
+
+
+def test_images_longer_than_a_jpeg_are_prepared(tmp_path, capsys):
+    for label, size in (("a", (140_000, 3)), ("b", (30, 20))):
+        (tmp_path / "in" / label).mkdir(parents=True)
+        (tmp_path / "in" / label / "0.png").write_bytes(png(size))
+    code = prepare.main([str(tmp_path / "in"), str(tmp_path / "out"), "--resize=2", "--name=small"])
+    assert code == 0, capsys.readouterr().err
+    for data, ending in ((png((140_000, 3)), b"\x89PNG"), (png((30, 20)), b"\xff\xd8")):
+        stored = prepare._shrink(tf.constant(data), 2, 95).numpy()
+        assert stored.startswith(ending)
+        assert min(Image.open(io.BytesIO(stored)).size) == 2

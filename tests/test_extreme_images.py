@@ -2,13 +2,17 @@
 
 import io
 import itertools
+import warnings
 
+import numpy as np
+import psutil
 import pytest
 import tensorflow as tf
 from PIL import Image
 
 from input_pipeline import get_dataset, images, prepare
-from tests.conftest import write_classes
+from tests.conftest import noise, write_classes
+from vit_jax import restore
 
 THIN = "decode|resize_small(256)|central_crop(8)|value_range(-1, 1)"
 
@@ -72,3 +76,44 @@ def test_images_longer_than_a_jpeg_are_prepared(tmp_path, capsys):
         stored = prepare._shrink(tf.constant(data), 2, 95).numpy()
         assert stored.startswith(ending)
         assert min(Image.open(io.BytesIO(stored)).size) == 2
+
+
+class Enlarger:
+    """A model that repeats pixels."""
+
+    upscale = 4
+
+    def clone(self):
+        return self
+
+    def apply(self, variables, x, train):
+        return x.repeat(4, axis=1).repeat(4, axis=2)
+
+
+def test_a_result_larger_than_the_memory_is_refused_before_it_is_made(monkeypatch):
+    restorer = restore.Restorer(Enlarger(), {}, method="tiles", tile=64)
+    image = np.broadcast_to(np.float32(0), (1, 40_000_000, 3))  # takes no memory
+    available = psutil.virtual_memory()._replace(available=2**34)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: available)
+    message = r"result would have 160,000,000 x 4 pixels, which take about 28\.6 GiB of memory, and"
+    for call in (lambda: restorer(image), lambda: restorer.method_for(image.shape[:2])):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 700), (700, 1), (2, 3)])
+@pytest.mark.parametrize("method", ["whole", "tiles"])
+def test_thin_images_are_restored(size, method):
+    image = noise((*size, 3))
+    restorer = restore.Restorer(Enlarger(), {}, method=method, tile=64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        restored = restorer(image)
+    np.testing.assert_allclose(restored, image.repeat(4, 0).repeat(4, 1), atol=1e-6)
+
+
+def test_the_weights_of_the_narrowest_tile():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(restore._feather(1), [1])
+        np.testing.assert_array_equal(restore._feather(3), [1, 1, 1])

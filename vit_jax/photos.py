@@ -7,9 +7,10 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageCms
 from PIL.Image import Transpose
 
 from input_pipeline import files
@@ -20,7 +21,15 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 # Parts of a PNG that hold for other pixels, too: colours, EXIF, resolution, texts and time.
 _METADATA_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"cICP", b"eXIf", b"pHYs", b"tEXt", b"zTXt",
                     b"iTXt", b"tIME")  # fmt: skip
-_LOSSY = ("JPEG", "MPO", "WEBP")
+# How well formats that lose something are written; a lossless WebP stays one.
+_QUALITIES: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "MPO": {"quality": 95, "subsampling": 0},
+    "WEBP": {"quality": 95, "exact": True},
+    "AVIF": {"quality": 95, "subsampling": "4:4:4"},
+}
+# Pixels that a side can have; of others, Pillow says so itself.
+_LONGEST = {"JPEG": 65_500, "MPO": 65_500, "WEBP": 16_383, "GIF": 65_535, "ICO": 256}
 # Of a TIFF: description, make, model, resolution, software, date, artist, copyright.
 _TIFF_TAGS = (270, 271, 272, 282, 283, 296, 305, 306, 315, 33432)
 
@@ -55,16 +64,21 @@ class Photo:
 
         Depth, mode, transparency and format stay; so do EXIF data, colour profile, resolution, XMP,
         comments, the texts of a PNG and the authorship of a TIFF. What a palette showed is written
-        without it (a GIF gets a new one), and black and white as grey. JPEG and WebP are written
-        with quality 95. Transparency is enlarged with the image.
+        without it (a GIF gets a new one), and black and white as grey. JPEG, AVIF and WebP are
+        written with quality 95, the last without loss if it was. Transparency is enlarged with the
+        image. Of CMYK, black keeps its share of what is dark in a pixel, and what does not change
+        stays to the last bit before compression.
 
         Args:
             pixels: (h, w, 3) in [-1, 1], upright, of any size; what lies outside is clipped.
+
+        Raises:
+            ValueError: if the format cannot be as large.
         """
         unit = (np.clip(pixels, -1, 1) + 1) / 2
         if self.stored is None:
             return _encode_deep_png(unit, self.data)
-        encoded = _encode_with_pillow(unit, self.stored)
+        encoded = _encode_with_pillow(unit, self.stored, _is_lossless_webp(self.data))
         return _with_metadata(encoded, self.data) if self.stored.format == "PNG" else encoded
 
 
@@ -157,7 +171,21 @@ def _to_pixels(image: Image.Image) -> np.ndarray:
     return np.repeat(grey[..., None], 3, axis=-1).astype(np.float32) / 32767.5 - 1
 
 
-def _encode_with_pillow(unit: np.ndarray, stored: Image.Image) -> bytes:
+def _is_lossless_webp(data: bytes) -> bool:
+    """Whether the chunk of pixels that comes first, maybe after metadata, is lossless."""
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
+        return False
+    lossy, lossless = data.find(b"VP8 "), data.find(b"VP8L")
+    return lossless >= 0 and (lossy < 0 or lossless < lossy)
+
+
+def _encode_with_pillow(unit: np.ndarray, stored: Image.Image, lossless: bool) -> bytes:
+    longest = _LONGEST.get(stored.format)
+    if longest is not None and max(unit.shape[:2]) > longest:
+        raise ValueError(
+            f"{stored.format} files have at most {longest:,} pixels a side, and this would have "
+            f"{unit.shape[1]:,} x {unit.shape[0]:,}: convert it to PNG first"
+        )
     if _is_deep(stored):
         grey = np.round(_luma(unit) * 65535).astype(np.uint16)
         image = Image.fromarray(grey)
@@ -169,25 +197,75 @@ def _encode_with_pillow(unit: np.ndarray, stored: Image.Image) -> bytes:
     if stored.has_transparency_data:
         alpha = stored.convert("RGBA").getchannel("A")
         image.putalpha(alpha.resize(image.size, Image.BICUBIC))
-        image = image.convert("LA") if stored.mode == "LA" else image
+        image = image.convert("LA") if stored.mode in ("LA", "L", "1") else image
     elif stored.mode in ("L", "1"):
         image = image.convert("L")
-    elif stored.mode in ("CMYK", "YCbCr", "HSV"):
-        image = image.convert(stored.mode)
+    elif stored.mode == "CMYK":
+        image = _to_cmyk(image, stored)
+    elif stored.mode in ("YCbCr", "HSV", "LAB"):
+        image = _to_mode(image, stored)
     options = {k: stored.info[k] for k in ("exif", "icc_profile", "dpi", "xmp", "comment")
                if k in stored.info}  # fmt: skip
     if "exif" in options and image.size != stored.size:
         options["exif"] = _exif_of_size(stored, image.size)
-    if stored.format in _LOSSY:
-        options |= {"quality": 95, "subsampling": 0}
+    options |= {"lossless": True, "exact": True} if lossless else _QUALITIES.get(stored.format, {})
+    if stored.format == "AVIF" and image.mode == "L":
+        options["subsampling"] = "4:0:0"
+    if stored.format == "ICO":
+        options["sizes"] = [image.size]
     if stored.format == "TIFF":
         options.pop("dpi", None)  # a TIFF without one gets a resolution of 1 from Pillow
         options["tiffinfo"] = {k: stored.tag_v2[k] for k in _TIFF_TAGS if k in stored.tag_v2}
         if stored.mode != "1":  # whose compressions are for it alone
             options["compression"] = stored.info.get("compression")
+        if "jpeg" in str(options.get("compression")):
+            options["quality"] = 95
     written = io.BytesIO()
     image.save(written, stored.format, **({} if stored.format == "PNG" else options))
     return written.getvalue()
+
+
+def _to_cmyk(image: Image.Image, stored: Image.Image) -> Image.Image:
+    """Turns RGB into CMYK with as much black as a stored image had.
+
+    Black keeps its share of the grey component, 255 - max(R, G, B); the inks are what then shows
+    the colours. Of the values that show the same, those nearest to the stored ones are taken. As
+    everywhere here, what CMYK shows is Pillow's R = (1 - C)(1 - K), whatever its profile.
+
+    Args:
+        image: RGB, of any size.
+        stored: CMYK.
+    """
+    stored = stored.resize(image.size, Image.BICUBIC)  # of the same size, a copy
+    shown = np.asarray(stored.convert("RGB"), np.int64)
+    stored_values = np.asarray(stored, np.int64)
+    inks, black = stored_values[..., :3], stored_values[..., 3:]
+    new = np.asarray(image, np.int64)
+    grey, new_grey = (255 - rgb.max(axis=-1, keepdims=True) for rgb in (shown, new))
+    black = np.minimum(np.round(black * new_grey / np.maximum(grey, 1)).astype(np.int64), new_grey)
+    paper = 255 - black  # what black leaves, of which the inks take some
+    taken = paper - new
+    least = np.ceil((taken - 0.5) * 255 / np.maximum(paper, 1))
+    most = np.floor((taken + 0.5) * 255 / np.maximum(paper, 1))
+    inks = np.where(paper, np.clip(inks, least, most), inks)
+    values = np.concatenate([np.clip(inks, 0, 255), black], axis=-1)
+    return Image.frombytes("CMYK", image.size, values.astype(np.uint8).tobytes())
+
+
+def _to_mode(image: Image.Image, stored: Image.Image) -> Image.Image:
+    """Turns RGB into a stored image's YCbCr, HSV or LAB, which can show colours that RGB cannot.
+
+    What shows the same as before stays as it was.
+    """
+    stored = stored.resize(image.size, Image.BICUBIC)
+    changed = np.any(np.asarray(image) != np.asarray(stored.convert("RGB")), axis=-1)
+    if stored.mode == "LAB":  # `convert` goes in the other direction alone
+        rgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+        new = ImageCms.applyTransform(image, ImageCms.buildTransform(rgb, lab, "RGB", "LAB"))
+    else:
+        new = image.convert(stored.mode)
+    stored.paste(new, mask=Image.fromarray(changed))
+    return stored
 
 
 def _exif_of_size(stored: Image.Image, size: tuple[int, int]) -> bytes:

@@ -29,6 +29,7 @@ _BAND_ROWS = 64
 _TILE = 512
 _SMALLEST_TILE = 64
 _OVERLAP = 4  # the part of a tile that it shares with its neighbour is its size by this
+_PIXEL_BYTES = 48  # that a result's pixel takes until it is written: some copies in float32
 _WORKSPACE = 2  # times what XLA says a program takes: convolutions have room of their own
 
 
@@ -71,8 +72,10 @@ class Restorer:
         """Restores an (h, w, 3) float32 image in [-1, 1]; so is the result, but for its size.
 
         Raises:
-            ValueError: if the image is too small for the model.
+            ValueError: if the image is too small for the model, or the result too large for the
+                memory.
         """
+        self._check_room(image.shape[:2])
         if not self.ensemble:
             return self._restore(image)
         total = np.zeros(self._output_shape(image), np.float32)
@@ -96,8 +99,24 @@ class Restorer:
         height, width, channels = image.shape
         return height * self.upscale, width * self.upscale, channels
 
+    def _check_room(self, size: tuple[int, int]) -> None:
+        height, width = (side * self.upscale for side in size)
+        needed = height * width * _PIXEL_BYTES
+        available = psutil.virtual_memory().available
+        if needed > available:
+            raise ValueError(
+                f"the result would have {width:,} x {height:,} pixels, which take about "
+                f"{needed / 2**30:,.1f} GiB of memory, and {available / 2**30:,.1f} GiB are "
+                "available: cut the image into parts"
+            )
+
     def method_for(self, size: tuple[int, int]) -> str:
-        """The method, other than "auto", by which an image of (h, w) pixels is restored."""
+        """The method, other than "auto", by which an image of (h, w) pixels is restored.
+
+        Raises:
+            ValueError: if the result is too large for the memory by any.
+        """
+        self._check_room(size)
         if self.method != "auto":
             return self.method
         size = tuple(side + -side % self._step for side in size)
@@ -202,7 +221,7 @@ def _tile_starts(side: int, tile: int, multiple: int = 1) -> list[int]:
 def _feather(side: int) -> np.ndarray:
     """(side,) weights of a tile's pixels, less towards its edges."""
     distance = np.minimum(np.arange(1, side + 1), np.arange(side, 0, -1))
-    return np.minimum(distance / (side // _OVERLAP), 1).astype(np.float32)
+    return np.minimum(distance / max(side // _OVERLAP, 1), 1).astype(np.float32)
 
 
 def name_outputs(

@@ -12,7 +12,8 @@ import ml_dtypes
 import numpy as np
 from flax import traverse_util
 
-from checkpoints import files, tree
+from checkpoints import files, formats, tree
+from checkpoints.formats import MadeFor
 
 # Upstream's linen modules number an encoder block's parts by class, the files by position.
 _LINEN_TO_PUBLISHED = {
@@ -35,16 +36,33 @@ _MOST_DEFLATED = 1032  # to how many times its size deflated data can unpack
 _BLOCK_PART = re.compile(r"(.*/encoderblock_\d+)/([^/]+)(/.*)")
 
 
-def save(path: str | os.PathLike[str], params: Mapping[str, Any]) -> None:
+def save(
+    path: str | os.PathLike[str], params: Mapping[str, Any], made_for: MadeFor | None = None
+) -> None:
     """Writes parameters under their published names; the file appears whole or not at all.
 
     Args:
         path: ends in .npz.
         params: nested dict of arrays; stacked encoder blocks are written unstacked.
+        made_for: kept in the comment of the archive, which numpy passes over.
     """
     flat = traverse_util.flatten_dict(tree.unstack(params), sep="/")
-    with files.written_whole(path) as partial, partial.open("wb") as file:
-        np.savez(file, **{name: np.asarray(leaf) for name, leaf in flat.items()})
+    with (
+        files.written_whole(path) as partial,
+        partial.open("wb") as file,
+        zipfile.ZipFile(file, "w") as archive,
+    ):
+        for name, leaf in flat.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(leaf), allow_pickle=False)
+        if made_for is not None:
+            archive.comment = formats.pack(made_for).encode()
+
+
+def read_made_for(path: str | os.PathLike[str]) -> MadeFor | None:
+    """Reads what a .npz file says of the model that it is for, if anything."""
+    with files.fetch(path).open("rb") as file, zipfile.ZipFile(file) as archive:
+        return formats.unpack(archive.comment.decode(errors="replace"))
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Any]:

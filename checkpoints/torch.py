@@ -8,13 +8,19 @@ takes one. `model.torch_buffers` are ends of names that files may have and that 
 """
 
 import collections
+import io
+import json
+import logging
 import os
 import pickle
+import pickletools
 import re
+import shlex
 import struct
 import tempfile
+import warnings
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -26,7 +32,10 @@ import safetensors.numpy
 from etils import epath
 from flax import traverse_util
 
-from checkpoints import files, tree
+from checkpoints import files, formats, tree
+from checkpoints.formats import MadeFor
+
+_LOG = logging.getLogger(__name__)
 
 SAFETENSORS = (".safetensors",)
 PICKLED = (".pth", ".pt", ".bin")
@@ -34,9 +43,19 @@ PICKLED = (".pth", ".pt", ".bin")
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 _PART = re.compile(r"(.+)\[(\d+)\]")
 
-# Where training scripts put the weights inside of what they save, and what they put before names.
-_WRAPPERS = ("state_dict", "model", "params_ema", "params")
-_PREFIXES = ("module.", "_orig_mod.")
+# Where training scripts put weights inside of what they save: averaged ones, of which those come
+# first that are found first, and then those that were trained.
+_AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict", "params_ema",
+             "ema_model", "ema", "teacher")  # fmt: skip
+_TRAINED = ("state_dict", "model_state_dict", "model", "params", "net", "network", "module",
+            "weights", "student", "generator")  # fmt: skip
+_DEPTH = 3  # of dicts in dicts, to look for weights
+_PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
+_MADE_FOR = "made_for"  # in the metadata of a .safetensors file
+# At the head of a file of PyTorch before 1.6: a number, and some pickles.
+_OLD_MAGIC, _OLD_PICKLES = 0x1950A86A20F9469CFC6C, 5
+_RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # modules, since Python 2
+_COUNTERS = ("total_ops", "total_params")  # which a profiler leaves in a model
 
 # What unpickling raises for a file of another kind, or one with more than weights in it.
 _NO_WEIGHTS = (
@@ -67,10 +86,15 @@ def names_of(
         raise ValueError(f"unknown naming {naming!r} of these weights; {known}")
     if not namings:
         return model.torch_names()
-    if naming is None and found is not None:
-        modules = {name.rpartition(".")[0] for name in found}
-        naming = max(namings, key=lambda n: len(modules & set(model.torch_names(n).values())))
-    return model.torch_names(naming or namings[0])
+    return model.torch_names(naming or (naming_of(found, model) if found else namings[0]))
+
+
+def naming_of(found: Iterable[str], model: Any) -> str:
+    """Says by which of a model's namings the most of some names of parameters are known."""
+    modules = {name.rpartition(".")[0] for name in found} | set(found)
+    return max(
+        model.torch_namings, key=lambda naming: len(modules & {*model.torch_names(naming).values()})
+    )
 
 
 def without_buffers(state_dict: Mapping[str, Any], model: Any) -> dict[str, Any]:
@@ -143,6 +167,41 @@ def rename(state_dict: Mapping[str, np.ndarray], model: Any) -> dict[str, np.nda
     return renamed
 
 
+def shapes_by_our_names(
+    state_dict: Mapping[str, np.ndarray], model: Any
+) -> tuple[dict[str, tuple[int, ...]], float]:
+    """Reads shapes off weights without asking whether they are a model's.
+
+    Args:
+        state_dict: arrays by PyTorch's names.
+        model: the flax module whose names are looked up; heads do not tell apart in such weights.
+
+    Returns:
+        Shapes by our names and in our layout; and the share of the arrays that have a name.
+    """
+    state_dict = without_buffers(state_dict, model)
+    names = names_of(model, found=state_dict)
+    parts = _count_parts(names)
+    shapes, known = {}, set()
+    for ours, theirs in names.items():
+        if theirs in state_dict:
+            shapes[ours] = state_dict[theirs].shape
+            known.add(theirs)
+            continue
+        fused = _PART.fullmatch(theirs)
+        module = fused[1] if fused else theirs
+        for leaf in ("weight", "bias"):
+            name = f"{module}.{leaf}"
+            if name not in state_dict:
+                continue
+            known.add(name)
+            outputs, *inputs = state_dict[name].shape
+            outputs //= parts[module] if fused else 1
+            kind = "bias" if leaf == "bias" else "kernel" if inputs else "scale"
+            shapes[f"{ours}/{kind}"] = (*inputs[1:], *inputs[:1], outputs)
+    return shapes, len(known) / max(len(state_dict), 1)
+
+
 def to_state_dict(
     variables: Mapping[str, Any], model: Any, naming: str | None = None
 ) -> dict[str, np.ndarray]:
@@ -169,42 +228,132 @@ def to_state_dict(
     return {name: np.ascontiguousarray(array) for name, array in state_dict.items()}
 
 
-def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Reads a state dict.
+def read(path: str | os.PathLike[str], key: str = "") -> dict[str, np.ndarray]:
+    """Reads a state dict, and says which if there are several.
 
     Args:
-        path: a .safetensors, .pth, .pt or .bin file, at any address that `files.fetch` takes.
-            PyTorch's own files are read without executing code (weights_only); the dict may lie
-            inside another under "state_dict" or the like.
+        path: a .safetensors file or one that PyTorch saved, by its content and whatever its name,
+            at any address that `files.fetch` takes. Nothing in it is executed: what it holds
+            besides weights is not loaded.
+        key: where in the file the weights are, such as "state_dict_ema" or "ema.net"; "" looks for
+            them, and prefers averaged ones.
 
     Returns:
-        Arrays by name, without the prefix that DataParallel and torch.compile add.
+        Arrays by name, without a prefix such as DataParallel, torch.compile and Lightning add, and
+        without the counters of a profiler.
 
     Raises:
-        ValueError: if the file is missing or cannot be read as a dict of arrays, or if PyTorch is
-            needed and not there.
+        ValueError: if the file is missing or cannot be read as dicts of arrays, if the weights that
+            are meant are not clear, or if PyTorch is needed and not there.
     """
     found = files.fetch(path)
-    read_file = _read_safetensors if found.suffix in SAFETENSORS else _read_pickled
-    state_dict = read_file(found)
-    return {_without_prefix(name): np.asarray(array) for name, array in state_dict.items()}
+    if formats.find_format(found) == formats.SAFETENSORS:
+        sets = _find_sets(_read_safetensors(found), lambda value: True)
+    else:
+        torch = _import_torch()
+        loaded = _read_pickled(found, torch)
+        sets = _find_sets(loaded, lambda value: isinstance(value, torch.Tensor))
+    state_dict = _choose(found, sets, key)
+    others = sorted(name for name, value in state_dict.items() if not hasattr(value, "shape"))
+    if others:
+        raise ValueError(f"{found} holds more than weights: {', '.join(others)}")
+    return {name: _to_numpy(tensor) for name, tensor in state_dict.items()}
 
 
-def write(path: str | os.PathLike[str], state_dict: Mapping[str, np.ndarray]) -> None:
+def _find_sets(
+    loaded: Any, is_weight: Callable[[Any], bool], at: str = "", depth: int = _DEPTH
+) -> dict[str, dict[str, Any]]:
+    """Finds dicts that look like weights in what was loaded, by where they are.
+
+    Names in them lose their prefixes; parts whose names begin with that of a known place, such as
+    "model." and "ema_model.", are sets of their own.
+    """
+    if not isinstance(loaded, Mapping):
+        return {}
+    items = {name: value for name, value in loaded.items() if isinstance(name, str)}
+    sets = {}
+    for name, value in items.items() if depth else ():
+        sets |= _find_sets(value, is_weight, f"{at}.{name}".removeprefix("."), depth - 1)
+    if not sets and any(map(is_weight, items.values())):
+        return _split(items, at)
+    return sets
+
+
+def _split(items: Mapping[str, Any], at: str) -> dict[str, dict[str, Any]]:
+    items = {_without_prefix(k): v for k, v in items.items() if not k.endswith(_COUNTERS)}
+    places = {name.partition(".")[0] for name in items if "." in name}
+    known = places & {*_AVERAGED, *_TRAINED}
+    if not known and len(places) == 1 and all(name.startswith("backbone.") for name in items):
+        known = places
+    if not known:
+        return {at: items}
+    sets = {}
+    for place in sorted(known):
+        inside = {k.removeprefix(f"{place}."): v for k, v in items.items()
+                  if k.startswith(f"{place}.")}  # fmt: skip
+        sets |= _split(inside, f"{at}.{place}".removeprefix("."))
+    rest = [name for name in items if name.partition(".")[0] not in known]
+    if rest:
+        _LOG.warning("besides %s there are, and are left out: %s",
+                     ", ".join(sorted(sets)), _some(sorted(rest)))  # fmt: skip
+    return sets
+
+
+def _choose(path: epath.Path, sets: Mapping[str, dict[str, Any]], key: str) -> dict[str, Any]:
+    """Takes the set of weights that is wanted, and says which."""
+    listed = ", ".join(name or "the file itself" for name in sorted(sets))
+    if not sets:
+        raise ValueError(f"{path} holds no weights: no dict of arrays by name")
+    if key:
+        sets = {name: sets[name] for name in sets if f"{name}.".startswith(f"{key}.")}
+        if not sets:
+            raise ValueError(f"{path} holds no weights under {key!r}; there are: {listed}")
+    if len(sets) == 1:
+        return next(iter(sets.values()))
+    choose = "--config.pretrained_key=KEY when training, else --key=KEY, takes another"
+    known = [*_AVERAGED, *_TRAINED]
+    ranked = sorted(
+        (min(known.index(part) for part in name.split(".") if part in known), name)
+        for name in sets
+        if {*name.split(".")} & {*known}
+    )
+    if not ranked:
+        raise ValueError(f"{path} holds several sets of weights: {listed}. {choose}")
+    rank, name = ranked[0]
+    kind = "averaged" if rank < len(_AVERAGED) else "as trained, not averaged"
+    _LOG.warning("%s holds the weights %s; %s is taken (%s). %s", path, listed, name, kind, choose)
+    return sets[name]
+
+
+def write(
+    path: str | os.PathLike[str],
+    state_dict: Mapping[str, np.ndarray],
+    made_for: MadeFor | None = None,
+) -> None:
     """Writes a state dict; the file appears whole or not at all.
 
     Args:
         path: its suffix decides about the format; all but .safetensors need PyTorch.
         state_dict: arrays by name.
+        made_for: kept in the metadata of a .safetensors file; the others have no place for it.
     """
     with files.written_whole(path) as partial:
         if epath.Path(path).suffix in SAFETENSORS:
-            data = safetensors.numpy.save(dict(state_dict), metadata={"format": "pt"})
+            about = {} if made_for is None else {_MADE_FOR: formats.pack(made_for)}
+            data = safetensors.numpy.save(dict(state_dict), metadata={"format": "pt", **about})
             partial.write_bytes(data)
         else:
             torch = _import_torch()
             with partial.open("wb") as file:
                 torch.save({k: torch.from_numpy(np.array(v)) for k, v in state_dict.items()}, file)
+
+
+def read_made_for(path: str | os.PathLike[str]) -> MadeFor | None:
+    """Reads what a .safetensors file says of the model that it is for, if anything."""
+    with files.fetch(path).open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        metadata = json.loads(file.read(size)).get("__metadata__", {})
+    return formats.unpack(metadata.get(_MADE_FOR, ""))
 
 
 def _to_torch(params: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -293,28 +442,129 @@ def _read_safetensors(path: epath.Path) -> dict[str, Any]:
             raise ValueError(f"{path} is no .safetensors file: {error}") from None
 
 
-def _read_pickled(path: epath.Path) -> dict[str, np.ndarray]:
-    torch = _import_torch()
+class _Inert:
+    """Stands for what a file would make besides weights, does nothing, and notes that it was made.
+
+    PyTorch fills known dicts alone, so what may be one, such as a config, is one.
+    """
+
+    name: str
+    made: set[str]
+
+    def __new__(cls, *args: Any) -> Any:
+        del args
+        cls.made.add(cls.name)
+        return object.__new__(cls) if cls.name.startswith("numpy.") else collections.OrderedDict()
+
+    def __init__(self, *args: Any) -> None:
+        del args
+
+    def __setstate__(self, state: Any) -> None:
+        del state
+
+
+def _read_pickled(path: epath.Path, torch: Any) -> Any:
+    """Loads what PyTorch saved: tensors, and inert stand-ins for what is not known to be harmless.
+
+    PyTorch's restricted unpickler does it (weights_only), which executes nothing but what it knows
+    and what it is told of; and that are the stand-ins.
+    """
+    names, is_plain = _look_into(path)
+    made: set[str] = set()
+    inert = [(type("Inert", (_Inert,), {"name": name, "made": made}), name) for name in names]
+    try:
+        with (
+            path.open("rb") as file,
+            warnings.catch_warnings(action="ignore"),  # of pickles that it may not read
+            torch.serialization.safe_globals(inert),
+        ):
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except (*_NO_WEIGHTS, OSError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
+        if not names:
+            raise ValueError(f"{path} is no PyTorch file of weights: {reason}") from None
+        raise ValueError(
+            f"{path} holds {_some(names)} and cannot be read without executing what is in it "
+            f"({reason}). If you trust it: {_command(path, is_plain)}"
+        ) from None
+    if isinstance(loaded, Mapping) and (loaded or not made):
+        if made:
+            _LOG.info("%s holds besides weights, not loaded: %s", path, _some(sorted(made)))
+        return loaded
+    if made:
+        raise ValueError(
+            f"{path} holds {_some(sorted(made))} in place of a dict of weights, which cannot be "
+            f"read without executing what is in it. If you trust it: {_command(path, is_plain)}"
+        )
+    raise ValueError(f"{path} holds a {type(loaded).__name__} in place of a dict of weights")
+
+
+def _look_into(path: epath.Path) -> tuple[list[str], bool]:
+    """Says what a pickled file would import, without importing it, and if pickle alone wrote it."""
+    names: set[str] = set()
+    is_plain = False
     try:
         with path.open("rb") as file:
-            loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except _NO_WEIGHTS as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path} is no PyTorch file of weights alone: {reason}") from None
-    for wrapper in _WRAPPERS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
-            loaded = loaded[wrapper]
-            break
-    if not isinstance(loaded, Mapping):
-        raise ValueError(f"{path} holds a {type(loaded).__name__} in place of a dict of weights")
-    others = sorted(k for k, v in loaded.items() if not isinstance(v, torch.Tensor))
-    if others:
-        raise ValueError(f"{path} holds more than weights: {', '.join(map(str, others))}")
-    return {name: _to_numpy(tensor, torch) for name, tensor in loaded.items()}
+            if file.read(2) == b"PK":
+                archive = zipfile.ZipFile(file)
+                inside = [name for name in archive.namelist() if name.endswith("data.pkl")]
+                pickles = [io.BytesIO(archive.read(name)) for name in inside]
+            else:  # the format of before: a few pickles, of which the first is a number
+                file.seek(0)
+                is_plain = all(
+                    argument != _OLD_MAGIC for _, argument, _ in pickletools.genops(file)
+                )
+                file.seek(0)
+                pickles = [file] * (1 if is_plain else _OLD_PICKLES)
+            for pickled in pickles:
+                names |= _imports(pickled)
+    except _NO_WEIGHTS:
+        pass  # PyTorch will say what is wrong
+    return sorted(names), is_plain
 
 
-def _to_numpy(tensor: Any, torch: Any) -> np.ndarray:
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
+def _imports(pickled: Any) -> set[str]:
+    names, strings = set(), []
+    for code, argument, _ in pickletools.genops(pickled):
+        if code.name == "GLOBAL":
+            module, _, name = argument.partition(" ")
+            names.add(f"{_RENAMED.get(module, module)}.{name}")
+        elif code.name == "STACK_GLOBAL" and len(strings) > 1:
+            names.add(".".join(strings[-2:]))
+        elif isinstance(argument, str):
+            strings.append(argument)
+    return names
+
+
+def _command(path: epath.Path, is_plain: bool) -> str:
+    """What makes a file of weights alone, by executing what is in a file."""
+    target = path.with_name(f"{path.name.partition('.')[0]}-weights.pth")
+    source = os.fspath(path)
+    load = (
+        f"pickle.load(open({source!r}, 'rb'))"
+        if is_plain
+        else f"torch.load({source!r}, 'cpu', weights_only=False)"
+    )
+    script = (
+        f"import pickle, torch; x = {load}; "
+        "x = x.get('state_dict', x.get('model', x)) if isinstance(x, dict) else x; "
+        "x = x.state_dict() if hasattr(x, 'state_dict') else x; "
+        "torch.save({k: torch.as_tensor(v) for k, v in x.items() if hasattr(v, 'shape')}, "
+        f"{os.fspath(target)!r})"
+    )
+    return f"python -c {shlex.quote(script)}, then use {target}"
+
+
+def _to_numpy(array: Any) -> np.ndarray:
+    if not hasattr(array, "detach"):
+        return np.asarray(array)
+    array = array.detach()
+    return (array.float() if str(array.dtype) == "torch.bfloat16" else array).numpy()
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
 
 
 def _import_torch() -> Any:
@@ -328,6 +578,6 @@ def _import_torch() -> Any:
 
 
 def _without_prefix(name: str) -> str:
-    for prefix in _PREFIXES:
-        name = name.removeprefix(prefix)
+    while name.startswith(_PREFIXES):
+        name = name.partition(".")[2]
     return name

@@ -23,6 +23,8 @@ def get_config() -> ConfigDict:
     # pretrained.find.
     config.pretrained = ""
     config.pretrained_dir = ""
+    config.pretrained_key = ""  # which weights of a PyTorch file that holds several
+    config.pretrained_labels = ""  # file of the weights' class names in order, or imagenet1k
     config.pretrained_size = ()  # (h, w) of its images, where no run and no square tells
     config.dont_load = ""  # regular expression; parameters that are initialised all the same
 

@@ -20,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from input_pipeline import files
+from input_pipeline.arguments import expand_home
 from input_pipeline.sources import pairs
 from input_pipeline.sources.pairs import PairedSplit, find_pairs
 
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data_dir", help="of imagenet2012: where TFDS has prepared it")
     parser.add_argument("--manual_dir", help="of imagenet2012: where its archives lie")
     parser.add_argument("--folder", type=Path, help="of imagenet2012: a folder of its images")
-    args = parser.parse_args(arguments)
+    args = parser.parse_args(expand_home(sys.argv[1:] if arguments is None else arguments))
     is_imagenet = args.data == "imagenet2012"
     for flag in (
         ("against", "pattern", "scale") if is_imagenet else ("data_dir", "manual_dir", "folder")

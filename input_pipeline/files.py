@@ -49,12 +49,10 @@ def list_files(folder: Path) -> list[Path]:
     def search(folder: Path, above: frozenset[str]) -> None:
         above |= {_real(folder)}
         for path, is_folder in _entries(folder):
-            if path.name.startswith("."):
-                left_out.extend([path] if is_folder else [])
-            elif not is_folder:
-                found.append(path)
-            elif path.name.lower() in _SYSTEM_FOLDERS:
+            if is_folder and _is_hidden_folder(path.name):
                 left_out.append(path)
+            elif not is_folder:
+                found.extend([] if path.name.startswith(".") else [path])
             elif _real(path) not in above:
                 search(path, above)
 
@@ -67,11 +65,13 @@ def list_files(folder: Path) -> list[Path]:
 
 def list_folders(folder: Path) -> list[Path]:
     """Lists the folders in a folder, sorted, less hidden ones and those of a system."""
-    return sorted(
-        path
-        for path, is_folder in _entries(folder)
-        if is_folder and not path.name.startswith(".") and path.name.lower() not in _SYSTEM_FOLDERS
-    )
+    found = (path for path, is_folder in _entries(folder) if is_folder)
+    return sorted(path for path in found if not _is_hidden_folder(path.name))
+
+
+def _is_hidden_folder(name: str) -> bool:
+    """Whether a folder is hidden, a backup, or none of a person's own."""
+    return name.startswith(".") or name.endswith("~") or name.lower() in _SYSTEM_FOLDERS
 
 
 def _entries(folder: Path) -> Iterator[tuple[Path, bool]]:

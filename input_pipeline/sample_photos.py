@@ -15,6 +15,8 @@ from types import ModuleType
 import numpy as np
 from PIL import Image
 
+from input_pipeline.arguments import expand_home
+
 # Of the Middlebury stereo pair "Motorcycle" at scikit-image's size, in pixels: depth is in inverse
 # proportion to the disparity plus this.
 _DISPARITY_OFFSET = 31.086
@@ -136,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kind", choices=list(_WRITERS), default="hazy_from_clear")
-    parsed = parser.parse_args(arguments)
+    parsed = parser.parse_args(expand_home(sys.argv[1:] if arguments is None else arguments))
     try:
         _WRITERS[parsed.kind](parsed.folder)
     except (ValueError, OSError) as error:

@@ -71,7 +71,7 @@ def test_a_conversion_that_goes_wrong_is_noticed(vit, tmp_path, monkeypatch, cap
     monkeypatch.setattr(convert.model_flags, "load_from", lambda _: model)
     for flag in ("_INSPECT", "_NAMING"):
         monkeypatch.setattr(convert, flag, type("Flag", (), {"value": None}))
-    monkeypatch.setattr(npz, "save", lambda path, _, save=npz.save: save(path, wrong))
+    monkeypatch.setattr(npz, "save", lambda path, *_, save=npz.save: save(path, wrong))
     assert convert.main(["convert", str(path), str(tmp_path / "b.npz")]) == 1
     assert "largest difference of the features: 0," not in capsys.readouterr().out
 

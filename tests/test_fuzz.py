@@ -183,7 +183,7 @@ def one_image():
 def test_names_of_classes_and_files(tmp_path_factory, one_image, class_name, file_name):
     """What is taken is read, and its names come back from all that is written with them."""
     folder = tmp_path_factory.mktemp("names")
-    for name in (class_name, "other"):
+    for name in (class_name, "other", "one more"):
         (folder / name).mkdir(exist_ok=True)
         for i in range(2):
             (folder / name / f"{i}{file_name}.png").write_bytes(one_image)
@@ -197,7 +197,7 @@ def test_names_of_classes_and_files(tmp_path_factory, one_image, class_name, fil
             raise
         return
     assert dataset.class_names == (
-        ("other",) if is_hidden else tuple(sorted([class_name, "other"]))
+        tuple(sorted({"one more", "other"} | ({class_name} if not is_hidden else set())))
     )
     batch = next(dataset.train_batches())
     workdir = Workdir(folder / "other")

@@ -124,7 +124,7 @@ def test_half_precision_and_prefixes(tmp_path):
 
 def test_pytorch_files_need_pytorch(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
-    (tmp_path / "a.pth").touch()
+    (tmp_path / "a.pth").write_bytes(b"\x80\x02}q\x00.")
     with pytest.raises(ValueError, match=r"need PyTorch: pip install 'vit_jax\[torch\]'"):
         torch.read(tmp_path / "a.pth")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from absl import app, flags
 
+from input_pipeline.arguments import expand_home
 from vit_jax import console, preemption
 
 _LOG = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ def _keep_compiled(folder: str) -> None:
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
     try:
-        return flags.FLAGS(argv)
+        return flags.FLAGS(expand_home(argv))
     except flags.Error as error:
         message = str(error).strip()
         if "Traceback" in message:  # that of a config's get_config, whose last line says it all

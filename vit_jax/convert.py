@@ -14,7 +14,7 @@ from etils import epath
 from checkpoints import files, npz, torch
 from checkpoints.train_state import Checkpointer
 from configs import common
-from vit_jax import cli, experiment, model_flags, optim, pretrained
+from vit_jax import cli, experiment, identify, model_flags, optim, pretrained
 from vit_jax.models import get_model
 from vit_jax.pretrained import Pretrained
 from vit_jax.workdir import Workdir
@@ -31,7 +31,8 @@ _NAMING = flags.DEFINE_string(
     "naming",
     None,
     "Whose names a .safetensors or .pth file gets, of a model with several: timm or official for "
-    "Swin, basicsr or esrgan for RRDB; unset: the first of them. Reading takes any.",
+    "Swin, timm or transformers for ViT, basicsr or esrgan for RRDB; unset: the first of them. "
+    "Reading takes any.",
 )
 
 
@@ -53,8 +54,8 @@ def main(argv: Sequence[str]) -> int:
     classes = f", {num_classes} classes" if num_classes else ""
     _LOG.info("wrote %s: %s%s", target, before.name, classes)
 
-    is_run = epath.Path(target).expanduser().is_dir()
-    which = (None, None) if is_run else (before.name, before.fields)
+    says_itself = epath.Path(target).suffix not in torch.PICKLED
+    which = (None, None) if says_itself else (before.name, before.fields)
     after = pretrained.load(target, *which, old_size=before.image_size)
     # The features as well, since a head that has not been trained yet gives 0 for all of them.
     agree = True
@@ -106,10 +107,16 @@ def write(path: str | os.PathLike[str], model: Pretrained, naming: str | None = 
         return
     pretrained.check_labels_beside(found.parent, model.labels)
     found.parent.mkdir(parents=True, exist_ok=True)
+    made_for = pretrained.say_made_for(model.name, model.fields)
     if found.suffix == ".npz":
-        npz.save(found, model.variables["params"])
+        npz.save(found, model.variables["params"], made_for)
     else:
-        torch.write(found, torch.to_state_dict(model.variables, model.model, naming))
+        arrays = torch.to_state_dict(model.variables, model.model, naming)
+        torch.write(found, arrays, made_for)
+        if found.suffix not in torch.SAFETENSORS and made_for.fields:
+            fields = " ".join(f"--field={k}={v}" for k, v in sorted(made_for.fields.items()))
+            _LOG.warning("%s has no place for what its model is: use it with --model=%s %s",
+                         found, model.name, fields)  # fmt: skip
     pretrained.write_labels_beside(found.parent, model.labels)
 
 
@@ -141,7 +148,7 @@ def _write_workdir(workdir: Workdir, model: Pretrained) -> None:
     pretrained.write_labels_beside(workdir.path, model.labels)
     with Checkpointer(workdir.checkpoints, 1, config.best_metric, config.best_mode) as checkpointer:
         checkpointer.save(0, state, None)
-    npz.save(workdir.weights, params)
+    npz.save(workdir.weights, params, pretrained.say_made_for(model.name, fields))
 
 
 def inspect(path: str) -> str:
@@ -166,9 +173,13 @@ def _describe_model(weights: pretrained.Weights) -> str:
         config = weights.workdir.read_config()
         fields = "".join(f", {name}={value}" for name, value in sorted(config.model.items()))
         return f"it is a run of {config.model_name}{fields}"
-    names = pretrained.identify(weights)
+    names = identify.identify(weights)
     if not names:
-        return "it fits none of the published models with square images"
+        relative = identify.find_relative(weights)
+        if relative is not None and not relative.problem:
+            return f"it fits {relative}"
+        closest = "" if relative is None else f"; the closest is {relative}: {relative.problem}"
+        return f"it fits none of the published models with square images{closest}"
     model = get_model(names[0])
     if not hasattr(model, "num_classes"):
         return f"it fits {' and '.join(names)}"

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from checkpoints import npz
 from checkpoints.train_state import Checkpointer
-from vit_jax import ops, processes, report, sharding
+from vit_jax import ops, pretrained, processes, report, sharding
 from vit_jax.experiment import Experiment, TrainState
 from vit_jax.losses import get_loss
 from vit_jax.metrics import get_metric
@@ -170,7 +170,8 @@ def evaluate_workdir(
         workdir.forget_metrics()
         if "test" in figures:
             workdir.append_metrics(step, "test", {"protocol": data.eval_pp, **figures["test"]})
-        npz.save(workdir.weights, params)
+        made_for = pretrained.say_made_for(config.model_name, config.model)
+        npz.save(workdir.weights, params, made_for)
         if data.class_names:
             workdir.write_labels(data.class_names)
         report.write_curves(workdir.read_metrics(), workdir.report)

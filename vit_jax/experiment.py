@@ -146,13 +146,14 @@ class Experiment:
         _LOG.info("reading %s", path)
         gather = jax.jit(lambda x: x, out_shardings=sharding.replicated(self.mesh))
         params = pretrained.adapt(
-            pretrained.read(path),
+            pretrained.read(path, config.pretrained_key),
             tree.unstack(jax.device_get(gather(state.params))),
             self.model,
             self.data.image_shape[:2],
             old_size=tuple(config.pretrained_size) or None,
             class_names=self.data.class_names or None,
             dont_load=config.dont_load,
+            labels=config.pretrained_labels,
         )
         params = params if tree.unrolled(self.model) is self.model else tree.stack(params)
         params = jax.device_put(params, self.state_sharding.params)
@@ -178,10 +179,11 @@ def validate_config(config: ConfigDict) -> None:
         and all(isinstance(n, int) and n > 0 for n in config.pretrained_size),
         f"pretrained_size must be (height, width), not {config.pretrained_size}",
     )
-    _check(
-        bool(config.pretrained) or not config.dont_load,
-        "dont_load is for pretrained weights: say --config.pretrained=PATH",
-    )
+    for key in ("dont_load", "pretrained_key", "pretrained_labels"):
+        _check(
+            bool(config.pretrained) or not config[key],
+            f"{key} is for pretrained weights: say --config.pretrained=PATH",
+        )
     _check(
         config.data.shuffle_buffer >= 1,
         f"data.shuffle_buffer must be at least 1, not {config.data.shuffle_buffer}",
@@ -261,6 +263,7 @@ def build(config: ConfigDict, data: "MadeUp | None" = None) -> Experiment:
     with config.unlocked():
         # So that the run can be continued from any folder.
         config.pretrained = pretrained.get_absolute(config.pretrained)
+        config.pretrained_labels = pretrained.get_absolute(config.pretrained_labels)
         config.gan.vgg19 = pretrained.get_absolute(config.gan.vgg19)
     mesh = sharding.make_mesh(config.fsdp)
     sharding.check_batch(mesh, config.batch_size, config.accum_steps)

@@ -1,7 +1,8 @@
 """Modules that several models share."""
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -19,6 +20,19 @@ def uniform_by_fan_in(fan_in: int) -> Init:
     """PyTorch's default for weights and biases of convolutions and linear layers."""
     bound = 1 / math.sqrt(fan_in)
     return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+def count_blocks(names: Iterable[str], pattern: str) -> tuple[int, ...]:
+    """Counts a model's blocks, stage by stage, by the names of its parameters.
+
+    Args:
+        names: of parameters.
+        pattern: of the beginning of a block's names: a regular expression that captures the number
+            of the stage, or nothing, and that of the block in it.
+    """
+    found = {(int(m[1] or 0), int(m[2])) for m in (re.match(pattern, name) for name in names) if m}
+    stages = max((stage for stage, _ in found), default=-1) + 1
+    return tuple(sum(stage == i for stage, _ in found) for i in range(stages))
 
 
 class AnySize:

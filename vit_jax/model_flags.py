@@ -10,7 +10,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "A trained run's folder.")
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
     None,
-    "In place of --workdir: a .npz, .safetensors or .pth file, local or gs://, https:// or hf://; "
+    "In place of --workdir: a .npz, .safetensors or PyTorch file, local or gs://, https://, hf://; "
     "or package:NAME, see checkpoints/packages.py.",
 )
 flags.DEFINE_alias("weights", "checkpoint")
@@ -19,6 +19,9 @@ _MODEL = flags.DEFINE_string(
 )
 _FIELD = flags.DEFINE_multi_string(
     "field", [], "NAME=VALUE: a field in which that model differs from the published one."
+)
+_KEY = flags.DEFINE_string(
+    "key", "", "Which weights of a PyTorch file that holds several, such as state_dict_ema."
 )
 _IMAGE_SIZE = flags.DEFINE_string(
     "image_size", None, "224, or HEIGHTxWIDTH; unset: what the model was trained with."
@@ -55,6 +58,7 @@ def load_from(path: str) -> Any:
         image_size=parse_size("image_size", _IMAGE_SIZE.value),
         labels=_LABELS.value,
         old_size=parse_size("pretrained_size", _PRETRAINED_SIZE.value),
+        key=_KEY.value,
     )
 
 

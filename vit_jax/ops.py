@@ -539,6 +539,18 @@ _ERF_Q = (-1.45660718464996e-05, -2.13374055278905e-04, -1.68282697438203e-03,
 _ERF_LIMIT = 3.832506856900711
 
 
+def activation(name: str) -> Callable[[jax.Array], jax.Array]:
+    """The function of a name: "gelu" is exact, as in PyTorch, "gelu_tanh" its approximation.
+
+    Raises:
+        ValueError: for another name.
+    """
+    known = {"gelu_tanh": gelu_tanh, "gelu": gelu}
+    if name not in known:
+        raise ValueError(f"activation={name!r} is not one of {', '.join(known)}")
+    return known[name]
+
+
 def gelu(x: jax.Array) -> jax.Array:
     """Gaussian error linear unit (Hendrycks & Gimpel, 2016), exact, as PyTorch's default is.
 

@@ -17,13 +17,22 @@ import numpy as np
 from etils import epath
 from flax import traverse_util
 
-from checkpoints import files, npz, packages, torch, tree
+from checkpoints import files, formats, npz, packages, torch, tree
 from checkpoints.train_state import Checkpointer
-from vit_jax.models import get_model, list_models
+from vit_jax.identify import find_relative, identify, what_fits
+from vit_jax.models import MODELS, get_model
 from vit_jax.workdir import Workdir
 
 _LOG = logging.getLogger(__name__)
 
+# Fields of how a model is run, which are none of its weights' business.
+_RUN = ("dtype", "scan", "remat", "attention_implementation", "band_rows")
+_WHICH_GELU = (
+    "%s does not say with which GELU it was trained; %s is taken. google-research trained with "
+    "gelu_tanh, timm and DINOv2 do with gelu: --%s=gelu"
+)
+# Fields without which weights are computed wrongly, and that their names and shapes do not show.
+_UNSEEN = ("activation", "num_heads")
 SUFFIXES = (".npz", *torch.SAFETENSORS, *torch.PICKLED)
 
 
@@ -86,12 +95,14 @@ class Weights:
         arrays: by their names: ours, or timm's if `is_torch`.
         is_torch: whether names and layout are those of PyTorch.
         workdir: the run that the weights belong to, or None.
+        made_for: what the file says of its model, or None.
     """
 
     path: str
     arrays: dict[str, np.ndarray]
     is_torch: bool
     workdir: Workdir | None
+    made_for: formats.MadeFor | None = None
 
     @functools.cached_property
     def labels(self) -> tuple[str, ...] | None:
@@ -120,16 +131,32 @@ class Weights:
         flat = self.arrays
         if not hasattr(model, "num_classes"):
             return {}
-        if self.is_torch:
-            bias = flat.get(f"{torch.names_of(model, found=flat)['head']}.bias")
-            fields = {"representation_size": None}
-        else:
-            bias = flat.get("head/bias")
-            pre_logits = flat.get("pre_logits/bias")
-            fields = {"representation_size": None if pre_logits is None else len(pre_logits)}
+        names = torch.names_of(model, found=flat) if self.is_torch else {}
+        bias, pre_logits = (
+            flat.get(f"{names.get(part)}.bias" if self.is_torch else f"{part}/bias")
+            for part in ("head", "pre_logits")
+        )
+        fields = {"representation_size": None if pre_logits is None else len(pre_logits)}
         if not hasattr(model, "representation_size"):
             fields = {}
         return {**fields, "num_classes": 0 if bias is None else len(bias)}
+
+    def unseen_fields(self, model: nn.Module) -> dict[str, Any]:
+        """Fields of the weights' model, as far as known, that their names and shapes do not show.
+
+        Args:
+            model: of the kind that they are for.
+        """
+        if self.workdir is not None:
+            config = self.workdir.read_config()
+            trained = get_model(config.model_name, **config.model)
+            fields = {name: getattr(trained, name, None) for name in _UNSEEN}
+        else:
+            fields = dict(self.made_for.fields) if self.made_for else {}
+            if self.is_torch and hasattr(model, "naming_fields"):
+                naming = torch.naming_of(self.arrays, model)
+                fields = {**model.naming_fields.get(naming, {}), **fields}
+        return {name: v for name, v in fields.items() if name in _UNSEEN and hasattr(model, name)}
 
     def may_be_of(self, model: nn.Module) -> bool:
         """Whether the names are those of a model's blocks; spares most models a closer look."""
@@ -151,12 +178,13 @@ class Weights:
         return traverse_util.unflatten_dict(arrays, sep="/")
 
 
-def read(path: str | os.PathLike[str]) -> Weights:
+def read(path: str | os.PathLike[str], key: str = "") -> Weights:
     """Reads weights.
 
     Args:
-        path: a .npz, .safetensors or .pth file, local or at an address that
-            `checkpoints.files.fetch` takes, the folder of a run, or package:NAME.
+        path: a file of numpy's (.npz), of safetensors or of PyTorch, whatever its name, local or at
+            an address that `checkpoints.files.fetch` takes; the folder of a run; or package:NAME.
+        key: which weights of a PyTorch file with several, see `checkpoints.torch.read`.
 
     Returns:
         The weights.
@@ -166,21 +194,28 @@ def read(path: str | os.PathLike[str]) -> Weights:
     """
     path = os.fspath(path)
     if packages.is_packaged(path):
-        return Weights(path, packages.read(path), True, None)
+        _check_no_key(path, key)
+        row = packages.find(path)
+        made_for = formats.MadeFor(row.model, row.fields)
+        return Weights(path, packages.read(path), True, None, made_for)
     workdir = _find_workdir(path)
     if workdir is not None:
+        _check_no_key(path, key)
         params = npz.load(workdir.weights) if workdir.weights.exists() else _read_best(workdir)
         return Weights(path, traverse_util.flatten_dict(params, sep="/"), False, workdir)
     found = files.fetch(path)
-    if found.suffix not in SUFFIXES:
-        raise ValueError(
-            f"{path}: weights are a file that ends in one of {', '.join(SUFFIXES)}, or the folder "
-            "of a run"
-        )
-    if found.suffix == ".npz":
+    kind = formats.find_format(found)
+    if kind == formats.NPZ:
+        _check_no_key(path, key)
         arrays = traverse_util.flatten_dict(npz.load(found), sep="/")
-        return Weights(path, arrays, False, None)
-    return Weights(path, torch.read(found), True, None)
+        return Weights(path, arrays, False, None, npz.read_made_for(found))
+    made_for = torch.read_made_for(found) if kind == formats.SAFETENSORS else None
+    return Weights(path, torch.read(found, key), True, None, made_for)
+
+
+def _check_no_key(path: str, key: str) -> None:
+    if key:
+        raise ValueError(f"{path} holds one set of weights: leave the key {key!r} out")
 
 
 def _find_workdir(path: str) -> Workdir | None:
@@ -223,11 +258,13 @@ def adapt(
     old_size: tuple[int, int] | None = None,
     class_names: Sequence[str] | None = None,
     dont_load: str = "",
+    labels: str = "",
 ) -> dict[str, Any]:
     """Fits weights to a model that is to be fine-tuned.
 
     A head for other classes is replaced by the model's own, as is one without the pre_logits that
-    it stood on; position embeddings are resized. Everything else must fit exactly.
+    it stood on; one for the same classes in another order is put in order; position embeddings are
+    resized. Everything else must fit exactly.
 
     Args:
         weights: from `read`.
@@ -239,6 +276,8 @@ def adapt(
         class_names: of the model's head; None compares the number of classes alone.
         dont_load: regular expression; parameters in whose path it is found stay as initialised,
             and may be missing from the file, extra in it, or of another shape. "" is none.
+        labels: a file with the weights' class names, a line each, or "imagenet1k"; "" for the
+            labels.txt beside them, if there is one.
 
     Returns:
         Parameters like `init`, of the same types.
@@ -258,9 +297,13 @@ def adapt(
     if jax.tree.map(np.shape, params) != shapes:
         _LOG.info("resized for images of %s pixels, from %s", _by(image_size), _by(old_size))
     old = traverse_util.flatten_dict(params, sep="/")
-    reason = _why_new_head(old, new, weights.labels, class_names)
+    _tell_unseen(weights, model)
+    old_names = _old_names(weights, labels, len(old.get("head/bias", ())))
+    reason = _why_new_head(old, new, old_names, class_names)
     if reason:
         _LOG.info("the head begins anew: %s", reason)
+    elif class_names is not None and "head/bias" in new:
+        old |= _ordered_head(old, old_names, class_names)
     own = {"head"} if reason else set()
     if "pre_logits/kernel" in old and "pre_logits/kernel" not in new:
         _LOG.info("pre_logits is left out: the model has none")
@@ -276,8 +319,8 @@ def adapt(
         tree.check(loaded, {name: array for name, array in new.items() if not is_own(name)})
     except ValueError as error:
         raise ValueError(
-            f"{weights.path}: {error}. {_what_fits(weights)}; --config.dont_load=REGEX leaves "
-            "parameters as they were initialised"
+            f"{weights.path}: {error}. {what_fits(weights)}; --config.dont_load=REGEX "
+            "leaves parameters as they were initialised"
         ) from None
     loaded = {name: np.asarray(array, new[name].dtype) for name, array in loaded.items()}
     return traverse_util.unflatten_dict({**new, **loaded}, sep="/")
@@ -313,10 +356,60 @@ def _why_new_head(
         return f"it was for {before} classes, and is for {now} now"
     if "pre_logits/kernel" in old and "pre_logits/kernel" not in new:
         return "it stood on pre_logits"
-    known = old_names is not None and new_names is not None and len(old_names) == before
-    if known and tuple(old_names) != tuple(new_names):
+    if old_names is not None and new_names is not None and {*old_names} != {*new_names}:
         return f"it was for other {before} classes"
     return ""
+
+
+def _old_names(weights: Weights, labels: str, count: int) -> Sequence[str] | None:
+    """The names of a head's classes, if they are known."""
+    if labels and count:
+        return _labels(labels, None, count, flag="--config.pretrained_labels")
+    beside = weights.labels
+    if beside is not None and len(beside) != count:
+        if count:
+            _LOG.warning("the labels.txt beside %s has %d names, and its head %d classes: it is "
+                         "passed over", weights.path, len(beside), count)  # fmt: skip
+        return None
+    return beside
+
+
+def _ordered_head(
+    old: Mapping[str, Any], old_names: Sequence[str] | None, new_names: Sequence[str]
+) -> dict[str, Any]:
+    """The head, its classes in the order of the data; says which is assumed if it is not known."""
+    head = {name: np.asarray(old[name]) for name in old if name.split("/")[0] == "head"}
+    if old_names is None:
+        _LOG.warning(
+            "the head is kept, and its %d classes are taken to be, in this order: %s. If they are "
+            "others or in another order, say --config.pretrained_labels=FILE, a name per line; "
+            "--config.dont_load='^head/' begins it anew",
+            len(new_names), _some(new_names),
+        )  # fmt: skip
+        return head
+    if tuple(old_names) == tuple(new_names):
+        return head
+    _LOG.info("the head's classes are put in the order of the data's")
+    order = [old_names.index(name) for name in new_names]
+    return {name: array[..., order] for name, array in head.items()}
+
+
+def _some(names: Sequence[str], most: int = 20) -> str:
+    rest = f", ... {names[-1]}" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
+
+
+def _tell_unseen(weights: Weights, model: nn.Module) -> None:
+    """Says if a model computes otherwise than the weights' own, or if that is not known."""
+    known = weights.unseen_fields(model)
+    for name, value in known.items():
+        if getattr(model, name) != value:
+            _LOG.warning(
+                "%s was trained with %s=%s, and the model has %s: say --config.model.%s=%s",
+                weights.path, name, value, getattr(model, name), name, value,
+            )  # fmt: skip
+    if weights.is_torch and "activation" not in known and hasattr(model, "activation"):
+        _LOG.info(_WHICH_GELU, weights.path, model.activation, "config.model.activation")
 
 
 def _compile(pattern: str, names: Sequence[str]) -> re.Pattern[str]:
@@ -367,6 +460,7 @@ def load(
     image_size: tuple[int, int] | None = None,
     labels: str | None = None,
     old_size: tuple[int, int] | None = None,
+    key: str = "",
 ) -> Pretrained:
     """Loads a model for use.
 
@@ -378,6 +472,7 @@ def load(
         labels: a file with a class name per line, "imagenet1k" or "none"; None for the labels.txt
             beside the weights, if there is one.
         old_size: (h, w) that the weights were made for, where no run and no square tells.
+        key: which weights of a PyTorch file with several, see `checkpoints.torch.read`.
 
     Returns:
         The model with its weights.
@@ -385,7 +480,7 @@ def load(
     Raises:
         ValueError: if something is missing or does not fit; the message says what.
     """
-    weights = read(path)
+    weights = read(path, key)
     eval_pp = loss = None
     if weights.workdir is not None:
         if name or fields:
@@ -395,15 +490,23 @@ def load(
         config = weights.workdir.read_config()
         name, eval_pp, loss = config.model_name, config.data.eval_pp, config.loss
         fields = {**config.model, "dtype": config.dtype}
-    if name is None:
-        name = _identify_one(weights)
     fields = dict(fields or {})
+    made_for = weights.made_for
+    if made_for is not None and made_for.model in MODELS and name in (None, made_for.model):
+        name, fields = made_for.model, {**made_for.fields, **fields}
+    if name is None:
+        name, read_fields = _choose_model(weights)
+        fields = {**read_fields, **fields}
+    if weights.workdir is None:
+        fields = {**weights.unseen_fields(get_model(name)), **fields}
     model = tree.unrolled(get_model(name, **fields))
     head = weights.head_fields(model)
     wrong = [k for k, v in head.items() if fields.get(k, v) != v]
     if wrong:
         raise ValueError(f"{path} has {wrong[0]}={head[wrong[0]]}, and not {fields[wrong[0]]}")
     model = model.clone(**head)
+    if weights.is_torch and hasattr(model, "activation") and "activation" not in fields:
+        _LOG.info(_WHICH_GELU, path, model.activation, "field=activation")
     params = weights.params(model)
     old_size = old_size or weights.image_size or _square_or(image_size, path, model, params)
     size = image_size or old_size
@@ -415,7 +518,7 @@ def load(
     try:
         tree.check(params, shapes)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}. {_what_fits(weights)}") from None
+        raise ValueError(f"{path}: {error}. {what_fits(weights)}") from None
     return Pretrained(
         name=name,
         fields=fields,
@@ -444,6 +547,14 @@ def _square_or(
                 "--pretrained_size=HEIGHTxWIDTH"
             ) from None
         return image_size
+
+
+def say_made_for(name: str, fields: Mapping[str, Any]) -> formats.MadeFor:
+    """What a file of weights is to say of its model: all but how it is run."""
+    model = get_model(name, **fields)
+    fields = {**fields, **{k: getattr(model, k) for k in _UNSEEN if hasattr(model, k)}}
+    kept = {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items() if k not in _RUN}
+    return formats.MadeFor(name, kept)
 
 
 def standard_preprocessing(size: tuple[int, int]) -> str:
@@ -483,36 +594,24 @@ def _side(size: tuple[int, int]) -> str:
     return str(size[0] if size[0] == size[1] else size)
 
 
-def identify(weights: Weights) -> list[str]:
-    """Names of the published models that weights fit, whatever their image size and classes."""
-    return [name for name in list_models() if _fits(weights, name)]
-
-
-def _what_fits(weights: Weights) -> str:
-    return f"It fits {' and '.join(identify(weights)) or 'no published model as it is'}"
-
-
-def _fits(weights: Weights, name: str) -> bool:
-    model = get_model(name)
-    if not weights.may_be_of(model):
-        return False
-    model = model.clone(**weights.head_fields(model))
-    try:
-        params = weights.params(model)
-        tree.check(params, tree.shapes(model, model.image_size(params)))
-    except (ValueError, KeyError):
-        return False
-    return True
-
-
-def _identify_one(weights: Weights) -> str:
+def _choose_model(weights: Weights) -> tuple[str, Mapping[str, Any]]:
+    """The one published model that weights are of, and fields in which theirs differs from it."""
     names = identify(weights)
-    if len(names) != 1:
-        found = f"it fits {' and '.join(names)}" if names else "it fits none of them"
-        raise ValueError(
-            f"{weights.path}: say which model it is, --model=NAME; of the published ones {found}"
-        )
-    return names[0]
+    if len(names) == 1:
+        return names[0], {}
+    if not names:
+        relative = find_relative(weights)
+        if relative is not None and relative.is_sure and not relative.problem:
+            _LOG.info("%s is taken for %s", weights.path, relative)
+            return relative.name, relative.fields
+        found = "it fits none of them"
+        if relative is not None:
+            found += f"; the closest is {relative}" + f": {relative.problem}".rstrip(": ")
+    else:
+        found = f"it fits {' and '.join(names)}"
+    raise ValueError(
+        f"{weights.path}: say which model it is, --model=NAME; of the published ones {found}"
+    )
 
 
 def read_labels(path: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -537,7 +636,9 @@ def write_labels_beside(folder: epath.Path, labels: Sequence[str] | None) -> Non
         Workdir(folder).write_labels(labels)
 
 
-def _labels(wanted: str | None, beside: Sequence[str] | None, count: int) -> tuple[str, ...] | None:
+def _labels(
+    wanted: str | None, beside: Sequence[str] | None, count: int, flag: str = "--labels"
+) -> tuple[str, ...] | None:
     if wanted == "none" or not count:
         return None
     if wanted == "imagenet1k":
@@ -554,6 +655,6 @@ def _labels(wanted: str | None, beside: Sequence[str] | None, count: int) -> tup
     if len(names) != count:
         raise ValueError(
             f"{where} has {len(names)} names, but the head has {count} classes: say which are "
-            "meant, --labels=FILE with a name per line, or --labels=none"
+            f"meant, {flag}=FILE with a name per line, or {flag}=none"
         )
     return names

@@ -5,6 +5,7 @@ published code and weights, whose names `DehazeFormer.torch_names` maps.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vit_jax import ops
-from vit_jax.layers import AnySize, Conv, Init, uniform_by_fan_in
+from vit_jax.layers import AnySize, Conv, Init, count_blocks, uniform_by_fan_in
 
 _NARROW, _WIDE = (24, 48, 96, 48, 24), (48, 96, 192, 96, 48)
 _MIXED = (0.25, 0.5, 0.75, 0.0, 0.0)
@@ -275,6 +276,7 @@ class DehazeFormer(AnySize, nn.Module):
 
     predicts = "target"
     metrics = ("dehazeformer/psnr", "dehazeformer/ssim")
+    deepest = {"depths": (64,) * _STAGES, "attention_ratios": (1.0,) * _STAGES}  # noqa: RUF012
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
@@ -387,6 +389,23 @@ class DehazeFormer(AnySize, nn.Module):
                 f"images of {h} x {w} pixels are too small for DehazeFormer: both sides must have "
                 f"at least {SMALLEST_SIDE}"
             )
+
+    @staticmethod
+    def fields_in(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+        """Reads fields off the shapes of a file's arrays, by our names; see `identify`."""
+        down = [shapes[f"patch_{name}/kernel"][3] for name in ("embed", "merge1", "merge2")]
+        up = [shapes[f"patch_split{i}/kernel"][3] // 4 for i in (1, 2)]
+        depths = count_blocks(shapes, r"layer(\d+)_block(\d+)/")[1:]
+        attending = count_blocks(shapes, r"layer(\d+)_block(\d+)/norm1/")[1:]
+        attending += (0,) * (_STAGES - len(attending))
+        hidden = [shapes[f"layer{i + 1}_block0/mlp_0/kernel"][3] for i in range(_STAGES)]
+        sizes = (*down, *up)
+        return {
+            "hidden_sizes": sizes,
+            "depths": depths,
+            "mlp_ratios": tuple(width / size for width, size in zip(hidden, sizes)),
+            "attention_ratios": tuple(some / depth for some, depth in zip(attending, depths)),
+        }
 
     def torch_names(self) -> dict[str, str]:
         """Returns the official code's names of the submodules, see `checkpoints.torch`."""

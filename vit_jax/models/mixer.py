@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from vit_jax import ops
+from vit_jax.layers import count_blocks
 
 _BASE = dict(num_blocks=12, hidden_dim=768, tokens_mlp_dim=384, channels_mlp_dim=3072)
 _LARGE = dict(num_blocks=24, hidden_dim=1024, tokens_mlp_dim=512, channels_mlp_dim=4096)
@@ -34,15 +35,17 @@ _FIRST_KERNEL = ("MixerBlock_0", "token_mixing", "Dense_0", "kernel")
 
 
 class MlpBlock(nn.Module):
-    """Two dense layers over the last axis with a tanh-approximated GELU between them."""
+    """Two dense layers over the last axis with an activation between them."""
 
     mlp_dim: int
+    activation: str = "gelu_tanh"
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """(..., d) -> (..., d)."""
-        y = ops.gelu_tanh(nn.Dense(self.mlp_dim, dtype=self.dtype, name="Dense_0")(x))
+        activate = ops.activation(self.activation)
+        y = activate(nn.Dense(self.mlp_dim, dtype=self.dtype, name="Dense_0")(x))
         return nn.Dense(x.shape[-1], dtype=self.dtype, name="Dense_1")(y)
 
 
@@ -51,16 +54,20 @@ class MixerBlock(nn.Module):
 
     tokens_mlp_dim: int
     channels_mlp_dim: int
+    activation: str = "gelu_tanh"
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """(b, n, d) -> (b, n, d)."""
         y = nn.LayerNorm(dtype=self.dtype, name="LayerNorm_0")(x).swapaxes(1, 2)
-        y = MlpBlock(self.tokens_mlp_dim, dtype=self.dtype, name="token_mixing")(y)
+        y = self._mlp(self.tokens_mlp_dim, "token_mixing")(y)
         x = x + y.swapaxes(1, 2)
         y = nn.LayerNorm(dtype=self.dtype, name="LayerNorm_1")(x)
-        return x + MlpBlock(self.channels_mlp_dim, dtype=self.dtype, name="channel_mixing")(y)
+        return x + self._mlp(self.channels_mlp_dim, "channel_mixing")(y)
+
+    def _mlp(self, width: int, name: str) -> MlpBlock:
+        return MlpBlock(width, self.activation, dtype=self.dtype, name=name)
 
 
 class MlpMixer(nn.Module):
@@ -76,6 +83,7 @@ class MlpMixer(nn.Module):
         hidden_dim: width of the tokens.
         tokens_mlp_dim: hidden width of the MLPs across the tokens.
         channels_mlp_dim: hidden width of the MLPs across the channels.
+        activation: of the MLPs: "gelu_tanh", as in google-research's, or "gelu", as in timm's.
         dtype: compute type; parameters, norm statistics and the head stay float32.
     """
 
@@ -85,9 +93,11 @@ class MlpMixer(nn.Module):
     hidden_dim: int = 768
     tokens_mlp_dim: int = 384
     channels_mlp_dim: int = 3072
+    activation: str = "gelu_tanh"
     dtype: Any = jnp.float32
 
     predicts = "label"
+    deepest = {"num_blocks": 64}  # noqa: RUF012
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
@@ -120,6 +130,7 @@ class MlpMixer(nn.Module):
             x = MixerBlock(
                 self.tokens_mlp_dim,
                 self.channels_mlp_dim,
+                self.activation,
                 dtype=self.dtype,
                 name=f"MixerBlock_{i}",
             )(x)
@@ -171,6 +182,18 @@ class MlpMixer(nn.Module):
                 f"{old_size[0]} x {old_size[1]} pixels"
             )
         return dict(params)
+
+    @staticmethod
+    def fields_in(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+        """Reads fields off the shapes of a file's arrays, by our names; see `identify`."""
+        patch_size, _, _, hidden_dim = shapes["stem/kernel"]
+        return {
+            "patch_size": patch_size,
+            "num_blocks": sum(count_blocks(shapes, r"MixerBlock_()(\d+)/")),
+            "hidden_dim": hidden_dim,
+            "tokens_mlp_dim": shapes["MixerBlock_0/token_mixing/Dense_0/kernel"][1],
+            "channels_mlp_dim": shapes["MixerBlock_0/channel_mixing/Dense_0/kernel"][1],
+        }
 
     def torch_names(self) -> dict[str, str]:
         """Returns timm's names of the submodules, see `checkpoints.torch`."""

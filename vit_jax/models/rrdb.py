@@ -5,6 +5,8 @@ Workshops 2018), and, for factors other than 4, "Real-ESRGAN" (ICCV Workshops 20
 `RRDB.torch_names` maps the names of both published codes.
 """
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -12,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from vit_jax import ops
-from vit_jax.layers import AnySize, Conv
+from vit_jax.layers import AnySize, Conv, count_blocks
 
 VARIANTS: dict[str, dict[str, Any]] = {f"RRDB-x{s}": dict(upscale=s) for s in (1, 2, 4)}
 
@@ -81,6 +83,7 @@ class RRDB(AnySize, nn.Module):
     predicts = "target"
     metrics = ("basicsr/psnr_y", "basicsr/ssim_y")
     torch_namings = ("basicsr", "esrgan")
+    deepest = {"num_blocks": 64}  # noqa: RUF012
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
@@ -138,6 +141,17 @@ class RRDB(AnySize, nn.Module):
     def tile_multiple(self) -> int:
         """Pixels of the image to one of the features, along either axis; tiles consist of those."""
         return _ENLARGES // self.upscale
+
+    @staticmethod
+    def fields_in(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+        """Reads fields off the shapes of a file's arrays, by our names; see `identify`."""
+        _, _, channels, num_features = shapes["conv_first/kernel"]
+        return {
+            "num_features": num_features,
+            "growth": shapes["block0/rdb1_conv1/kernel"][3],
+            "num_blocks": sum(count_blocks(shapes, r"block()(\d+)/")),
+            "upscale": math.isqrt(_ENLARGES**2 * 3 // channels),
+        }
 
     def torch_names(self, naming: str = "basicsr") -> dict[str, str]:
         """Returns BasicSR's or ESRGAN's names of the submodules, see `checkpoints.torch`."""

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from vit_jax import ops
-from vit_jax.layers import Conv
+from vit_jax.layers import Conv, count_blocks
 
 _DEEP = (2, 2, 18, 2)
 
@@ -149,6 +149,7 @@ class Swin(nn.Module):
     predicts = "label"
     input_values = "normalize()"
     torch_namings = ("timm", "official")
+    deepest = {"depths": (64,) * 4}  # noqa: RUF012
     torch_buffers = ("relative_position_index", "attn_mask")
 
     @nn.compact
@@ -278,6 +279,18 @@ class Swin(nn.Module):
                     )
                 flat[path] = ops.resize_bias_table(leaf, old, new_windows[stage])
         return traverse_util.unflatten_dict(flat)
+
+    @staticmethod
+    def fields_in(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+        """Reads fields off the shapes of a file's arrays, by our names; see `identify`."""
+        depths = count_blocks(shapes, r"stage(\d+)_block(\d+)/")
+        tables = [shapes[f"stage{stage}_block0/attn/{_TABLE}"] for stage in range(len(depths))]
+        return {
+            "embed_dim": shapes["patch_embed/kernel"][3],
+            "depths": depths,
+            "num_heads": tuple(heads for _, heads in tables),
+            "window_size": (math.isqrt(tables[0][0]) + 1) // 2,
+        }
 
     def torch_names(self, naming: str = "timm") -> dict[str, str]:
         """Returns timm's or the official code's names of the submodules, see `checkpoints.torch`.

@@ -6,6 +6,8 @@ reflection to whole windows, as BasicSR does it; the published tests repeat the 
 by up to a window more.
 """
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -14,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vit_jax import ops
-from vit_jax.layers import AnySize, Conv
+from vit_jax.layers import AnySize, Conv, count_blocks
 from vit_jax.models.swin import BLOCK_NAMES
 
 _MEDIUM = dict(embed_dim=180, depths=(6,) * 6, num_heads=(6,) * 6)
@@ -179,6 +181,7 @@ class SwinIR(AnySize, nn.Module):
 
     predicts = "target"
     metrics = ("basicsr/psnr_y", "basicsr/ssim_y")
+    deepest = {"depths": (36,) * 12, "num_heads": (6,) * 12}  # noqa: RUF012
     torch_buffers = ("relative_position_index", "attn_mask")
 
     @nn.compact
@@ -310,6 +313,24 @@ class SwinIR(AnySize, nn.Module):
     def tile_multiple(self) -> int:
         """Where tiles must begin, and what must divide their sides, to have the image's windows."""
         return self.window_size
+
+    @staticmethod
+    def fields_in(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+        """Reads fields off the shapes of a file's arrays, by our names; see `identify`."""
+        _, _, in_channels, embed_dim = shapes["conv_first/kernel"]
+        depths = count_blocks(shapes, r"group(\d+)_block(\d+)/")
+        tables = [
+            shapes[f"group{group}_block0/attn/relative_position_bias_table"]
+            for group in range(len(depths))
+        ]
+        return {
+            "embed_dim": embed_dim,
+            "in_channels": in_channels,
+            "depths": depths,
+            "num_heads": tuple(heads for _, heads in tables),
+            "window_size": (math.isqrt(tables[0][0]) + 1) // 2,
+            "mlp_ratio": shapes["group0_block0/mlp_fc1/kernel"][1] / embed_dim,
+        }
 
     def torch_names(self) -> dict[str, str]:
         """Returns the official code's names of the submodules, see `checkpoints.torch`."""

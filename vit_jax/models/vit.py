@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from vit_jax import ops
+from vit_jax.layers import count_blocks
 from vit_jax.models import resnet
 
 SIZES = {
@@ -161,9 +162,10 @@ class MultiHeadAttention(nn.Module):
 
 
 class MlpBlock(nn.Module):
-    """Two dense layers with a tanh-approximated GELU between them."""
+    """Two dense layers with an activation between them, see `ops.activation`."""
 
     mlp_dim: int
+    activation: str = "gelu_tanh"
     dropout_rate: float = 0.0
     deterministic: bool = True
     dtype: Any = jnp.float32
@@ -183,7 +185,8 @@ class MlpBlock(nn.Module):
 
         dropout = nn.Dropout(self.dropout_rate, deterministic=self.deterministic)
         hidden_size = x.shape[-1]
-        x = dropout(ops.gelu_tanh(dense(self.mlp_dim, "Dense_0")(x)))
+        activate = ops.activation(self.activation)
+        x = dropout(activate(dense(self.mlp_dim, "Dense_0")(x)))
         return dropout(dense(hidden_size, "Dense_1")(x))
 
 
@@ -193,6 +196,7 @@ class EncoderBlock(nn.Module):
 
     num_heads: int
     mlp_dim: int
+    activation: str = "gelu_tanh"
     dropout_rate: float = 0.0
     attention_dropout_rate: float = 0.0
     stochastic_depth: bool = False
@@ -226,6 +230,7 @@ class EncoderBlock(nn.Module):
         y = nn.LayerNorm(dtype=self.dtype, name="LayerNorm_2")(x)
         y = MlpBlock(
             mlp_dim=self.mlp_dim,
+            activation=self.activation,
             dropout_rate=self.dropout_rate,
             deterministic=self.deterministic,
             dtype=self.dtype,
@@ -289,6 +294,7 @@ class Encoder(nn.Module):
     num_heads: int
     mlp_dim: int
     grid: tuple[int, int]
+    activation: str = "gelu_tanh"
     position_embedding: str = "learned"
     dropout_rate: float = 0.0
     attention_dropout_rate: float = 0.0
@@ -315,6 +321,7 @@ class Encoder(nn.Module):
         block = dict(
             num_heads=self.num_heads,
             mlp_dim=self.mlp_dim,
+            activation=self.activation,
             dropout_rate=self.dropout_rate,
             attention_dropout_rate=self.attention_dropout_rate,
             stochastic_depth=self.stochastic_depth_rate > 0,
@@ -357,6 +364,7 @@ class MAPHead(nn.Module):
 
     num_heads: int
     mlp_dim: int
+    activation: str = "gelu_tanh"
     attention_implementation: str | None = None
     dtype: Any = jnp.float32
 
@@ -372,8 +380,35 @@ class MAPHead(nn.Module):
             name="MultiHeadDotProductAttention_0",
         )(jnp.tile(probe, (b, 1, 1)), x)
         y = nn.LayerNorm(dtype=self.dtype, name="LayerNorm_0")(x)
-        x = x + MlpBlock(mlp_dim=self.mlp_dim, dtype=self.dtype, name="MlpBlock_0")(y)
+        mlp = MlpBlock(self.mlp_dim, self.activation, dtype=self.dtype, name="MlpBlock_0")
+        x = x + mlp(y)
         return x[:, 0]
+
+
+def _transformers_names(num_layers: int, is_bare: bool) -> dict[str, str]:
+    """Names of transformers' ViT, `is_bare` without a head and the prefix of one that has it."""
+    prefix = "" if is_bare else "vit."
+    names = {
+        "cls": f"{prefix}embeddings.cls_token",
+        "Transformer/posembed_input/pos_embedding": f"{prefix}embeddings.position_embeddings",
+        "embedding": f"{prefix}embeddings.patch_embeddings.projection",
+        "Transformer/encoder_norm": f"{prefix}layernorm",
+        "pre_logits": f"{prefix}pooler.dense",
+        "head": "classifier",
+    }
+    for i in range(num_layers):
+        for ours, theirs in {
+            "LayerNorm_0": "layernorm_before",
+            "MultiHeadDotProductAttention_1/query": "attention.attention.query",
+            "MultiHeadDotProductAttention_1/key": "attention.attention.key",
+            "MultiHeadDotProductAttention_1/value": "attention.attention.value",
+            "MultiHeadDotProductAttention_1/out": "attention.output.dense",
+            "LayerNorm_2": "layernorm_after",
+            "MlpBlock_3/Dense_0": "intermediate.dense",
+            "MlpBlock_3/Dense_1": "output.dense",
+        }.items():
+            names[f"Transformer/encoderblock_{i}/{ours}"] = f"{prefix}encoder.layer.{i}.{theirs}"
+    return names
 
 
 class VisionTransformer(nn.Module):
@@ -386,6 +421,8 @@ class VisionTransformer(nn.Module):
         num_layers: number of encoder blocks.
         num_heads: attention heads; must divide hidden_size.
         mlp_dim: hidden width of the MLP blocks.
+        activation: of the MLP blocks: "gelu_tanh", as in google-research's models, or "gelu", the
+            exact one, as in timm's, DINOv2's and transformers'.
         dropout_rate: dropout after positions, attention and both MLP layers.
         attention_dropout_rate: dropout of the attention weights.
         stochastic_depth_rate: rate of the last block; rises linearly from 0 at the first.
@@ -411,6 +448,7 @@ class VisionTransformer(nn.Module):
     num_layers: int = 12
     num_heads: int = 12
     mlp_dim: int = 3072
+    activation: str = "gelu_tanh"
     dropout_rate: float = 0.0
     attention_dropout_rate: float = 0.0
     stochastic_depth_rate: float = 0.0
@@ -426,6 +464,13 @@ class VisionTransformer(nn.Module):
     dtype: Any = jnp.float32
 
     predicts = "label"
+    torch_namings = ("timm", "transformers", "transformers-ViTModel")
+    # What whoever published weights with such names computes with; of timm's it is not known.
+    naming_fields = {  # noqa: RUF012
+        "transformers": {"activation": "gelu"},
+        "transformers-ViTModel": {"activation": "gelu"},
+    }
+    deepest = {"num_layers": 64}  # noqa: RUF012
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
@@ -461,6 +506,7 @@ class VisionTransformer(nn.Module):
             num_heads=self.num_heads,
             mlp_dim=self.mlp_dim,
             grid=tuple(grid),
+            activation=self.activation,
             position_embedding=self.position_embedding,
             dropout_rate=self.dropout_rate,
             attention_dropout_rate=self.attention_dropout_rate,
@@ -481,6 +527,7 @@ class VisionTransformer(nn.Module):
             x = MAPHead(
                 num_heads=self.num_heads,
                 mlp_dim=self.mlp_dim,
+                activation=self.activation,
                 attention_implementation=self.attention_implementation,
                 dtype=self.dtype,
                 name="MAPHead_0",
@@ -564,11 +611,17 @@ class VisionTransformer(nn.Module):
             grid = jnp.concatenate([first, grid], axis=1)
         return traverse_util.unflatten_dict({**flat, _POSITIONS: grid})
 
-    def torch_names(self) -> dict[str, str]:
-        """Returns timm's names of the submodules and of the parameters outside of them.
+    def torch_names(self, naming: str = "timm") -> dict[str, str]:
+        """Returns names of the submodules and of the parameters outside of them.
 
-        `[i]` marks part i of a tensor that timm keeps fused; see `checkpoints.torch`.
+        `[i]` marks part i of a tensor that is kept fused; see `checkpoints.torch`.
+
+        Args:
+            naming: timm's; or transformers', of its ViTForImageClassification or its ViTModel,
+                whose pooler is our pre_logits.
         """
+        if naming != "timm":
+            return _transformers_names(self.num_layers, naming == "transformers-ViTModel")
         names = {
             "cls": "cls_token",
             "Transformer/posembed_input/pos_embedding": "pos_embed",
@@ -600,7 +653,29 @@ class VisionTransformer(nn.Module):
             names |= resnet.torch_names(self.resnet_layers, "patch_embed.backbone.")
         return names
 
+    @staticmethod
+    def fields_in(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+        """Reads fields off the shapes of a file's arrays, by our names; see `identify`."""
+        height, width, _, hidden_size = shapes["embedding/kernel"]
+        first = "Transformer/encoderblock_0"
+        query = shapes.get(f"{first}/MultiHeadDotProductAttention_1/query/kernel", ())
+        pooled = "map" if "MAPHead_0/probe" in shapes else "gap"
+        fields = {
+            "hidden_size": hidden_size,
+            "num_layers": sum(count_blocks(shapes, r"Transformer/encoderblock_()(\d+)/")),
+            "mlp_dim": shapes[f"{first}/MlpBlock_3/Dense_0/kernel"][1],
+            "classifier": "token" if "cls" in shapes else pooled,
+        }
+        if "/".join(_POSITIONS) in shapes:
+            fields["position_embedding"] = "learned"
+        if height == width and not any(name.startswith("conv_root") for name in shapes):
+            fields["patch_size"] = height
+        if len(query) == 3:  # which PyTorch's layout does not say
+            fields["num_heads"] = query[1]
+        return fields
+
     def _validate(self, images: jax.Array) -> None:
+        ops.activation(self.activation)
         choices = {
             "classifier": CLASSIFIERS,
             "position_embedding": POSITION_EMBEDDINGS,

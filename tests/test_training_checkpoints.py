@@ -1,0 +1,189 @@
+"""PyTorch's own files as training scripts leave them; needs PyTorch: make parity."""
+
+import argparse
+import io
+import os
+import pickle
+import subprocess
+import sys
+import zipfile
+from pathlib import PurePosixPath
+
+import numpy as np
+import pytest
+
+from checkpoints import torch as torch_format
+from tests.conftest import TINY, noise, random_params
+from vit_jax import convert, pretrained
+
+pytestmark = pytest.mark.parity
+
+
+class Config(dict):
+    """As yacs' CfgNode, which Swin keeps in its checkpoints: a dict that is no dict to unpickle."""
+
+
+@pytest.fixture
+def weights():
+    """Arrays of a tiny ViT by timm's names, as tensors, and the model with its parameters."""
+    import torch
+
+    model, params = random_params("ViT-B_16", (16, 16), num_classes=3, **TINY)
+    arrays = torch_format.to_state_dict({"params": params}, model)
+    return {k: torch.tensor(np.array(v)) for k, v in arrays.items()}, model, params
+
+
+def save(path, content, **options):
+    import torch
+
+    torch.save(content, path, **options)
+    return path
+
+
+def assert_loads(path, weights, **arguments):
+    loaded = pretrained.load(path, "ViT-B_16", TINY, **arguments)
+    images = noise((1, 16, 16, 3))
+    np.testing.assert_allclose(
+        loaded.model.apply(loaded.variables, images),
+        weights[1].apply({"params": weights[2]}, images), atol=1e-6,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["a.pth", "model_best.pth.tar", "last.ckpt", "a.pt", "a.bin", "a"])
+@pytest.mark.parametrize("is_old", [False, True], ids=["zip", "legacy"])
+def test_what_is_beside_the_weights_is_passed_over(tmp_path, weights, name, is_old, caplog):
+    caplog.set_level("INFO")
+    beside = {
+        "args": argparse.Namespace(lr=1e-3, path=PurePosixPath("/x")),
+        "config": Config(MODEL=Config(TYPE="swin")),
+        "max_accuracy": np.float64(81.2),
+        "dtype": np.dtype("float32"),
+        "optimizer": {"state": {0: {"exp_avg": weights[0]["head.bias"]}}, "param_groups": []},
+        "epoch": 3,
+    }
+    path = save(tmp_path / name, {"model": weights[0], **beside},
+                _use_new_zipfile_serialization=not is_old)  # fmt: skip
+    assert_loads(path, weights)
+    assert "holds besides weights, not loaded: argparse.Namespace" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("structure", "taken", "kind"),
+    [
+        (("state_dict", "state_dict_ema"), "state_dict_ema", "averaged"),
+        (("model", "model_ema"), "model_ema", "averaged"),
+        (("params", "params_ema"), "params_ema", "averaged"),
+        (("net", "discriminator"), "net", "as trained"),
+        (("student", "teacher"), "teacher", "averaged"),
+    ],
+)
+def test_which_set_was_taken_is_said(tmp_path, weights, structure, taken, kind, caplog):
+    other = {k: v + 1 for k, v in weights[0].items()}
+    sets = {name: weights[0] if name == taken else other for name in structure}
+    path = save(tmp_path / "a.pth", sets)
+    assert_loads(path, weights)
+    assert f"{taken} is taken ({kind}" in caplog.text
+    (left,) = set(structure) - {taken}
+    with pytest.raises(AssertionError):
+        assert_loads(path, weights, key=left)
+
+
+def test_sets_that_no_rule_tells_apart(tmp_path, weights):
+    path = save(tmp_path / "a.pth", {"netA": weights[0], "netB": weights[0]})
+    with pytest.raises(ValueError, match=r"several sets of weights: netA, netB\. .*--key=KEY"):
+        pretrained.load(path)
+    assert_loads(path, weights, key="netB")
+    with pytest.raises(ValueError, match="no weights under 'netC'; there are: netA, netB"):
+        pretrained.load(path, key="netC")
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda w: {"state_dict": {f"model.{k}": v for k, v in w.items()}},
+        lambda w: {"model_state_dict": {f"module.{k}": v for k, v in w.items()}},
+        lambda w: {"ema": {"net": w}},
+        lambda w: {"net": w, "epoch": 3},
+        lambda w: {f"module._orig_mod.{k}": v for k, v in w.items()},
+        lambda w: {**w, "total_ops": w["head.bias"][:1], "blocks.0.total_params": w["head.bias"]},
+    ],
+    ids=["Lightning", "model_state_dict", "ema.net", "net", "module", "profiler"],
+)
+def test_where_scripts_put_weights(tmp_path, weights, wrapped):
+    assert_loads(save(tmp_path / "a.pth", wrapped(weights[0])), weights)
+
+
+class Evil:
+    def __init__(self, function, path):
+        self.call = function, path
+
+    def __reduce__(self):
+        function, path = self.call
+        return function, (f"touch {path}" if function is os.system else str(path),)
+
+
+@pytest.mark.parametrize("function", [os.system, os.mkdir, open, eval], ids=str)
+@pytest.mark.parametrize("is_old", [False, True], ids=["zip", "legacy"])
+def test_nothing_is_executed(tmp_path, weights, function, is_old):
+    marker = tmp_path / "executed"
+    argument = f"open({str(marker)!r}, 'w')" if function is eval else marker
+    path = save(tmp_path / "a.pth", {"model": weights[0], "x": Evil(function, argument)},
+                _use_new_zipfile_serialization=not is_old)  # fmt: skip
+    if function in (os.system, os.mkdir):  # PyTorch knows these, and refuses them
+        with pytest.raises(ValueError, match=r"posix\.\w+.* and cannot be read without executing"):
+            pretrained.load(path)
+    else:
+        assert_loads(path, weights)
+    assert not marker.exists()
+
+
+def test_the_command_that_trusts_a_file_makes_one_that_is_read(tmp_path, weights):
+    """Of a pickle of another protocol, and of a whole module: that which is printed is run."""
+    import torch
+
+    paths = [tmp_path / "it's.old.pth", tmp_path / "module.pth"]
+    content = {"state_dict": weights[0], "args": argparse.Namespace()}
+    paths[0].write_bytes(pickle.dumps(content, protocol=4))
+    module = torch.nn.Module()
+    module.weight = torch.nn.Parameter(torch.arange(3.0))
+    torch.save(module, paths[1])
+    messages = []
+    for path in paths:
+        with pytest.raises(ValueError, match="If you trust it: python -c ") as raised:
+            torch_format.read(path)
+        messages.append(str(raised.value))
+    assert all(len(message.splitlines()) == 1 for message in messages)
+    assert "torch.nn.modules.module.Module in place of a dict of weights" in messages[1]
+    targets = []
+    for message in messages:
+        _, _, rest = message.partition("python -c ")
+        command, _, target = rest.rpartition(", then use ")
+        subprocess.run(f"{sys.executable} -c {command}", shell=True, check=True, timeout=600)
+        targets.append(target)
+    assert_loads(targets[0], weights)
+    np.testing.assert_array_equal(torch_format.read(targets[1])["weight"], np.arange(3.0))
+
+
+def test_torchscript_and_damage(tmp_path, weights):
+    buffer = io.BytesIO()
+    save(buffer, weights[0])
+    (tmp_path / "cut.pth").write_bytes(buffer.getvalue()[:-100])
+    with pytest.raises(ValueError, match=r"cut\.pth is no PyTorch file of weights: "):
+        torch_format.read(tmp_path / "cut.pth")
+    with zipfile.ZipFile(tmp_path / "odd.pth", "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02junk")
+    with pytest.raises(ValueError, match=r"odd\.pth is no PyTorch file of weights: "):
+        torch_format.read(tmp_path / "odd.pth")
+
+
+def test_pytorch_files_have_no_place_for_fields(tmp_path, weights, caplog):
+    model, params = weights[1:]
+    from checkpoints import npz
+
+    fields = dict(TINY, activation="gelu")
+    npz.save(tmp_path / "a.npz", params, pretrained.say_made_for("ViT-B_16", fields))
+    loaded = pretrained.load(tmp_path / "a.npz")
+    convert.write(tmp_path / "b.pth", loaded)
+    assert "b.pth has no place for what its model is: use it with --model=ViT-B_16 " in caplog.text
+    assert "--field=activation=gelu" in caplog.text
+    assert model.activation == "gelu_tanh"

@@ -1,0 +1,123 @@
+"""Which model weights are of: a published one, or a relative of one, by names and shapes alone.
+
+A model says how its fields show in the shapes of its parameters: `fields_in` reads them, and
+`deepest` are fields with more blocks than any file has, whose names are all that a file may hold.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import flax.linen as nn
+
+from checkpoints import torch, tree
+from vit_jax.models import get_model, list_models
+
+if TYPE_CHECKING:
+    from vit_jax.pretrained import Weights
+
+_LEAST_KNOWN = 0.5  # share of a file's names that a model knows, to be related to it
+
+
+@dataclasses.dataclass(frozen=True)
+class Match:
+    """A model that weights fit, or come close to.
+
+    Attributes:
+        name: of the published model.
+        fields: in which the weights' model differs from it.
+        problem: why it does not fit all the same; "" if it fits.
+        is_sure: whether all fields could be read from the weights.
+    """
+
+    name: str
+    fields: Mapping[str, Any]
+    problem: str = ""
+    is_sure: bool = True
+
+    def __str__(self) -> str:
+        """The name, and how it differs, as flags would say it."""
+        fields = ", ".join(f"{name}={value}" for name, value in sorted(self.fields.items()))
+        unsure = "" if self.is_sure else " and a num_heads which it does not tell"
+        return f"{self.name} with {fields}{unsure}" if fields else self.name
+
+
+def identify(weights: "Weights") -> list[str]:
+    """Names of the published models that weights fit, whatever their image size and classes."""
+    return [name for name in list_models() if not _may_differ(weights, name)]
+
+
+def find_relative(weights: "Weights") -> Match | None:
+    """Finds the published model that weights come closest to, in as few fields as can be.
+
+    Returns:
+        A model that they fit but for these fields; else one that they nearly fit; None if their
+        names are those of no model.
+    """
+    candidates = []
+    size = sum(array.size for array in weights.arrays.values())
+    for name, count in list_models().items():
+        model = tree.unrolled(get_model(name))
+        shapes, known = _shapes(weights, model.clone(**model.deepest))
+        if known < _LEAST_KNOWN:
+            continue
+        try:
+            found = model.fields_in(shapes)
+        except (KeyError, ValueError, IndexError, ZeroDivisionError):
+            continue  # names of parts that this model has, and others lack
+        differing = {field: v for field, v in found.items() if getattr(model, field) != v}
+        is_sure = not weights.is_torch or "num_heads" in found or not hasattr(model, "num_heads")
+        is_sure = is_sure or "hidden_size" not in differing
+        distance = (len(differing), abs(math.log(size / count)))
+        candidates.append((distance, Match(name, differing, is_sure=is_sure)))
+    candidates.sort(key=lambda candidate: candidate[0])
+    for _, match in candidates:
+        if not fault(weights, match.name, match.fields):
+            return match
+    if not candidates:
+        return None
+    _, closest = candidates[0]
+    problem = fault(weights, closest.name, closest.fields)
+    return dataclasses.replace(closest, problem=problem)
+
+
+def what_fits(weights: "Weights") -> str:
+    """A sentence that says which models weights fit, or come close to."""
+    names = identify(weights)
+    if names:
+        return f"It fits {' and '.join(names)}"
+    relative = find_relative(weights)
+    if relative is not None and not relative.problem:
+        return f"It fits {relative}"
+    closest = "" if relative is None else f"; the closest is {relative}"
+    return f"It fits no published model as it is{closest}"
+
+
+def fault(weights: "Weights", name: str, fields: Mapping[str, Any]) -> str:
+    """Says why weights do not fit a model, whatever its image size and classes; "" if they do."""
+    try:
+        model = get_model(name, **fields)
+        model = model.clone(**weights.head_fields(model))
+        params = weights.params(model)
+        tree.check(params, tree.shapes(model, model.image_size(params)))
+    except KeyError as error:
+        return f"the weights do not fit the model (missing: {str(error).strip(chr(39))})"
+    except (ValueError, TypeError) as error:
+        return str(error)
+    return ""
+
+
+def _may_differ(weights: "Weights", name: str) -> bool:
+    model = get_model(name)
+    return not weights.may_be_of(model) or bool(fault(weights, name, {}))
+
+
+def _shapes(weights: "Weights", model: nn.Module) -> tuple[dict[str, tuple[int, ...]], float]:
+    """Shapes of a file's arrays by our names and in our layout, and the share that is known."""
+    arrays = weights.arrays
+    if weights.is_torch:
+        return torch.shapes_by_our_names(arrays, model)
+    names = model.torch_names().keys()
+    known = [name for name in arrays if name in names or name.rpartition("/")[0] in names]
+    return {k: tuple(v.shape) for k, v in arrays.items()}, len(known) / max(len(arrays), 1)

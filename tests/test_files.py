@@ -10,8 +10,10 @@ from PIL import Image
 
 from configs import common
 from input_pipeline import check, files, get_dataset
+from input_pipeline.arguments import expand_home
 from input_pipeline.sources import get_splits
 from input_pipeline.sources.pairs import find_pairs
+from tests.commands import ROOT, run_afresh
 from tests.conftest import COLORS, write_classes, write_image
 from vit_jax import photos, restore
 
@@ -460,3 +462,32 @@ def test_other_differences_of_size_stay_errors(tmp_path, clear, hazy, fits):
         with pytest.raises(ValueError, match="of sizes that do not fit"):
             next(dataset.eval_batches("train"))
     assert check.main([str(tmp_path)]) == (0 if fits else 1)
+
+
+# The home folder
+
+
+def test_the_home_folder_in_whatever_a_person_types(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    typed = ["predict", "--output=~/restored", "--config.data.source=~", "-w=~/x", "~/a b.png",
+             "--field=a=~/x", "--pattern=~x", "a~/b", "--n=3"]  # fmt: skip
+    assert expand_home(typed) == [
+        "predict", "--output=/home/me/restored", "--config.data.source=/home/me", "-w=/home/me/x",
+        "/home/me/a b.png", "--field=a=~/x", "--pattern=~x", "a~/b", "--n=3",
+    ]  # fmt: skip
+
+
+def test_commands_expand_the_home_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    write_pairs(tmp_path / "data", ["1.png"])
+    assert check.main(["~/data", "--against=~/data"]) == 1
+    assert f"1 scenes are both in all and in all of {tmp_path}/data: 1" in capsys.readouterr().out
+    result = run_afresh("convert", "--inspect=~/none.npz", cwd=tmp_path)
+    assert f"there is no file {tmp_path}/none.npz" in result.stderr
+    result = run_afresh(
+        "main", f"--config={ROOT}/configs/digits.py", "--workdir=~/w", "--config.total_steps=0",
+        "--config.pretrained=~/none.npz", cwd=tmp_path,
+    )  # fmt: skip
+    assert f"there is no file {tmp_path}/none.npz" in result.stderr
+    assert not (tmp_path / "~").exists()

@@ -23,6 +23,7 @@ TANH = {"act_layer": "gelu_tanh"}  # as the published weights were trained; timm
 # 7 x 7 and divide all; 7 x 7 with padding, and 5 x 6 at last; 12 x 12, and 6 x 6 at last.
 CASES = {
     "Ti_16": ("ViT-Ti_16", "vit_tiny_patch16_224", 224, TANH, 2e-5),
+    "Ti_16 exact": ("ViT-Ti_16", "vit_tiny_patch16_224", 224, {}, 2e-5),
     "B_16": ("ViT-B_16", "vit_base_patch16_224", 224, TANH, 2e-5),
     "B_16 at 384": ("ViT-B_16", "vit_base_patch16_384", 384, TANH, 2e-5),
     "gap": (
@@ -50,7 +51,8 @@ def timm():
 def case(request, timm):
     """Our model with random weights, timm's without, and the tolerance."""
     ours, theirs, size, kwargs, tolerance = CASES[request.param]
-    model, size = get_model(ours), np.broadcast_to(size, 2)
+    fields = {"activation": "gelu"} if "exact" in request.param else {}
+    model, size = get_model(ours, **fields), np.broadcast_to(size, 2)
     images = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
     random = np.random.default_rng(0)

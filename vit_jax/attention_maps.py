@@ -12,7 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
+from vit_jax import fonts
+
 _MOST_HEADS = 16
+_TITLE_COLUMNS = 22  # letters over a picture
 
 
 def attention_maps(model: nn.Module, variables: Mapping[str, Any], images: jax.Array) -> jax.Array:
@@ -132,7 +135,7 @@ def draw(image: np.ndarray, rolled: np.ndarray, heads: np.ndarray, title: str) -
         image: (h, w, 3) in [0, 1].
         rolled: (rows, columns) rollout.
         heads: (heads, rows, columns) attention; the first 16 are drawn.
-        title: over the picture.
+        title: over the picture; cut short if need be, but for its last eight letters.
     """
     maps = [("rollout", rolled)]
     maps += [(f"last attention, head {i + 1}", head) for i, head in enumerate(heads[:_MOST_HEADS])]
@@ -140,7 +143,8 @@ def draw(image: np.ndarray, rolled: np.ndarray, heads: np.ndarray, title: str) -
     rows = -(-(len(maps) + 1) // columns)
     h, w = image.shape[:2]
     figure = Figure(figsize=(2.6 * columns, 2.6 * rows * h / w + 0.5 * rows), layout="constrained")
-    figure.suptitle(title, parse_math=False)
+    title = fonts.shorten(fonts.legible(title), _TITLE_COLUMNS * columns, tail=8)
+    figure.suptitle(title, **fonts.style(title))
     axes = figure.subplots(rows, columns, squeeze=False).flat
     for ax in axes:
         ax.axis("off")

@@ -2,6 +2,7 @@
 
 import collections
 import csv
+import functools
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from etils import epath
 from matplotlib.figure import Figure
 
 from checkpoints import files
-from vit_jax import losses, processes
+from vit_jax import fonts, losses, processes
 from vit_jax.models import PUBLISHED_SCORES
 
 INPUT = "input/"  # begins the names of figures of images before they are restored
@@ -70,14 +71,19 @@ class ClassificationReport:
         if len(self._names) <= _MOST_CLASSES:
             _save(self.draw_confusion(split), folder / "confusion.png")
 
+    @functools.cached_property
+    def _shown(self) -> list[str]:
+        """The names as pictures have them."""
+        return [_short(name) for name in fonts.legible_names(self._names)]
+
     def draw_predictions(self, split: str) -> Figure:
         """Draws images with what was predicted: the most confident mistakes, then right ones."""
         examples = (self._wrong + self._right)[: _GALLERY[0] * _GALLERY[1]]
         titles, colors = [], []
         for _, truth, guess, p in examples:
             right = truth == guess
-            says = f"{_short(self._names[guess])} {p:.0%}"
-            titles.append(says if right else f"{says}\nis {_short(self._names[truth])}")
+            says = f"{self._shown[guess]} {p:.0%}"
+            titles.append(says if right else f"{says}\nis {self._shown[truth]}")
             colors.append(_RIGHT if right else _WRONG)
         total = self._counts.total()
         wrong = sum(count for (truth, guess), count in self._counts.items() if truth != guess)
@@ -101,9 +107,9 @@ class ClassificationReport:
         share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
         picture = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
         figure.colorbar(picture, ax=axes, label="share of the true class", shrink=0.8)
-        names = [_short(name) for name in self._names]
-        axes.set_xticks(range(count), names, rotation=90, parse_math=False)
-        axes.set_yticks(range(count), names, parse_math=False)
+        style = fonts.style(*self._shown)
+        axes.set_xticks(range(count), self._shown, rotation=90, **style)
+        axes.set_yticks(range(count), self._shown, **style)
         axes.set(xlabel="predicted", ylabel="true", title=f"{split}: number of images")
         for (i, j), number in self._counts.items():
             color = "white" if share[i, j] > 0.5 else "black"
@@ -168,11 +174,11 @@ class RestorationReport:
                 f"\n{self._figures[name][row]:.2f}" if name in self._figures else ""
                 for name in (INPUT + self._metric, self._metric)
             )
-            name = _short(self._names[row], 24)
+            name = _short(fonts.legible(self._names[row]), 24)
             shown = [f"input {name}{before}", f"restored ({self._ranks[row]}){after}", "truth"]
             for axes, image, title in zip(cells, (hazy, restored, truth), shown):
                 axes.imshow(image)
-                axes.set_title(title, fontsize=9, parse_math=False)
+                axes.set_title(title, fontsize=9, **fonts.style(title))
             error = np.abs(restored - truth).mean(axis=-1) * 255
             picture = cells[3].imshow(error, cmap="magma", vmin=0)
             cells[3].set_title("mean absolute error, of 255", fontsize=9)
@@ -215,6 +221,7 @@ def draw_images(
         width: of an image, in inches.
         colors: of the titles; black if None.
     """
+    titles = [fonts.legible(text) for text in titles]
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     height = width * max(image.shape[0] / image.shape[1] for image in images)
@@ -222,14 +229,15 @@ def draw_images(
     size = (width * columns, (height + 0.1 + 0.17 * lines) * rows + (0.4 if title else 0))
     figure = Figure(figsize=size, layout="constrained")
     if title:
-        figure.suptitle(title)
+        title = fonts.legible(title)
+        figure.suptitle(title, **fonts.style(title))
     for axes in figure.subplots(rows, columns, squeeze=False).flat:
         axes.axis("off")
     for axes, image, text, color in zip(
         figure.axes, images, titles, colors or ["black"] * len(images)
     ):
         axes.imshow(image)
-        axes.set_title(text, fontsize=9, color=color, parse_math=False)
+        axes.set_title(text, fontsize=9, color=color, **fonts.style(text))
     return figure
 
 
@@ -303,4 +311,4 @@ def displayable(image: np.ndarray) -> np.ndarray:
 
 
 def _short(name: str, most: int = 16) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"
+    return fonts.shorten(name, most)

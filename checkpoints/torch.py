@@ -11,6 +11,7 @@ import collections
 import io
 import json
 import logging
+import math
 import os
 import pickle
 import pickletools
@@ -50,6 +51,7 @@ _AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_d
 _TRAINED = ("state_dict", "model_state_dict", "model", "params", "net", "network", "module",
             "weights", "student", "generator")  # fmt: skip
 _DEPTH = 3  # of dicts in dicts, to look for weights
+_LONE_PREFIX = "backbone."  # which is none where there is more besides
 _PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
 _MADE_FOR = "made_for"  # in the metadata of a .safetensors file
 # At the head of a file of PyTorch before 1.6: a number, and some pickles.
@@ -248,11 +250,14 @@ def read(path: str | os.PathLike[str], key: str = "") -> dict[str, np.ndarray]:
     """
     found = files.fetch(path)
     if formats.find_format(found) == formats.SAFETENSORS:
-        sets = _find_sets(_read_safetensors(found), lambda value: True)
+        loaded, weight = _read_safetensors(found), object
     else:
         torch = _import_torch()
-        loaded = _read_pickled(found, torch)
-        sets = _find_sets(loaded, lambda value: isinstance(value, torch.Tensor))
+        loaded, weight = _read_pickled(found, torch), torch.Tensor
+    try:
+        sets = _find_sets(loaded, lambda value: isinstance(value, weight))
+    except ValueError as error:
+        raise ValueError(f"{found}: {error}") from None
     state_dict = _choose(found, sets, key)
     others = sorted(name for name, value in state_dict.items() if not hasattr(value, "shape"))
     if others:
@@ -274,25 +279,31 @@ def _find_sets(
     sets = {}
     for name, value in items.items() if depth else ():
         sets |= _find_sets(value, is_weight, f"{at}.{name}".removeprefix("."), depth - 1)
-    if not sets and any(map(is_weight, items.values())):
-        return _split(items, at)
-    return sets
+    if sets:  # then an array here may be a score; but those of a model's parts have dots
+        items = {name: v for name, v in items.items() if "." in name and is_weight(v)}
+    return sets | (_split(items, at) if any(map(is_weight, items.values())) else {})
 
 
 def _split(items: Mapping[str, Any], at: str) -> dict[str, dict[str, Any]]:
-    items = {_without_prefix(k): v for k, v in items.items() if not k.endswith(_COUNTERS)}
-    places = {name.partition(".")[0] for name in items if "." in name}
+    named: dict[str, Any] = {}
+    for stored, value in items.items():
+        name = _without_prefix(stored)
+        if name in named:
+            raise ValueError(f"there is {name} twice, also as {stored}")
+        if not name.endswith(_COUNTERS):
+            named[name] = value
+    places = {name.partition(".")[0] for name in named if "." in name}
     known = places & {*_AVERAGED, *_TRAINED}
-    if not known and len(places) == 1 and all(name.startswith("backbone.") for name in items):
+    if all(name.startswith(_LONE_PREFIX) for name in named):
         known = places
     if not known:
-        return {at: items}
+        return {at: named}
     sets = {}
     for place in sorted(known):
-        inside = {k.removeprefix(f"{place}."): v for k, v in items.items()
+        inside = {k.removeprefix(f"{place}."): v for k, v in named.items()
                   if k.startswith(f"{place}.")}  # fmt: skip
         sets |= _split(inside, f"{at}.{place}".removeprefix("."))
-    rest = [name for name in items if name.partition(".")[0] not in known]
+    rest = [name for name in named if name.partition(".")[0] not in known]
     if rest:
         _LOG.warning("besides %s there are, and are left out: %s",
                      ", ".join(sorted(sets)), _some(sorted(rest)))  # fmt: skip
@@ -304,25 +315,27 @@ def _choose(path: epath.Path, sets: Mapping[str, dict[str, Any]], key: str) -> d
     listed = ", ".join(name or "the file itself" for name in sorted(sets))
     if not sets:
         raise ValueError(f"{path} holds no weights: no dict of arrays by name")
-    if key:
-        sets = {name: sets[name] for name in sets if f"{name}.".startswith(f"{key}.")}
-        if not sets:
-            raise ValueError(f"{path} holds no weights under {key!r}; there are: {listed}")
-    if len(sets) == 1:
-        return next(iter(sets.values()))
+    wanted = [name for name in sets if not key or f"{name}.".startswith(f"{key}.")]
+    if not wanted:
+        raise ValueError(f"{path} holds no weights under {key!r}; there are: {listed}")
     choose = "--config.pretrained_key=KEY when training, else --key=KEY, takes another"
-    known = [*_AVERAGED, *_TRAINED]
-    ranked = sorted(
-        (min(known.index(part) for part in name.split(".") if part in known), name)
-        for name in sets
-        if {*name.split(".")} & {*known}
-    )
-    if not ranked:
+    name = min(wanted, key=_rank)
+    if len(wanted) > 1 and _rank(name) == math.inf:
         raise ValueError(f"{path} holds several sets of weights: {listed}. {choose}")
-    rank, name = ranked[0]
-    kind = "averaged" if rank < len(_AVERAGED) else "as trained, not averaged"
-    _LOG.warning("%s holds the weights %s; %s is taken (%s). %s", path, listed, name, kind, choose)
+    kind = " (averaged)" if _rank(name) < len(_AVERAGED) else " (as trained)"
+    kind = kind if name and _rank(name) < math.inf else ""
+    if len(wanted) > 1:
+        _LOG.warning("%s holds the weights %s; %s is taken%s. %s",
+                     path, listed, name, kind, choose)  # fmt: skip
+    elif name:
+        _LOG.info("%s: the weights under %s are taken%s", path, name, kind)
     return sets[name]
+
+
+def _rank(name: str) -> float:
+    """The place of a set of weights among those that are looked for; infinite for others."""
+    known = [*_AVERAGED, *_TRAINED]
+    return min((known.index(part) for part in name.split(".") if part in known), default=math.inf)
 
 
 def write(

@@ -93,6 +93,13 @@ def test_common_prefixes_are_stripped(tmp_path, prefix):
     assert torch.read(tmp_path / "a.safetensors").keys() == arrays.keys()
 
 
+def test_names_that_become_the_same(tmp_path):
+    stored = {"module.a.bias": np.zeros(1), "a.bias": np.zeros(1)}
+    (tmp_path / "a.safetensors").write_bytes(safetensors.numpy.save(stored))
+    with pytest.raises(ValueError, match=r"a\.safetensors: there is a\.bias twice, also as"):
+        torch.read(tmp_path / "a.safetensors")
+
+
 # What a file says of its model
 
 

@@ -1,5 +1,6 @@
 """What the tests share. By default they use two virtual CPU devices and no network."""
 
+import contextlib
 import os
 import re
 import sys
@@ -32,6 +33,15 @@ from PIL import Image
 
 from configs import common
 from vit_jax.models import get_model
+
+with contextlib.suppress(ImportError):  # make test-minimal has none
+    import hypothesis
+
+    hypothesis.settings.register_profile(  # whatever the speed of the machine
+        "patient", max_examples=150, deadline=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )  # fmt: skip
+    hypothesis.settings.load_profile("patient")
 
 TINY = dict(patch_size=4, hidden_size=16, num_layers=2, num_heads=2, mlp_dim=32)
 TINY_HYBRID = dict(TINY, patch_size=1, resnet_layers=(2, 1), resnet_width_factor=0.5)

@@ -24,19 +24,36 @@ def case(*contenders, **kwargs):
     return Case("sleep", lambda folder: iter(contenders), **kwargs)
 
 
-def test_what_a_race_says():
+class Clock:
+    """Stands in for `time`; only to sleep takes time."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+def test_what_a_race_says(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(race, "time", clock)
+    monkeypatch.setattr(time, "sleep", clock.sleep)
     asleep = case(sleeper(OURS, 0.01), sleeper("slow", 0.04), images=2,
                   goals=(Goal(1, 3.0, ("slow", "absent")), Goal(2, 9.0, ("slow",)),
                          Goal(3, 1.0, ("absent",))))  # fmt: skip
     ours, slow = race.run(asleep, seconds=0)
-    assert 0.01 <= ours["min_s"] <= ours["median_s"] < 0.03
-    assert ours["images_per_s"] == pytest.approx(2 / ours["median_s"])
+    assert ours["min_s"] == pytest.approx(0.01)
+    assert ours["median_s"] == pytest.approx(0.01)
+    assert ours["images_per_s"] == pytest.approx(200)
     assert ours["ratio"] == 1
-    assert slow["ratio"] == pytest.approx(slow["median_s"] / ours["median_s"])
+    assert slow["ratio"] == pytest.approx(4)
     assert slow["difference"] == 0
     judged = race.judge(asleep, [ours, slow])
     assert [(goal["goal"], goal["over"]) for goal in judged] == [(1, "slow"), (2, "slow")]
-    assert [goal["met"] for goal in judged] == [slow["ratio"] >= 3, False]
+    assert [goal["met"] for goal in judged] == [True, False]
 
 
 @pytest.mark.parametrize("value", [1.1, np.nan])
@@ -46,13 +63,30 @@ def test_who_computes_something_else_does_not_race(value):
         race.run(wrong, seconds=0)
 
 
-def test_memory_of_a_call():
+def test_memory_of_a_call(monkeypatch):
+    looks = []
+
+    class Process(race.psutil.Process):
+        def memory_info(self):
+            looks.append(super().memory_info())
+            return looks[-1]
+
+    def wait_until_seen():
+        """A look may be under way, so it is two; a minute at most. Not while calls are timed."""
+        until = len(looks) + 2
+        for _ in range(6000 if looks else 0):
+            if len(looks) >= until:
+                return
+            time.sleep(0.01)
+
     def call():
         np.ones(32 << 20, np.uint8).sum()
-        time.sleep(0.05)
+        wait_until_seen()
         array = np.ones(64 << 20, np.uint8)
-        time.sleep(0.05)
+        wait_until_seen()
         return array
+
+    monkeypatch.setattr(race.psutil, "Process", Process)
 
     (row,) = race.run(case(Contender(OURS, call, lambda: np.ones(1))), seconds=0)
     assert 60 << 20 < row["peak_bytes"] < 100 << 20
@@ -281,7 +315,7 @@ def test_the_accelerators_suite_on_tiny_models(tmp_path):
     while not path.exists() and process.poll() is None:
         time.sleep(0.2)
     process.terminate()
-    assert process.wait(60) == 143
+    assert process.wait(600) == 143
     before = json.loads(path.read_text())
     assert not before["complete"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -13,7 +13,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 from PIL import Image
@@ -24,11 +24,6 @@ from tests.conftest import tiny_digits_config, write_classes
 from tests.test_sources import data_config
 from vit_jax import classify, experiment, photos, pretrained, report, restore, train
 from vit_jax.workdir import Workdir
-
-settings.register_profile(
-    "fuzz", max_examples=150, deadline=2000, suppress_health_check=list(HealthCheck)
-)
-settings.load_profile("fuzz")
 
 # Where bytes are changed, and into what.
 CHANGES = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(min_size=1, max_size=4)))
@@ -255,7 +250,7 @@ def with_value(tree, path, value):
 KEYS = st.sampled_from(sorted(places(DEFAULTS)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(changes=st.lists(st.tuples(KEYS, WRONG), min_size=1, max_size=2))
 @example(changes=[])
 @example(changes=[(("model", "hidden_size"), 2**63)])
@@ -279,7 +274,7 @@ def a_run(tmp_path_factory):
     return workdir
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     file=st.sampled_from(["config.json", "data.json", "labels.txt"]),
     change=st.one_of(

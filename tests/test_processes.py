@@ -67,7 +67,7 @@ def start(count, args, devices=1, announced_by_slurm=False, **common):
 
 def finish(started, expected=0):
     """Waits until they end; returns what each printed to stderr."""
-    printed = [process.communicate(timeout=300) for process in started]
+    printed = [process.communicate(timeout=900) for process in started]
     assert [process.returncode for process in started] == [expected] * len(started), printed
     for out, _ in printed[1:]:
         assert "checkpoint" not in out
@@ -184,7 +184,7 @@ def test_an_error_in_one_process_ends_all(image_folder, tmp_path):
         "--config.data.eval_pp=decode|resize(16)|value_range(-1, 1)",
     ]  # fmt: skip
     started = start(2, args)
-    printed = [process.communicate(timeout=200)[1] for process in started]
+    printed = [process.communicate(timeout=900)[1] for process in started]
     assert all(process.returncode not in (0, preemption.EXIT_CODE) for process in started)
     assert any("1 unreadable image(s)" in text and "broken.png" in text for text in printed)
 
@@ -212,7 +212,7 @@ def test_processes_that_were_started_differently(tmp_path):
     other = [*started[1].args, "--config.seed=7"]
     one = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
     with subprocess.Popen(other, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=one) as second:
-        said = [started[0].communicate(timeout=200)[1], second.communicate(timeout=200)[1]]
+        said = [started[0].communicate(timeout=900)[1], second.communicate(timeout=900)[1]]
     assert any(
         "process 1 has other settings than the first: seed is 7, and not 0" in s for s in said
     )

@@ -6,7 +6,9 @@ import json
 import logging
 import re
 import shutil
+import threading
 import time
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +18,7 @@ import pytest
 from checkpoints import npz
 from checkpoints.train_state import Checkpointer
 from tests.conftest import tiny_digits_config
-from vit_jax import evaluate, experiment, sharding, train
-from vit_jax.monitor import WaitClock
+from vit_jax import evaluate, experiment, monitor, sharding, train
 from vit_jax.workdir import Workdir
 
 
@@ -428,33 +429,55 @@ def test_too_little_memory_comes_with_remedies(digits_config, tmp_path, monkeypa
         train.train_and_evaluate(digits_config, tmp_path)
 
 
-@pytest.mark.parametrize(("late", "waits"), [("data", True), ("computing", False)])
-def test_waiting_for_data_is_counted(late, waits):
-    """With steps of 60 ms in all, of which one part or the other takes 50."""
-    clock = WaitClock()
-    slow = {"data": 0.05, "computing": 0.0} if late == "data" else {"data": 0.0, "computing": 0.05}
+def test_waiting_for_data_is_counted(monkeypatch):
+    """Of a wait for data of 5 s, the part in which no step is being computed."""
+    now, may_end = [0.0], threading.Event()
+    monkeypatch.setattr(monitor, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    clock = monitor.WaitClock()
 
-    @jax.jit
-    def step(x):
-        return jax.pure_callback(lambda x: time.sleep(slow["computing"]) or x, x, x)
+    class Loss:
+        """An array that is being computed."""
 
-    metrics = jax.block_until_ready(step(jnp.zeros(())))
-    begin = time.monotonic()
-    for _ in range(10):
+        def block_until_ready(self):
+            may_end.wait(600)
+            return self
+
+    def end_the_steps():
+        """At this time; waits until the clock has seen it, for a minute at most."""
+        may_end.set()
+        for _ in range(6000):
+            if clock._ended == clock._started:
+                return
+            time.sleep(0.01)
+
+    def waited_while(before, inside):
+        """With a step that ends before the wait for data, in the middle of it, or after it."""
+        may_end.clear()
+        clock.watch({"loss": Loss()})
+        now[0] += 10
+        if before:
+            end_the_steps()
         with clock:
-            time.sleep(slow["data"])
-        before, metrics = metrics, step(jnp.zeros(()))
-        clock.watch({"loss": metrics})
-        jax.block_until_ready(before)
-    share = clock.take() / (time.monotonic() - begin)
+            now[0] += 3
+            if inside:
+                end_the_steps()
+            now[0] += 2
+        end_the_steps()
+        return clock.take()
+
+    with clock:
+        now[0] += 5  # before the first step
+    assert clock.take() == 0
+    assert waited_while(before=True, inside=False) == 5
+    assert waited_while(before=False, inside=True) == 2
+    assert waited_while(before=False, inside=False) == 0
     clock.close()
     assert clock.take() == 0
-    assert share > 0.5 if waits else share < 0.2
 
 
 def test_much_waiting_is_warned_of_once(digits_config, tmp_path, monkeypatch, caplog):
     """Not for the first figures, since to begin takes longer."""
-    monkeypatch.setattr(WaitClock, "take", lambda clock: 1e3)
+    monkeypatch.setattr(monitor.WaitClock, "take", lambda clock: 1e3)
     train.train_and_evaluate(digits_config, tmp_path)
     warnings = [text for text in caplog.messages if "the devices wait for data" in text]
     assert len(warnings) == 1

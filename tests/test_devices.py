@@ -24,7 +24,7 @@ RUN = [
 
 def train(workdir, devices, fsdp):
     """Trains; returns the losses, of training and of evaluation."""
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     result = subprocess.run(
         [sys.executable, "-m", "vit_jax.main", *RUN, f"--workdir={workdir}",
          f"--config.fsdp={fsdp}"],

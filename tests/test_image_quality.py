@@ -91,7 +91,8 @@ def test_dehazeformer(size, small):
     figures = compute(iq.dehazeformer, images, targets)
     x, y = unit(images[0]), unit(targets[0])
     np.testing.assert_allclose(figures["psnr"][0], 10 * np.log10(1 / np.mean((x - y) ** 2)), 1e-5)
-    x, y = average_by_loop(x, small), average_by_loop(y, small)
+    if small != size:
+        x, y = average_by_loop(x, small), average_by_loop(y, small)
     np.testing.assert_allclose(figures["ssim"][0], skimage_ssim(x, y, 1), atol=1e-5)
 
 
@@ -120,11 +121,12 @@ def test_dehazeformer_and_ms_ssim_as_pytorch_msssim_has_them(size):
 
 
 def test_equal_images():
-    _, targets = pair((170, 180))
+    _, targets = pair((24, 30))
     for protocol in iq.PROTOCOLS.values():
         figures = compute(protocol, targets, targets)
         assert np.isinf(figures["psnr"]).all()
         np.testing.assert_allclose(figures["ssim"], 1, atol=1e-6)
+    _, targets = pair((170, 180))
     np.testing.assert_allclose(compute(iq.ms_ssim, targets, targets), 1, atol=1e-6)
 
 

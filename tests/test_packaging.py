@@ -3,6 +3,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("vit_jax", "configs", "input_pipeline", "checkpoints")
 
@@ -11,6 +13,7 @@ def pip(*args):
     subprocess.run([sys.executable, "-m", "pip", "-q", *map(str, args)], check=True)
 
 
+@pytest.mark.slow
 def test_a_wheel_works_elsewhere(tmp_path):
     """Builds a wheel from a copy of the tree, installs it apart, and makes a model there."""
     tree = tmp_path / "tree"

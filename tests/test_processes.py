@@ -41,7 +41,8 @@ def start(count, args, devices=1, announced_by_slurm=False, **common):
     started, port = [], free_port()
     for i in range(count):
         command = [sys.executable, "-m", "vit_jax.main", *map(str, args)]
-        env = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", **common}
+        flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+        env = {"XLA_FLAGS": flags, **common}
         if announced_by_slurm:
             env |= {
                 "SLURM_JOB_ID": str(port), "SLURM_STEP_NODELIST": "localhost",
@@ -210,7 +211,8 @@ def test_processes_that_were_started_differently(tmp_path):
     started[1].kill()
     started[1].communicate()
     other = [*started[1].args, "--config.seed=7"]
-    one = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
+    one = {**os.environ, "XLA_FLAGS": flags}
     with subprocess.Popen(other, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=one) as second:
         said = [started[0].communicate(timeout=900)[1], second.communicate(timeout=900)[1]]
     assert any(

@@ -378,7 +378,7 @@ def test_training_restores(trained, pairs_folder):
             np.asarray(Image.open(pairs_folder / "test" / k / row["file"]), np.float32) / 127.5 - 1
             for k in ("hazy", "GT")
         )
-        restored = model.apply({"params": params}, hazy[None])
+        restored = jax.jit(model.apply)({"params": params}, hazy[None])
         after = image_quality.dehazeformer(restored, clear[None])
         before = image_quality.dehazeformer(hazy[None], clear[None])
         for key in ("psnr", "ssim"):

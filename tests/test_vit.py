@@ -171,9 +171,8 @@ def test_stack_and_unstack_are_inverse(images):
 
 
 def test_scan_initialises_each_layer_differently(images):
-    kernel = tiny(scan=True).init(jax.random.key(0), images)["params"]["Transformer"][
-        "encoderblock"
-    ]["MlpBlock_3"]["Dense_0"]["kernel"]
+    params = init(tiny(scan=True), images)["params"]
+    kernel = params["Transformer"]["encoderblock"]["MlpBlock_3"]["Dense_0"]["kernel"]
     assert kernel.shape == (2, 16, 32)
     assert float(jnp.abs(kernel[0] - kernel[1]).max()) > 0.1
 
@@ -189,7 +188,7 @@ def test_bfloat16_computes_in_bfloat16_and_stays_close(images):
     text = jax.jit(half.apply).lower(variables, images).as_text()
     assert "dot_general" in text
     assert "bf16" in text
-    params = half.init(jax.random.key(0), images)["params"]
+    params = init(half, images)["params"]
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(params))
 
 
@@ -270,11 +269,11 @@ def test_another_image_size_says_that_the_positions_do_not_fit(images):
 
 
 def test_initial_values(images):
-    params = tiny(head_bias_init=-6.9).init(jax.random.key(0), images)["params"]
+    params = init(tiny(head_bias_init=-6.9), images)["params"]
     assert not params["cls"].any()
     assert not params["head"]["kernel"].any()
     np.testing.assert_allclose(params["head"]["bias"], -6.9)
-    big = tiny(hidden_size=256).init(jax.random.key(0), images)["params"]["Transformer"]
+    big = init(tiny(hidden_size=256), images)["params"]["Transformer"]
     np.testing.assert_allclose(big["posembed_input"]["pos_embedding"].std(), 0.02, rtol=0.1)
     query = big["encoderblock_0"]["MultiHeadDotProductAttention_1"]["query"]["kernel"]
     np.testing.assert_allclose(query.std(), np.sqrt(2 / (256 + 256)), rtol=0.05)
@@ -307,7 +306,7 @@ def test_tokens_that_fill_up_an_odd_number_change_nothing(dropout, monkeypatch):
         rngs = {"dropout": jax.random.key(0)}
         return jnp.sum(jnp.sin(model.apply({"params": params}, images, train=True, rngs=rngs)))
 
-    expected = jax.value_and_grad(loss)(params)
+    expected = jax.jit(jax.value_and_grad(loss))(params)
     seen, attention = set(), ops.attention
 
     def seeing(q, k, v, **kwargs):
@@ -317,6 +316,6 @@ def test_tokens_that_fill_up_an_odd_number_change_nothing(dropout, monkeypatch):
     monkeypatch.setattr(ops, "fuses_attention", lambda q: True)
     monkeypatch.setattr(ops, "attention", seeing)
     jax.clear_caches()  # of blocks that were traced before
-    found = jax.value_and_grad(loss)(params)
+    found = jax.jit(jax.value_and_grad(loss))(params)
     assert seen == (set() if dropout else {(18, 17)})
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)

@@ -17,15 +17,15 @@ MINIMAL_PACKAGES := absl-py 'etils[epath]' filelock flax huggingface-hub jax mat
 MINIMAL_TESTS := $(foreach name,dehazeformer losses ops rrdb sharding swin swinir vit window_kernel \
 	without_tensorflow,tests/test_$(name).py)
 
-.PHONY: help demo demo-dehaze demo-enlarge test test-all test-minimal test-gpu soak parity \
-	test-notebooks lint fmt bench clean
+.PHONY: help demo demo-dehaze demo-enlarge test test-slow test-all test-minimal test-gpu soak \
+	parity test-notebooks lint fmt bench clean
 
 help:
 	@echo "make demo   train a small ViT on handwritten digits; results in $(DEMO_DIR)"
 	@echo "make demo-dehaze   train DehazeFormer-T on photos made hazy; results in $(DEHAZE_DIR)"
 	@echo "make demo-enlarge   enlarge a photo four times with Real-ESRGAN's weights; results in $(ENLARGE_DIR)"
 	@echo "make test   run the tests"
-	@echo "make test-all   run the slow ones as well"
+	@echo "make test-slow   run the tests that take long;  make test-all  both"
 	@echo "make test-minimal   test models, training step and benchmark without TensorFlow, on Python 3.12"
 	@echo "make test-gpu   test what a GPU computes, with the python3 at hand"
 	@echo "make soak   kill and restart a run at random moments, for half an hour"
@@ -67,6 +67,11 @@ demo-enlarge: $(addprefix $(VENV)/.installed-,demo published)
 test: $(VENV)/.installed-dev
 	@echo "Running the tests ..."
 	$(BIN)/python -m pytest
+
+# What it leaves out of `make test` takes long and seldom breaks.
+test-slow: $(VENV)/.installed-dev
+	@echo "Running the slow tests ..."
+	$(BIN)/python -m pytest -m 'slow and not gpu and not parity'
 
 test-all: $(VENV)/.installed-dev
 	@echo "Running the tests, the slow ones as well ..."

@@ -112,6 +112,7 @@ def config(folder, tmp_path, monkeypatch):
     return config
 
 
+@pytest.mark.slow
 def test_runs_of_a_gan(config, tmp_path):
     """They record all losses, and continue bit for bit."""
     config.ema_decay = 0.9

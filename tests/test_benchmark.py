@@ -108,6 +108,7 @@ def test_the_jpegs_are_like_imagenets():
     assert 80_000 < np.mean(sizes) < 130_000
 
 
+@pytest.mark.slow
 def test_the_suites_of_models(tmp_path):
     """A training step uses its state up, so that it must be handed on."""
     path = tmp_path / "a.json"
@@ -183,6 +184,7 @@ def test_a_sweep_grows_the_batch_as_far_as_it_fits_and_then_tries_flags():
     assert [row["images_per_s"] for row in rows[:3]] == [8, 16, None]
 
 
+@pytest.mark.slow
 def test_a_try_of_a_sweep():
     choice = json.dumps({"batch": 2, "remat": True, "flags": "none"})
     result = run("benchmark", "sweep", "--model=ViT-Ti_16", "--image_size=32", "--dtype=float32",

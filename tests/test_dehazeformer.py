@@ -25,7 +25,7 @@ TINY = dict(
     [
         ("dehazeformer_t", "DehazeFormer-T", (64, 64)),
         ("dehazeformer_t_30x41", "DehazeFormer-T", (30, 41)),
-        ("dehazeformer_m", "DehazeFormer-M", (64, 64)),
+        pytest.param("dehazeformer_m", "DehazeFormer-M", (64, 64), marks=pytest.mark.slow),
     ],
 )
 def test_golden_output_and_activations(case, name, size):

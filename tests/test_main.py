@@ -59,7 +59,7 @@ def test_start_up_is_quiet(trained):
     assert noise == []
 
 
-@pytest.mark.parametrize("with_config", [True, False])
+@pytest.mark.parametrize("with_config", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_evaluate_reprints_the_figures(trained, with_config):
     workdir, args, first = trained
     settings = [*args, *TINY] if with_config else [f"--workdir={workdir}"]
@@ -158,7 +158,10 @@ def test_predict_with_a_run_that_has_not_finished(trained, photos, tmp_path):
     assert "has no weights yet, neither weights.npz nor checkpoints" in result.stderr
 
 
-@pytest.mark.parametrize("which", ["flag", "variable", "none"])
+SLOW_TOO = [pytest.param(which, marks=pytest.mark.slow) for which in ("variable", "none")]
+
+
+@pytest.mark.parametrize("which", ["flag", *SLOW_TOO])
 def test_compiled_programs_are_kept(tmp_path, monkeypatch, which):
     """For the next start; --compilation_cache= switches that off."""
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")

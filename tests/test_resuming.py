@@ -162,6 +162,8 @@ def start(workdir, *args):
     return subprocess.Popen(
         [sys.executable, "-m", "vit_jax.main", *SMALL, f"--workdir={workdir}", *args],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        # A kill may cut off a compiled program, which others would stumble over.
+        env={**os.environ, "JAX_COMPILATION_CACHE_DIR": f"{workdir.parent}/compiled"},
     )  # fmt: skip
 
 

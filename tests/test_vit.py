@@ -269,7 +269,7 @@ def test_another_image_size_says_that_the_positions_do_not_fit(images):
 
 
 def test_initial_values(images):
-    params = init(tiny(head_bias_init=-6.9), images)["params"]
+    params = jax.jit(tiny(head_bias_init=-6.9).init)(jax.random.key(0), images)["params"]
     assert not params["cls"].any()
     assert not params["head"]["kernel"].any()
     np.testing.assert_allclose(params["head"]["bias"], -6.9)

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import logging
 import os
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent import futures
 from pathlib import Path
@@ -15,6 +16,9 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 _LOG = logging.getLogger(__name__)
+
+# Of images below the size from which Pillow raises an error.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 READERS = 16  # threads that look through files; they mostly wait for the disk
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")

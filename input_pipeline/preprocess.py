@@ -126,6 +126,10 @@ def build(spec: str, train: bool, scale: int = 1) -> Callable[..., tf.Tensor]:
     def apply_all(image: tf.Tensor, seed: tf.Tensor, name: tf.Tensor | str = "") -> tf.Tensor:
         token = _name.set(name)
         try:
+            if scale != 1:
+                height, width = _sides(image)
+                fewer = f"it has fewer pixels a side than the model's factor, {scale}: remove it"
+                image = _require(image, height * width > 0, fewer)
             for i, step in enumerate(steps):
                 image = step(image, tf.random.experimental.stateless_fold_in(seed, i))
         finally:

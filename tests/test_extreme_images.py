@@ -117,3 +117,16 @@ def test_the_weights_of_the_narrowest_tile():
         warnings.simplefilter("error")
         np.testing.assert_array_equal(restore._feather(1), [1])
         np.testing.assert_array_equal(restore._feather(3), [1, 1, 1])
+
+
+def test_photos_smaller_than_the_factor_are_named(tmp_path, folder_config):
+    for i, size in enumerate([(20, 16), (9, 1)]):
+        (tmp_path / "photos" / "test").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / "test" / f"{i}.png").write_bytes(png(size))
+    data = folder_config.data
+    data.kind, data.source, data.test_source = "degraded", "", str(tmp_path / "photos")
+    data.train_pp = "random_crop(8)|value_range(-1, 1)"
+    data.eval_pp = "value_range(-1, 1)"
+    message = r"cannot prepare .*test/1\.png: it has fewer pixels a side than the model's factor, 2"
+    with pytest.raises(ValueError, match=message):
+        list(get_dataset(data, batch_size=2, seed=0, scale=2).eval_batches("test"))

@@ -162,6 +162,15 @@ def test_of_several_frames_the_first_is_restored(tmp_path, caplog, name, kind):
     assert (tmp_path / "out" / "z.png").exists()
 
 
+def test_an_animation_that_is_cut_off_further_on(tmp_path):
+    random = np.random.default_rng(0)
+    frames = [Image.fromarray(random.integers(0, 256, (40, 48, 3), np.uint8)) for _ in range(3)]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
+    (tmp_path / "a.gif").write_bytes(buffer.getvalue()[: int(0.7 * len(buffer.getvalue()))])
+    assert restore_folder(tmp_path, tmp_path / "out") == []
+
+
 def test_whatever_one_file_does_the_others_are_written(tmp_path, monkeypatch):
     folder, out = tmp_path / "in", tmp_path / "out"
     for name, width in (("a", 10), ("b", 11), ("c", 12), ("d", 13)):

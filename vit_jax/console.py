@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import sys
+import warnings
 from collections.abc import Iterable
 from typing import Any, TextIO
 
@@ -15,6 +16,7 @@ _LOGGERS = ("vit_jax", "input_pipeline", "checkpoints")
 
 def show_log() -> None:
     """Shows what our packages have to say, a line each; for commands and notebooks."""
+    warnings.filterwarnings("ignore", module="PIL")  # of files; what matters is raised
     absl_logging.set_verbosity(absl_logging.FATAL)  # orbax shows what it raises, which we do
     handler = logging.StreamHandler(_stream())
     handler.setFormatter(logging.Formatter("%(message)s"))

@@ -119,9 +119,9 @@ def read(path: Path) -> Photo:
     data = path.read_bytes()
     is_deep_png = data[:8] == _PNG and data[24:25] == b"\x10"
     with files.opened(io.BytesIO(data)) as image:
-        frames = getattr(image, "n_frames", 1)
         if not is_deep_png:
             image.load()
+    frames = _count_frames(data)
     if frames > 1:
         _LOG.warning("%s has %d frames; only the first is restored", path, frames)
     if is_deep_png:
@@ -132,6 +132,15 @@ def read(path: Path) -> Photo:
     if image.format == "TIFF" and max(image.tag_v2.get(258, (8,))) > 8 and not _is_deep(image):
         raise ValueError("a TIFF of more than 8 bits per colour; convert it to a 16-bit PNG")
     return Photo(_to_pixels(image), image, data)
+
+
+def _count_frames(data: bytes) -> int:
+    """The number of frames of an image file, which Pillow tells of one that is not decoded yet."""
+    try:
+        with files.opened(io.BytesIO(data)) as image:
+            return getattr(image, "n_frames", 1)
+    except ValueError:
+        return 1  # of one that is damaged further on, if not at once
 
 
 def explain(error: Exception) -> str:

@@ -148,3 +148,15 @@ def test_images_with_titles(tmp_path):
 )
 def test_cutting_short(text, most, tail, short):
     assert fonts.shorten(text, most, tail) == short
+
+
+def test_letters_that_no_font_has_are_said_once(caplog):
+    for share in (1, 2):
+        assert fonts.legible(f"{CAT}{CAT} {share} %") == f"? {share} %"
+    fonts._say_once.cache_clear()
+    caplog.clear()
+    for share in (1, 2):
+        fonts.legible(f"{CAT} {share} %")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"no installed font has {CAT}: pictures show ? instead"
+    ]

@@ -29,7 +29,7 @@ def legible(text: str) -> str:
     missing = _missing_of(_plain(text))
     if not missing:
         return _plain(text)
-    _say_once(text)
+    _say_once(frozenset(missing))
     return re.sub(f"[{re.escape(''.join(sorted(missing)))}]+", _MISSING, _plain(text))
 
 
@@ -76,8 +76,9 @@ def _plain(text: str) -> str:
 
 
 @functools.cache
-def _say_once(text: str) -> None:
-    _LOG.warning("no installed font has the letters of %s: pictures show %s", text, _MISSING)
+def _say_once(missing: frozenset[str]) -> None:
+    letters = "".join(sorted(missing))
+    _LOG.warning("no installed font has %s: pictures show %s instead", letters, _MISSING)
 
 
 def _missing_of(text: str) -> set[str]:

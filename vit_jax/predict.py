@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from absl import flags
 
+from checkpoints import files
 from vit_jax import classify, cli, model_flags, photos, restore
 
 if TYPE_CHECKING:  # it takes seconds to import
@@ -109,7 +110,7 @@ def _classify(pretrained: "Pretrained", arguments: Sequence[str]) -> int:
     if wrong:
         raise ValueError(f"{', '.join(wrong)} is for models that restore images")
     classifier = classify.make_classifier(pretrained)
-    draw = _attention_writer(pretrained) if _ATTENTION.value else None
+    draw = _attention_writer(pretrained, classifier.labels) if _ATTENTION.value else None
     paths = photos.find_images(arguments)
     count = min(_TOP, len(classifier.labels))
     rows, unreadable, undrawn = [], 0, 0
@@ -125,7 +126,7 @@ def _classify(pretrained: "Pretrained", arguments: Sequence[str]) -> int:
         rows.append([path, *[cell for label, p in best for cell in (label, f"{p:.6f}")]])
         if draw is not None:
             try:
-                draw(prediction, f"{best[0][0]} {best[0][1]:.1%}")
+                draw(prediction)
             except Exception as error:  # whatever one file does, the others are drawn
                 _LOG.error("cannot draw where it looks in %s: %s", path, photos.explain(error))
                 undrawn += 1
@@ -137,9 +138,11 @@ def _classify(pretrained: "Pretrained", arguments: Sequence[str]) -> int:
     return 1 if unreadable or undrawn else 0
 
 
-def _attention_writer(pretrained: "Pretrained") -> Callable[[classify.Prediction, str], None]:
+def _attention_writer(
+    pretrained: "Pretrained", labels: Sequence[str]
+) -> Callable[[classify.Prediction], None]:
     """Makes the function that draws where the model looks, into attention/ of --output."""
-    from vit_jax import attention_maps, report
+    from vit_jax import attention_maps, fonts, report
 
     model, size = pretrained.model, pretrained.image_size
     variables = jax.device_put(pretrained.variables)
@@ -150,7 +153,9 @@ def _attention_writer(pretrained: "Pretrained") -> Callable[[classify.Prediction
     folder.mkdir(parents=True, exist_ok=True)
     taken: set[str] = set()
 
-    def draw(prediction: classify.Prediction, title: str) -> None:
+    names = fonts.legible_names(labels)
+
+    def draw(prediction: classify.Prediction) -> None:
         name = prediction.path.stem
         for i in itertools.count(2):  # of another folder, or with another suffix
             if name not in taken:
@@ -159,8 +164,11 @@ def _attention_writer(pretrained: "Pretrained") -> Callable[[classify.Prediction
         taken.add(name)
         (rolled,), (heads,) = jax.device_get(look(variables, prediction.image[None]))
         image = report.displayable(prediction.image)
+        best = int(np.argmax(prediction.probabilities))
+        title = f"{names[best]} {prediction.probabilities[best]:.1%}"
         figure = attention_maps.draw(image, rolled, heads, title)
-        figure.savefig(folder / f"{name}.png", dpi=110)
+        with files.written_whole(folder / files.with_ending(name, ".png")) as partial:
+            figure.savefig(partial, dpi=110, format="png")
 
     return draw
 

@@ -301,7 +301,8 @@ def restore_files(
                 doing = "compare"
                 picture = _compared(target, output, compare)
                 picture.parent.mkdir(parents=True, exist_ok=True)
-                _draw_comparison(photo.pixels, restored).save(picture)
+                with files.written_whole(picture) as partial:
+                    _draw_comparison(photo.pixels, restored).save(partial, "PNG")
         except jax.errors.JaxRuntimeError as error:
             problems.append(f"cannot restore {path} by method {method}: {error}".splitlines()[0])
             continue

@@ -18,6 +18,7 @@ from input_pipeline.sources.base import Example, IndexedSource, Source
 
 _LOG = logging.getLogger(__name__)
 
+_LONGEST_JPEG = 65_500  # pixels of a side
 _LUMA = (0.299, 0.587, 0.114)
 
 
@@ -127,6 +128,9 @@ def _to_grey(image: tf.Tensor) -> tf.Tensor:
 
 def _compress(image: tf.Tensor, quality: int, grayscale: bool) -> tf.Tensor:
     """What remains of an image in a JPEG, whose colours have half the resolution."""
-    image = image[..., :1] if grayscale else image
+    longest = tf.reduce_max(tf.shape(image)[:2])
+    message = f"a side has more than the {_LONGEST_JPEG:,} pixels of a JPEG"
+    with tf.control_dependencies([tf.debugging.Assert(longest <= _LONGEST_JPEG, [message])]):
+        image = image[..., :1] if grayscale else tf.identity(image)
     data = tf.io.encode_jpeg(image, "grayscale" if grayscale else "rgb", quality)
     return images.decode(data)

@@ -20,6 +20,7 @@ _LOG = logging.getLogger(__name__)
 # Of images below the size from which Pillow raises an error.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
+LONGEST_JPEG = 65_500  # pixels of a side
 READERS = 16  # threads that look through files; they mostly wait for the disk
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 

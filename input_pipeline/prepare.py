@@ -21,7 +21,7 @@ from absl import logging as absl_logging
 from etils import epath
 
 from configs import common
-from input_pipeline import images, pipeline, preprocess
+from input_pipeline import files, images, pipeline, preprocess
 from input_pipeline.arguments import expand_home
 from input_pipeline.cpu_tf import tf
 from input_pipeline.sources import get_splits, is_folder
@@ -29,7 +29,6 @@ from input_pipeline.sources.base import Example, Shard, Source
 from input_pipeline.sources.tfds import PREFIX, whole_splits
 
 _VERSION = "1.0.0"
-_LONGEST_JPEG = 65_500  # pixels of a side
 _LONGEST_NAME = 150  # TFDS makes names of up to 255 of it
 
 
@@ -212,7 +211,7 @@ def _shrink(data: tf.Tensor, resize: int | None, quality: int) -> tf.Tensor:
             image, tf.zeros(2, tf.int32)
         )
         return tf.cond(
-            tf.reduce_max(tf.shape(small)) > _LONGEST_JPEG,
+            tf.reduce_max(tf.shape(small)) > files.LONGEST_JPEG,
             lambda: tf.io.encode_png(small),
             lambda: tf.io.encode_jpeg(small, quality=quality),
         )

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from configs import common
 from input_pipeline import get_dataset, images, prepare
 from tests.conftest import noise, write_classes
 from vit_jax import restore
@@ -43,6 +44,17 @@ def test_training_names_the_file(thin_folder, cache, caplog):
     with pytest.raises(ValueError, match=message):
         list(itertools.islice(batches, 30))
     assert "looking for it" not in caplog.text
+
+
+def test_photos_too_long_for_a_jpeg_are_named(tmp_path):
+    config = common.get_config().data
+    config.source, config.kind, config.degradation.quality = str(tmp_path), "degraded", 40
+    config.train_pp, config.val_fraction = "random_crop(1)|value_range(-1, 1)", 0.0
+    config.eval_pp = "value_range(-1, 1)"
+    (tmp_path / "long.png").write_bytes(png((65_501, 1)))
+    batches = get_dataset(config, batch_size=1, seed=0).train_batches()
+    with pytest.raises(ValueError, match=r"long\.png has more than the 65,500 pixels"):
+        next(batches)
 
 
 def test_too_small_images_are_named(folder_config, image_folder):

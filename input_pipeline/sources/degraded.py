@@ -18,7 +18,6 @@ from input_pipeline.sources.base import Example, IndexedSource, Source
 
 _LOG = logging.getLogger(__name__)
 
-_LONGEST_JPEG = 65_500  # pixels of a side
 _LUMA = (0.299, 0.587, 0.114)
 
 
@@ -101,7 +100,7 @@ def _source(photos: list[Path], degradation: Any, scale: int) -> IndexedSource:
             clear = _to_grey(clear)
         image = shrink_bicubic(clear, scale)
         if degradation.quality:
-            image = _compress(image, degradation.quality, degradation.grayscale)
+            image = _compress(image, degradation.quality, degradation.grayscale, example["photo"])
         loaded = {"image": images.deepen(image), "target": images.deepen(clear)}
         if not degradation.sigma:
             return loaded
@@ -126,11 +125,11 @@ def _to_grey(image: tf.Tensor) -> tf.Tensor:
     return tf.repeat(tf.cast(tf.round(luma), tf.uint8), 3, axis=-1)
 
 
-def _compress(image: tf.Tensor, quality: int, grayscale: bool) -> tf.Tensor:
+def _compress(image: tf.Tensor, quality: int, grayscale: bool, path: tf.Tensor) -> tf.Tensor:
     """What remains of an image in a JPEG, whose colours have half the resolution."""
-    longest = tf.reduce_max(tf.shape(image)[:2])
-    message = f"a side has more than the {_LONGEST_JPEG:,} pixels of a JPEG"
-    with tf.control_dependencies([tf.debugging.Assert(longest <= _LONGEST_JPEG, [message])]):
+    fits = tf.reduce_max(tf.shape(image)[:2]) <= files.LONGEST_JPEG
+    message = f" has more than the {files.LONGEST_JPEG:,} pixels that a side of a JPEG can have"
+    with tf.control_dependencies([tf.debugging.Assert(fits, [tf.strings.join([path, message])])]):
         image = image[..., :1] if grayscale else tf.identity(image)
     data = tf.io.encode_jpeg(image, "grayscale" if grayscale else "rgb", quality)
     return images.decode(data)

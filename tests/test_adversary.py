@@ -151,6 +151,7 @@ def first_step(config):
     return exp, before, after, jax.device_get(metrics), jax.device_get(batch)
 
 
+@pytest.mark.slow
 def test_a_step_is_made_of_its_parts(config):
     """Both networks move as by the gradients of their losses at the state before."""
     config.batch_size = 4  # of 2, the last norms' statistics would hang on their rounding
@@ -197,6 +198,7 @@ def test_a_perceptual_loss_alone(config):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_an_adversarial_loss_alone(config, monkeypatch):
     """The discriminator is spread like the generator, and its parameters are never frozen."""
     config.gan.update(perceptual_weight=0.0, vgg19="")

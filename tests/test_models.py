@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 
 from tests.conftest import TINY_MIXER
 from vit_jax.models import AUGREG_NAMES, MODELS, get_model, list_models
@@ -25,6 +26,10 @@ def test_parameter_count(name):
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images))
     assert sum(x.size for x in jax.tree.leaves(variables)) == list_models()[name]
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(variables))
+    # What shows in the shapes of the parameters are the model's own fields.
+    flat = traverse_util.flatten_dict(variables["params"], sep="/")
+    for field, value in model.fields_in({k: x.shape for k, x in flat.items()}).items():
+        assert getattr(model, field) == value, field
 
 
 def test_augreg_names():

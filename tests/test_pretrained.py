@@ -445,7 +445,6 @@ def test_fine_tuning_begins_with_the_weights(digits_config, tmp_path):
     second = train.train_and_evaluate(again, tmp_path / "b")
     assert second == first
     assert_equal(npz.load(tmp_path / "a/weights.npz"), npz.load(tmp_path / "b/weights.npz"))
-    assert train.train_and_evaluate(again, tmp_path / "b") == first  # and once more
 
 
 @pytest.mark.parametrize("fsdp", [1, 2])

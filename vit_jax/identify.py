@@ -45,7 +45,8 @@ class Match:
 
 def identify(weights: "Weights") -> list[str]:
     """Names of the published models that weights fit, whatever their image size and classes."""
-    return [name for name in list_models() if not _may_differ(weights, name)]
+    exact = [match.name for match in _candidates(weights) if not match.fields]
+    return sorted(name for name in exact if not _fault(weights, name, {}))
 
 
 def find_relative(weights: "Weights") -> Match | None:
@@ -55,7 +56,21 @@ def find_relative(weights: "Weights") -> Match | None:
         A model that they fit but for these fields; else one that they nearly fit; None if their
         names are those of no model.
     """
-    candidates = []
+    closest = None
+    for match in _candidates(weights):
+        problem = _fault(weights, match.name, match.fields)
+        if not problem:
+            return match
+        closest = closest or dataclasses.replace(match, problem=problem)
+    return closest
+
+
+def _candidates(weights: "Weights") -> list[Match]:
+    """Published models that know the names in a file, with the fields that it shows to differ.
+
+    Those with the fewest come first, and among them those of about as many parameters.
+    """
+    found = []
     size = sum(array.size for array in weights.arrays.values())
     for name, count in list_models().items():
         model = tree.unrolled(get_model(name))
@@ -63,23 +78,15 @@ def find_relative(weights: "Weights") -> Match | None:
         if known < _LEAST_KNOWN:
             continue
         try:
-            found = model.fields_in(shapes)
+            fields = model.fields_in(shapes)
         except (KeyError, ValueError, IndexError, ZeroDivisionError):
             continue  # names of parts that this model has, and others lack
-        differing = {field: v for field, v in found.items() if getattr(model, field) != v}
-        is_sure = not weights.is_torch or "num_heads" in found or not hasattr(model, "num_heads")
-        is_sure = is_sure or "hidden_size" not in differing
-        distance = (len(differing), abs(math.log(size / count)))
-        candidates.append((distance, Match(name, differing, is_sure=is_sure)))
-    candidates.sort(key=lambda candidate: candidate[0])
-    for _, match in candidates:
-        if not fault(weights, match.name, match.fields):
-            return match
-    if not candidates:
-        return None
-    _, closest = candidates[0]
-    problem = fault(weights, closest.name, closest.fields)
-    return dataclasses.replace(closest, problem=problem)
+        differing = {field: v for field, v in fields.items() if getattr(model, field) != v}
+        tells_heads = not weights.is_torch or "num_heads" in fields
+        is_sure = tells_heads or "hidden_size" not in differing
+        distance = abs(math.log(max(size, 1) / count))
+        found.append((len(differing), distance, Match(name, differing, is_sure=is_sure)))
+    return [match for *_, match in sorted(found, key=lambda row: row[:2])]
 
 
 def what_fits(weights: "Weights") -> str:
@@ -94,7 +101,7 @@ def what_fits(weights: "Weights") -> str:
     return f"It fits no published model as it is{closest}"
 
 
-def fault(weights: "Weights", name: str, fields: Mapping[str, Any]) -> str:
+def _fault(weights: "Weights", name: str, fields: Mapping[str, Any]) -> str:
     """Says why weights do not fit a model, whatever its image size and classes; "" if they do."""
     try:
         model = get_model(name, **fields)
@@ -106,11 +113,6 @@ def fault(weights: "Weights", name: str, fields: Mapping[str, Any]) -> str:
     except (ValueError, TypeError) as error:
         return str(error)
     return ""
-
-
-def _may_differ(weights: "Weights", name: str) -> bool:
-    model = get_model(name)
-    return not weights.may_be_of(model) or bool(fault(weights, name, {}))
 
 
 def _shapes(weights: "Weights", model: nn.Module) -> tuple[dict[str, tuple[int, ...]], float]:

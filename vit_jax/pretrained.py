@@ -158,14 +158,6 @@ class Weights:
                 fields = {**model.naming_fields.get(naming, {}), **fields}
         return {name: v for name, v in fields.items() if name in _UNSEEN and hasattr(model, name)}
 
-    def may_be_of(self, model: nn.Module) -> bool:
-        """Whether the names are those of a model's blocks; spares most models a closer look."""
-        names = torch.names_of(model, found=self.arrays if self.is_torch else None)
-        blocks = {k: v for k, v in names.items() if "block" in k}
-        wanted = {v.partition("[")[0] for v in blocks.values()} if self.is_torch else set(blocks)
-        dot = "." if self.is_torch else "/"
-        return wanted <= {name.rpartition(dot)[0] for name in self.arrays} | set(self.arrays)
-
     def params(self, model: nn.Module) -> dict[str, Any]:
         """The parameters with our names, unrolled, whether or not they are all that a model has.
 

@@ -48,6 +48,7 @@ def test_discriminator_is_the_published_one():
     assert "bias" not in variables["params"]["conv0_1"]
 
 
+@pytest.mark.slow
 def test_discriminator_learns_to_separate():
     adversary = Adversary(Discriminator(4), optax.adam(1e-2), (32, 32, 3))
     real = noise((4, 32, 32, 3))

@@ -27,7 +27,7 @@ FORMATS = {
 
 
 # A SavedModel takes long to write, and JAX's own converter takes all operations alike.
-LONG = {("a", name) for name in ("hybrid", "sincos2d", "swin", "rrdb")}
+LONG = {("a", name) for name in ("hybrid", "sincos2d", "swin", "swinir", "rrdb")}
 MARKS = {"a.onnx": pytest.mark.parity, **dict.fromkeys(LONG, pytest.mark.slow)}
 CASES = [
     pytest.param(name, file, marks=[MARKS[key] for key in (file, (file, name)) if key in MARKS])

@@ -3,7 +3,6 @@
 import io
 import logging
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from input_pipeline import check, files, get_dataset
 from input_pipeline.arguments import expand_home
 from input_pipeline.sources import get_splits
 from input_pipeline.sources.pairs import find_pairs
-from tests.commands import run
 from tests.conftest import COLORS, write_classes, write_image
 from vit_jax import photos, restore
 
@@ -487,13 +485,7 @@ def test_the_home_folder_in_whatever_a_person_types(monkeypatch):
     ]  # fmt: skip
 
 
-def test_commands_expand_the_home_folder(tmp_path, monkeypatch, capsys):
-    name = f"{tmp_path.name}/none"  # that nobody has
-    result = run("convert", f"--inspect=~/{name}.npz")
-    assert f"there is no file {Path.home()}/{name}.npz" in result.stderr
-    result = run("main", "--config=configs/digits.py", f"--config.pretrained=~/{name}.npz",
-                 f"--workdir={tmp_path}/w")  # fmt: skip
-    assert f"there is no file {Path.home()}/{name}.npz" in result.stderr
+def test_the_home_folder_of_data(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
     write_pairs(tmp_path / "data", ["1.png"])
     assert check.main(["~/data", "--against=~/data"]) == 1

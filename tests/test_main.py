@@ -130,6 +130,9 @@ def test_predict_does_what_it_can(trained, tmp_path):
         ("predict", ["--image_size=3by4", "x.jpg"], "error: --image_size=3by4 must read 224 or"),
         ("convert", ["a.npz"], "error: say what to convert to what: SRC DST"),
         ("convert", ["no.npz", "a.npz"], "error: there is no file no.npz"),
+        ("convert", ["--inspect=~/no/a.npz"], f"error: there is no file {Path.home()}/no/a.npz"),
+        ("main", ["--config=configs/folder.py", "--config.data.source=~/no/a"],
+         f"error: data.source='{Path.home()}/no/a': there is no such folder"),
         ("export", ["a.tflite"], "error: a.tflite: the suffix must be .stablehlo or .onnx"),
     ],
 )  # fmt: skip

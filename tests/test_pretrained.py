@@ -469,6 +469,7 @@ def test_fine_tuning_of_a_scanned_and_spread_model(digits_config, tmp_path, fsdp
         assert leaf.sharding == sharding
 
 
+@pytest.mark.slow
 def test_runs_of_other_image_shapes_need_no_size(digits_config, tmp_path):
     digits_config.data.eval_pp = "grayscale_to_rgb|resize((8, 16))|value_range(-1, 1)"
     digits_config.data.train_pp = digits_config.data.eval_pp

@@ -279,6 +279,7 @@ def test_haze_follows_the_scattering_model():
     assert all(np.exp(-1.5) - 1e-3 < x.mean() < np.exp(-0.5) + 1e-3 for x in t)
 
 
+@pytest.mark.slow
 def test_sample_photos_become_hazy(tmp_path, capsys):
     assert sample_photos.main([str(tmp_path)]) == 0
     config = pairs_config(tmp_path)

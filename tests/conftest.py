@@ -50,6 +50,18 @@ with contextlib.suppress(ImportError):  # make test-minimal has none
     )  # fmt: skip
     hypothesis.settings.load_profile("patient")
 
+# The files that take longest, which begin first, so that both processes end at about the same time.
+_LONGEST = (
+    "train", "restoration", "super_resolution", "main", "vit", "pretrained", "dehazeformer",
+    "export", "models", "resuming", "swinir", "fuzz", "without_tensorflow", "swin", "files",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    ranks = {f"test_{name}": rank for rank, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
+
+
 TINY = dict(patch_size=4, hidden_size=16, num_layers=2, num_heads=2, mlp_dim=32)
 TINY_HYBRID = dict(TINY, patch_size=1, resnet_layers=(2, 1), resnet_width_factor=0.5)
 TINY_MIXER = dict(patch_size=4, num_blocks=2, hidden_dim=16, tokens_mlp_dim=8, channels_mlp_dim=32)

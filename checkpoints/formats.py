@@ -9,8 +9,8 @@ from typing import Any
 from etils import epath
 
 NPZ, SAFETENSORS, TORCH = "npz", "safetensors", "torch"
-_OF_SUFFIX = {".npz": NPZ, ".safetensors": SAFETENSORS, ".pth": TORCH, ".pt": TORCH, ".bin": TORCH,
-              ".ckpt": TORCH, ".tar": TORCH}  # fmt: skip
+OF_SUFFIX = {".npz": NPZ, ".safetensors": SAFETENSORS, ".pth": TORCH, ".pt": TORCH, ".bin": TORCH,
+             ".ckpt": TORCH, ".tar": TORCH}  # fmt: skip
 
 _HEAD = 512
 _PICKLE, _ZIP = b"\x80", b"PK\x03\x04"
@@ -54,8 +54,9 @@ def unpack(text: str) -> MadeFor | None:
         model, fields = found["model"], found["fields"]
     except (ValueError, LookupError, TypeError):
         return None
-    is_sound = isinstance(model, str) and isinstance(fields, dict)
-    return MadeFor(model, fields) if is_sound else None
+    if not isinstance(model, str) or not isinstance(fields, dict):
+        return None
+    return MadeFor(model, {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
 
 
 def find_format(path: epath.Path) -> str:
@@ -80,8 +81,8 @@ def find_format(path: epath.Path) -> str:
             raise ValueError(f"{path} {what}")
     if head[257:262] == b"ustar":
         raise ValueError(f"{path} is a tar archive: unpack it, and name the file inside")
-    if path.suffix in _OF_SUFFIX:
-        return _OF_SUFFIX[path.suffix]
+    if path.suffix in OF_SUFFIX:
+        return OF_SUFFIX[path.suffix]
     raise ValueError(f"{path} is none of .npz, .safetensors and PyTorch's files, by its content")
 
 
@@ -90,11 +91,11 @@ def _format_of_zip(path: epath.Path) -> str:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError):  # cut off, maybe
-        return _OF_SUFFIX.get(path.suffix, TORCH)
+        return OF_SUFFIX.get(path.suffix, TORCH)
     if any(name.endswith(".npy") for name in names):
         return NPZ
     if any(name.endswith("data.pkl") for name in names):
         return TORCH
     if path.suffix in (".npz", ".pth", ".pt"):
-        return _OF_SUFFIX[path.suffix]
+        return OF_SUFFIX[path.suffix]
     raise ValueError(f"{path} is a zip archive of other things, such as {names[:1]}: unpack it")

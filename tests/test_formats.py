@@ -306,3 +306,5 @@ def test_metadata_is_json():
     made_for = formats.MadeFor("ViT-B_16", {"patch_size": 4})
     assert json.loads(formats.pack(made_for))["vit_jax"]["model"] == "ViT-B_16"
     assert formats.unpack(formats.pack(made_for)) == made_for
+    heads = formats.MadeFor("Swin-T", {"num_heads": (3, 6, 12, 24)})
+    assert formats.unpack(formats.pack(heads)) == heads

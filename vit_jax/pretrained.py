@@ -52,8 +52,8 @@ def find(pretrained: str, folder: str) -> str:
     Raises:
         ValueError: if the folder or its index.csv does not have it.
     """
-    is_path = "/" in pretrained or pretrained.endswith(SUFFIXES) or os.path.exists(pretrained)
-    if is_path or packages.is_packaged(pretrained):
+    is_path = "/" in pretrained or pretrained.endswith(tuple(formats.OF_SUFFIX))
+    if is_path or os.path.exists(pretrained) or packages.is_packaged(pretrained):
         return pretrained
     if not folder:
         raise ValueError(

@@ -4,8 +4,8 @@ import contextlib
 import hashlib
 import logging
 import os
-import secrets
 import sys
+import tempfile
 from collections.abc import Iterator
 
 from etils import epath
@@ -25,14 +25,23 @@ _LONGEST_NAME = 255  # bytes, of the file systems in use
 def written_whole(path: str | os.PathLike[str]) -> Iterator[epath.Path]:
     """Lets a file appear whole or not at all.
 
-    What is written to the path that the `with` gets, of a short hidden name in the same folder,
-    becomes `path` when the block ends, and is removed if that raises. The folder must be there.
+    What is written to the path that the `with` gets becomes `path` when the block ends, and is
+    removed if that raises. The path has a short hidden name in the same folder, which must be
+    there; for a file in a bucket it is a local one, since archives cannot be written there.
 
     Raises:
         OSError: if the file cannot become `path`.
     """
     path = epath.Path(path)
-    partial = path.parent / f".{secrets.token_hex(4)}.partial"
+    if "://" in os.fspath(path):
+        with tempfile.TemporaryDirectory() as folder:
+            partial = epath.Path(folder) / "partial"
+            yield partial
+            partial.copy(path, overwrite=True)
+        return
+    # The same name each time, so that what a killed process leaves does not pile up.
+    mark = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]
+    partial = path.parent / f".{mark}.partial"
     try:
         yield partial
         partial.replace(path)

@@ -97,7 +97,8 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     try:
         with found.open("rb") as data:
             with zipfile.ZipFile(data) as archive:
-                size = data.seek(0, os.SEEK_END)
+                data.seek(0, os.SEEK_END)
+                size = data.tell()  # TensorFlow's files return nothing from seek
                 for member in archive.infolist():
                     _check_size(archive, member, size)
             data.seek(0)

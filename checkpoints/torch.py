@@ -1,6 +1,6 @@
 """Parameters in PyTorch's layout and published names, such as timm's: .safetensors and .pth files.
 
-The functions work on numpy arrays. PyTorch itself is imported only to read and write .pth files.
+The functions work on numpy arrays. PyTorch itself is imported only to read and write its own files.
 A model says how timm names its parts: `model.torch_names()` maps the path of a submodule, or of a
 parameter outside of them, to timm's name; `name[i]` is part i of a tensor that timm keeps fused. If
 there are several ways, `model.torch_namings` lists them, the one to write first, and `torch_names`
@@ -57,12 +57,13 @@ _MADE_FOR = "made_for"  # in the metadata of a .safetensors file
 # At the head of a file of PyTorch before 1.6: a number, and some pickles.
 _OLD_MAGIC, _OLD_PICKLES = 0x1950A86A20F9469CFC6C, 5
 _RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # modules, since Python 2
-_COUNTERS = ("total_ops", "total_params")  # which a profiler leaves in a model
+# Which a profiler, and PyTorch's AveragedModel, leave in a model.
+_COUNTERS = ("total_ops", "total_params", "n_averaged")
 
 # What unpickling raises for a file of another kind, or one with more than weights in it.
 _NO_WEIGHTS = (
     pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, struct.error, LookupError,
-    ValueError, AttributeError, TypeError,
+    ValueError, AttributeError, TypeError, AssertionError,
 )  # fmt: skip
 
 
@@ -197,6 +198,8 @@ def shapes_by_our_names(
             if name not in state_dict:
                 continue
             known.add(name)
+            if not state_dict[name].ndim:
+                continue
             outputs, *inputs = state_dict[name].shape
             outputs //= parts[module] if fused else 1
             kind = "bias" if leaf == "bias" else "kernel" if inputs else "scale"
@@ -250,19 +253,22 @@ def read(path: str | os.PathLike[str], key: str = "") -> dict[str, np.ndarray]:
     """
     found = files.fetch(path)
     if formats.find_format(found) == formats.SAFETENSORS:
-        loaded, weight = _read_safetensors(found), object
+        loaded, weight, refusal = _read_safetensors(found), object, ""
     else:
         torch = _import_torch()
-        loaded, weight = _read_pickled(found, torch), torch.Tensor
+        loaded, refusal = _read_pickled(found, torch)
+        weight = torch.Tensor
     try:
         sets = _find_sets(loaded, lambda value: isinstance(value, weight))
     except ValueError as error:
         raise ValueError(f"{found}: {error}") from None
+    if not sets:
+        raise ValueError(refusal or f"{found} holds no weights: no dict of arrays by name")
     state_dict = _choose(found, sets, key)
-    others = sorted(name for name, value in state_dict.items() if not hasattr(value, "shape"))
+    others = sorted(name for name, value in state_dict.items() if not isinstance(value, weight))
     if others:
         raise ValueError(f"{found} holds more than weights: {', '.join(others)}")
-    return {name: _to_numpy(tensor) for name, tensor in state_dict.items()}
+    return {name: _to_numpy(found, name, tensor) for name, tensor in state_dict.items()}
 
 
 def _find_sets(
@@ -273,15 +279,17 @@ def _find_sets(
     Names in them lose their prefixes; parts whose names begin with that of a known place, such as
     "model." and "ema_model.", are sets of their own.
     """
-    if not isinstance(loaded, Mapping):
+    if not isinstance(loaded, dict):
         return {}
-    items = {name: value for name, value in loaded.items() if isinstance(name, str)}
+    items = {name: value for name, value in dict.items(loaded) if isinstance(name, str)}
     sets = {}
     for name, value in items.items() if depth else ():
         sets |= _find_sets(value, is_weight, f"{at}.{name}".removeprefix("."), depth - 1)
-    if sets:  # then an array here may be a score; but those of a model's parts have dots
-        items = {name: v for name, v in items.items() if "." in name and is_weight(v)}
-    return sets | (_split(items, at) if any(map(is_weight, items.values())) else {})
+    weights = {name: value for name, value in items.items() if is_weight(value)}
+    if not sets and weights:
+        return _split(items, at)
+    # Beside other sets, arrays may be scores; but those of a model's parts have dots in their names.
+    return sets | (_split(weights, at) if any("." in name for name in weights) else {})
 
 
 def _split(items: Mapping[str, Any], at: str) -> dict[str, dict[str, Any]]:
@@ -312,10 +320,8 @@ def _split(items: Mapping[str, Any], at: str) -> dict[str, dict[str, Any]]:
 
 def _choose(path: epath.Path, sets: Mapping[str, dict[str, Any]], key: str) -> dict[str, Any]:
     """Takes the set of weights that is wanted, and says which."""
-    listed = ", ".join(name or "the file itself" for name in sorted(sets))
-    if not sets:
-        raise ValueError(f"{path} holds no weights: no dict of arrays by name")
-    wanted = [name for name in sets if not key or f"{name}.".startswith(f"{key}.")]
+    listed = ", ".join(name or "the file itself (.)" for name in sorted(sets))
+    wanted = _select(sets, key) if key else sets
     if not wanted:
         raise ValueError(f"{path} holds no weights under {key!r}; there are: {listed}")
     choose = "--config.pretrained_key=KEY when training, else --key=KEY, takes another"
@@ -329,7 +335,24 @@ def _choose(path: epath.Path, sets: Mapping[str, dict[str, Any]], key: str) -> d
                      path, listed, name, kind, choose)  # fmt: skip
     elif name:
         _LOG.info("%s: the weights under %s are taken%s", path, name, kind)
-    return sets[name]
+    return wanted[name]
+
+
+def _select(sets: Mapping[str, dict[str, Any]], key: str) -> dict[str, dict[str, Any]]:
+    """The sets of weights under a key; it may go on inside one: "teacher.backbone"; "." is all."""
+    if key == ".":
+        return {name: sets[name] for name in sets if not name}
+    found = {name: sets[name] for name in sets if f"{name}.".startswith(f"{key}.")}
+    if found:
+        return found
+    for name in sorted(sets, key=len, reverse=True):
+        if f"{key}.".startswith(f"{name}." if name else ""):
+            prefix = _without_prefix(f"{key}.".removeprefix(f"{name}." if name else ""))
+            inside = {k.removeprefix(prefix): v for k, v in sets[name].items()
+                      if k.startswith(prefix)}  # fmt: skip
+            if inside:
+                return {key: inside}
+    return {}
 
 
 def _rank(name: str) -> float:
@@ -362,11 +385,11 @@ def write(
 
 
 def read_made_for(path: str | os.PathLike[str]) -> MadeFor | None:
-    """Reads what a .safetensors file says of the model that it is for, if anything."""
+    """Reads what a .safetensors file, which can be read, says of its model, if anything."""
     with files.fetch(path).open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
-        metadata = json.loads(file.read(size)).get("__metadata__", {})
-    return formats.unpack(metadata.get(_MADE_FOR, ""))
+        metadata = json.loads(file.read(size)).get("__metadata__")
+    return formats.unpack(metadata.get(_MADE_FOR, "")) if isinstance(metadata, dict) else None
 
 
 def _to_torch(params: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -453,6 +476,8 @@ def _read_safetensors(path: epath.Path) -> dict[str, Any]:
             return safetensors.flax.load_file(local)  # the reader for numpy lacks bfloat16
         except safetensors.SafetensorError as error:
             raise ValueError(f"{path} is no .safetensors file: {error}") from None
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} holds arrays of a type that is not read: {error}") from None
 
 
 class _Inert:
@@ -476,11 +501,14 @@ class _Inert:
         del state
 
 
-def _read_pickled(path: epath.Path, torch: Any) -> Any:
+def _read_pickled(path: epath.Path, torch: Any) -> tuple[Any, str]:
     """Loads what PyTorch saved: tensors, and inert stand-ins for what is not known to be harmless.
 
     PyTorch's restricted unpickler does it (weights_only), which executes nothing but what it knows
     and what it is told of; and that are the stand-ins.
+
+    Returns:
+        What was loaded, and what to say if there are no weights in it.
     """
     names, is_plain = _look_into(path)
     made: set[str] = set()
@@ -498,18 +526,17 @@ def _read_pickled(path: epath.Path, torch: Any) -> Any:
             raise ValueError(f"{path} is no PyTorch file of weights: {reason}") from None
         raise ValueError(
             f"{path} holds {_some(names)} and cannot be read without executing what is in it "
-            f"({reason}). If you trust it: {_command(path, is_plain)}"
+            f"({reason}). If you trust it, {_command(path, is_plain)}"
         ) from None
-    if isinstance(loaded, Mapping) and (loaded or not made):
-        if made:
-            _LOG.info("%s holds besides weights, not loaded: %s", path, _some(sorted(made)))
-        return loaded
     if made:
-        raise ValueError(
+        _LOG.info("%s holds besides weights, not loaded: %s", path, _some(sorted(made)))
+        return loaded, (
             f"{path} holds {_some(sorted(made))} in place of a dict of weights, which cannot be "
-            f"read without executing what is in it. If you trust it: {_command(path, is_plain)}"
+            f"read without executing what is in it. If you trust it, {_command(path, is_plain)}"
         )
-    raise ValueError(f"{path} holds a {type(loaded).__name__} in place of a dict of weights")
+    if isinstance(loaded, dict):
+        return loaded, ""
+    return loaded, f"{path} holds a {type(loaded).__name__} in place of a dict of weights"
 
 
 def _look_into(path: epath.Path) -> tuple[list[str], bool]:
@@ -550,29 +577,38 @@ def _imports(pickled: Any) -> set[str]:
 
 
 def _command(path: epath.Path, is_plain: bool) -> str:
-    """What makes a file of weights alone, by executing what is in a file."""
-    target = path.with_name(f"{path.name.partition('.')[0]}-weights.pth")
+    """What makes a file of weights alone, by executing what is in a file; they stay where they are.
+
+    That is, modules become their state_dict, arrays tensors, dicts stay dicts; the rest goes.
+    """
     source = os.fspath(path)
+    if "://" in source:
+        return "copy it to this machine, and try again to be told the command"
+    target = path.with_name(f"{path.name.partition('.')[0]}-weights.pth")
     load = (
         f"pickle.load(open({source!r}, 'rb'))"
         if is_plain
         else f"torch.load({source!r}, 'cpu', weights_only=False)"
     )
     script = (
-        f"import pickle, torch; x = {load}; "
-        "x = x.get('state_dict', x.get('model', x)) if isinstance(x, dict) else x; "
-        "x = x.state_dict() if hasattr(x, 'state_dict') else x; "
-        "torch.save({k: torch.as_tensor(v) for k, v in x.items() if hasattr(v, 'shape')}, "
-        f"{os.fspath(target)!r})"
+        "import pickle, torch; "
+        "plain = lambda x: plain(x.state_dict()) if hasattr(x, 'state_dict') else "
+        "{k: plain(v) for k, v in x.items() if any(hasattr(v, a) for a in ('shape', 'items', "
+        "'state_dict'))} if hasattr(x, 'items') else torch.as_tensor(x); "
+        f"torch.save(plain({load}), {os.fspath(target)!r})"
     )
-    return f"python -c {shlex.quote(script)}, then use {target}"
+    return f"run python -c {shlex.quote(script)}, then use {target}"
 
 
-def _to_numpy(array: Any) -> np.ndarray:
-    if not hasattr(array, "detach"):
-        return np.asarray(array)
-    array = array.detach()
-    return (array.float() if str(array.dtype) == "torch.bfloat16" else array).numpy()
+def _to_numpy(path: epath.Path, name: str, array: Any) -> np.ndarray:
+    try:
+        if not hasattr(array, "detach"):
+            return np.asarray(array)
+        array = array.detach()
+        return (array.float() if str(array.dtype) == "torch.bfloat16" else array).numpy()
+    except (TypeError, RuntimeError) as error:  # types that numpy lacks, sparse tensors, ...
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{path}: {name} cannot be read: {reason}") from None
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:

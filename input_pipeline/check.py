@@ -76,7 +76,7 @@ def _check_imagenet(args: argparse.Namespace) -> list[str]:
 def _check_pairs(args: argparse.Namespace) -> list[str]:
     if args.scale < 1:
         raise ValueError(f"--scale must be at least 1, not {args.scale}")
-    splits = find_pairs(Path(args.data).expanduser(), args.pattern, args.scale)
+    splits = find_pairs(Path(args.data), args.pattern, args.scale)
     others = {} if args.against is None else find_pairs(args.against, args.pattern, args.scale)
     problems = []
     for name, split in splits.items():

@@ -82,7 +82,8 @@ def _is_hidden_folder(name: str) -> bool:
 def _entries(folder: Path) -> Iterator[tuple[Path, bool]]:
     """The files and folders in a folder, and which of the two each is."""
     if _is_remote(folder):
-        yield from ((path, path.is_dir()) for path in folder.iterdir())
+        for path in folder.iterdir():  # of images it is not asked, which takes a request each
+            yield path, not is_image(path) and path.is_dir()
         return
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -135,11 +136,11 @@ def find_photos(folder: Path) -> Photos:
     check_names(folder, (os.fspath(path)[len(os.fspath(folder)) :] for path in images))
     by_stem = collections.defaultdict(list)
     for path in images if maps else []:
-        by_stem[path.with_suffix("")].append(path)
+        by_stem[path.parent, path.stem].append(path)
     depth: dict[Path, Path] = {}
     lone = []
     for path in maps:
-        shown = by_stem.get(path.with_name(path.stem[: -len(_DEPTH)]), [])
+        shown = by_stem.get((path.parent, path.stem[: -len(_DEPTH)]), [])
         if not shown:
             (lone if is_image(path) else others).append(path)
         for image in shown:
@@ -312,6 +313,8 @@ def _damage_as_value_error() -> Iterator[None]:
         raise
     except Image.UnidentifiedImageError:
         raise ValueError("not an image in a format that Pillow reads") from None
+    except MemoryError:
+        raise
     except (OSError, SyntaxError, TypeError, Image.DecompressionBombError) as error:
         raise ValueError(str(error)) from error
     except Exception as error:  # Pillow's decoders raise nearly anything

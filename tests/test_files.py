@@ -387,10 +387,10 @@ def test_wrong_arrays_of_depth(tmp_path, array, message):
 
 
 def test_depth_maps_without_a_photo_and_in_folders(tmp_path, caplog):
-    for name in ("a.png", "b_depth.png", "depth/a.png"):
+    for name in ("a.png", "b_depth.png", "depth/a.png", "sub/_depth.png"):
         write_image(tmp_path / name, (9, 9, 9))
     assert sizes(data_config(tmp_path, "hazy_from_clear", val_fraction=0.0)) == {"train": 1}
-    assert "1 depth maps are those of no photo and are left out, such as 'b_depth.png'" in (
+    assert "2 depth maps are those of no photo and are left out, such as 'b_depth.png'" in (
         caplog.text
     )
     assert f"{tmp_path}/depth is taken for depth maps and left out" in caplog.text

@@ -14,7 +14,7 @@ from PIL import Image
 from tests.conftest import noise
 from vit_jax import attention_maps, fonts, report
 
-CAT = "\U00018b00"  # of a script, Khitan, whose letters no font of a usual machine has
+CAT = "\U0010fffd"  # the last letter for private use, which no usual font has
 NAMES = [
     "cat",
     "a$b$c",

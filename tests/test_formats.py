@@ -12,7 +12,7 @@ from etils import epath
 
 from checkpoints import formats, npz, torch
 from tests.conftest import TINY, TINY_MIXER, noise, random_params
-from vit_jax import identify, pretrained
+from vit_jax import convert, identify, pretrained
 from vit_jax.models import get_model
 
 
@@ -55,6 +55,58 @@ def test_what_people_take_for_weights(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=rf"^{tmp_path / name} {message}"):
         pretrained.read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"hello world this is text",
+        b"\xff" * 64,
+        b'\x15\0\0\0\0\0\0\0{"__metadata__":null}',
+        b'\x13\0\0\0\0\0\0\0{"__metadata__":[]}',
+        b'\x13\0\0\0\0\0\0\0{"__meta',
+        b"\xff\xff\0\0\0\0\0\0{",
+    ],
+)
+def test_damaged_safetensors(tmp_path, content):
+    (tmp_path / "a.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.safetensors (is no \.safetensors|holds no weights)"):
+        pretrained.read(tmp_path / "a.safetensors")
+
+
+def test_arrays_without_axes_fit_no_model(tmp_path):
+    arrays = {"patch_embed.proj.weight": np.float32(1), "head.bias": np.float32(1)}
+    (tmp_path / "a.safetensors").write_bytes(
+        safetensors.numpy.save({k: np.asarray(v) for k, v in arrays.items()})
+    )
+    with pytest.raises(ValueError, match="say which model it is"):
+        pretrained.load(tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=r"a\.safetensors"):
+        pretrained.load(tmp_path / "a.safetensors", "ViT-Ti_16")
+
+
+def test_files_of_buckets_are_opened_by_tensorflow(tmp_path, monkeypatch):
+    """Whose file objects lack some of what Python's do."""
+    gfile = pytest.importorskip("tensorflow").io.gfile.GFile
+    npz.save(tmp_path / "a.npz", {"a": np.arange(3.0)}, formats.MadeFor("ViT-B_16", {}))
+
+    class Remote:
+        suffix = ".npz"
+
+        def open(self, mode):
+            return gfile(str(tmp_path / "a.npz"), mode)
+
+    monkeypatch.setattr(npz.files, "fetch", lambda path: Remote())
+    np.testing.assert_array_equal(npz.read("gs://b/a.npz")["a"], np.arange(3.0))
+    assert npz.read_made_for("gs://b/a.npz").model == "ViT-B_16"
+    assert formats.find_format(Remote()) == formats.NPZ
+
+
+def test_inspecting_one_of_several_sets(tmp_path):
+    arrays = {"model.w.weight": np.zeros(1), "ema_model.w.weight": np.zeros((2, 3))}
+    (tmp_path / "a.safetensors").write_bytes(safetensors.numpy.save(arrays))
+    assert convert.inspect(tmp_path / "a.safetensors").startswith("w.weight  2 x 3")
+    assert convert.inspect(tmp_path / "a.safetensors", "model").startswith("w.weight  1 ")
 
 
 def test_other_files(tmp_path):

@@ -44,10 +44,12 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
         be_interrupted()
     assert path.read_text() == "before"
     assert os.listdir(tmp_path) == ["a"]
-    with files.written_whole(path) as first, files.written_whole(path) as second:
-        first.write_text("first")
-        second.write_text("second")
-    assert path.read_text() == "first"  # whose block ended last
+    with files.written_whole(path) as partial:
+        partial.write_text("first")
+    partial.write_text("of a process that was killed, and is written over")
+    with files.written_whole(path) as partial:
+        partial.write_text("after")
+    assert path.read_text() == "after"
     assert os.listdir(tmp_path) == ["a"]
     with pytest.raises(OSError, match="no room"), files.written_whole(path):
         raise OSError("no room")  # before there is a file

@@ -243,7 +243,7 @@ def test_files_with_more_than_weights(tmp_path):
     with pytest.raises(ValueError, match=r"a\.pth holds more than weights: epoch"):
         torch.read(tmp_path / "a.pth")
     pytorch.save(pytorch.nn.Linear(1, 1), tmp_path / "b.pth")
-    with pytest.raises(ValueError, match=r"b\.pth holds torch\.nn.*\.Linear in place of a dict"):
+    with pytest.raises(ValueError, match=r"b\.pth holds torch\.nn.*Linear.* in place of a dict"):
         torch.read(tmp_path / "b.pth")
     pytorch.save([1], tmp_path / "c.pth")
     with pytest.raises(ValueError, match=r"c\.pth holds a list in place of a dict"):

@@ -137,31 +137,76 @@ def test_nothing_is_executed(tmp_path, weights, function, is_old):
     assert not marker.exists()
 
 
-def test_the_command_that_trusts_a_file_makes_one_that_is_read(tmp_path, weights):
-    """Of a pickle of another protocol, and of a whole module: that which is printed is run."""
+def as_module(weights):
     import torch
 
-    paths = [tmp_path / "it's.old.pth", tmp_path / "module.pth"]
-    content = {"state_dict": weights[0], "args": argparse.Namespace()}
-    paths[0].write_bytes(pickle.dumps(content, protocol=4))
     module = torch.nn.Module()
-    module.weight = torch.nn.Parameter(torch.arange(3.0))
-    torch.save(module, paths[1])
-    messages = []
-    for path in paths:
-        with pytest.raises(ValueError, match="If you trust it: python -c ") as raised:
+    for name, value in weights.items():
+        at = module
+        *parts, last = name.split(".")
+        for part in parts:
+            if part not in at._modules:
+                at.add_module(part, torch.nn.Module())
+            at = at._modules[part]
+        at.register_parameter(last, torch.nn.Parameter(value))
+    return module
+
+
+@pytest.mark.parametrize(
+    ("make", "is_plain"),
+    [
+        (lambda w: {"state_dict": w, "args": argparse.Namespace()}, True),
+        (lambda w: {"net": w, "loss": np.float64(3)}, True),
+        (lambda w: {"state_dict": {k: v + 1 for k, v in w.items()}, "state_dict_ema": w}, True),
+        (as_module, False),
+        (lambda w: {"model": as_module(w), "epoch": 3}, False),
+        (lambda w: {"model": {k: v.numpy() for k, v in w.items()}}, False),
+        (lambda w: {k: v.numpy() for k, v in w.items()}, False),
+    ],
+    ids=["args", "net", "ema", "module", "inside", "numpy", "flat numpy"],
+)
+def test_the_command_that_trusts_a_file_makes_one_that_is_read(tmp_path, weights, make, is_plain):
+    """Of modules, numpy's arrays, and pickles of another protocol: that which is printed is run."""
+    path = tmp_path / "it's one.pth.tar"
+    if is_plain:
+        path.write_bytes(pickle.dumps(make(weights[0]), protocol=4))
+    else:
+        save(path, make(weights[0]))
+    with pytest.raises(ValueError, match=r"If you trust it, run python -c ") as raised:
+        torch_format.read(path)
+    (message,) = str(raised.value).splitlines()
+    _, _, rest = message.partition("python -c ")
+    command, _, target = rest.rpartition(", then use ")
+    subprocess.run(f"{sys.executable} -c {command}", shell=True, check=True, timeout=600)
+    assert_loads(target, weights)
+
+
+def test_averaged_models_and_parts_of_a_set(tmp_path, weights):
+    """As torch.optim.swa_utils leaves them; and a key that goes on inside a set."""
+    import torch
+
+    averaged = {"n_averaged": torch.tensor(3), **{f"module.{k}": v for k, v in weights[0].items()}}
+    assert_loads(save(tmp_path / "a.pth", {"model": {"x.weight": torch.zeros(1)},
+                                           "model_ema": averaged}), weights)  # fmt: skip
+    inside = {f"backbone.{k}": v for k, v in weights[0].items()} | {"head.mlp": torch.zeros(2)}
+    path = save(tmp_path / "b.pth", {"teacher": inside, "student": inside})
+    assert_loads(path, weights, key="teacher.backbone")
+    encoders = {f"module.base_encoder.{k}": v for k, v in weights[0].items()}
+    path = save(tmp_path / "c.pth", {"state_dict": {**encoders, "module.queue": torch.zeros(2)}})
+    assert_loads(path, weights, key="state_dict.module.base_encoder")
+    path = save(tmp_path / "d.pth", {**weights[0], "ema": {"x.weight": torch.zeros(1)}})
+    assert_loads(path, weights, key=".")
+
+
+def test_tensors_that_numpy_has_no_type_for(tmp_path, weights):
+    import torch
+
+    for tensor in (torch.zeros(2).to(torch.float8_e4m3fn), torch.zeros(2, 2).to_sparse()):
+        path = save(tmp_path / "a.pth", {**weights[0], "x.weight": tensor})
+        with pytest.raises(ValueError, match=r"a\.pth.*x\.weight cannot be read: "):
             torch_format.read(path)
-        messages.append(str(raised.value))
-    assert all(len(message.splitlines()) == 1 for message in messages)
-    assert "torch.nn.modules.module.Module in place of a dict of weights" in messages[1]
-    targets = []
-    for message in messages:
-        _, _, rest = message.partition("python -c ")
-        command, _, target = rest.rpartition(", then use ")
-        subprocess.run(f"{sys.executable} -c {command}", shell=True, check=True, timeout=600)
-        targets.append(target)
-    assert_loads(targets[0], weights)
-    np.testing.assert_array_equal(torch_format.read(targets[1])["weight"], np.arange(3.0))
+    path = save(tmp_path / "b.pth", {k: v.bfloat16() for k, v in weights[0].items()})
+    assert torch_format.read(path)["cls_token"].dtype == np.float32
 
 
 def test_torchscript_and_damage(tmp_path, weights):

@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     if _INSPECT.value is not None:
         if len(argv) > 1:
             raise ValueError(f"--inspect={_INSPECT.value} stands alone, without {argv[1]}")
-        print(inspect(_INSPECT.value))
+        print(inspect(_INSPECT.value, model_flags.KEY.value))
         return 0
     if len(argv) != 3:
         raise ValueError("say what to convert to what: SRC DST")
@@ -151,9 +151,12 @@ def _write_workdir(workdir: Workdir, model: Pretrained) -> None:
     npz.save(workdir.weights, params, pretrained.say_made_for(model.name, fields))
 
 
-def inspect(path: str) -> str:
-    """Describes weights: every array with shape and type, their number, and the model they fit."""
-    weights = pretrained.read(path)
+def inspect(path: str, key: str = "") -> str:
+    """Describes weights: every array with shape and type, their number, and the model they fit.
+
+    The arguments are those of `pretrained.read`.
+    """
+    weights = pretrained.read(path, key)
     stored = weights.arrays  # of a .npz, as the file has them rather than as they are read
     if weights.workdir is None and not weights.is_torch:
         stored = npz.read(path)

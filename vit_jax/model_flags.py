@@ -20,7 +20,7 @@ _MODEL = flags.DEFINE_string(
 _FIELD = flags.DEFINE_multi_string(
     "field", [], "NAME=VALUE: a field in which that model differs from the published one."
 )
-_KEY = flags.DEFINE_string(
+KEY = flags.DEFINE_string(
     "key", "", "Which weights of a PyTorch file that holds several, such as state_dict_ema."
 )
 _IMAGE_SIZE = flags.DEFINE_string(
@@ -58,7 +58,7 @@ def load_from(path: str) -> Any:
         image_size=parse_size("image_size", _IMAGE_SIZE.value),
         labels=_LABELS.value,
         old_size=parse_size("pretrained_size", _PRETRAINED_SIZE.value),
-        key=_KEY.value,
+        key=KEY.value,
     )
 
 

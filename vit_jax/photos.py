@@ -29,7 +29,13 @@ _QUALITIES: dict[str, dict[str, Any]] = {
     "AVIF": {"quality": 95, "subsampling": "4:4:4"},
 }
 # Pixels that a side can have; of others, Pillow says so itself.
-_LONGEST = {"JPEG": 65_500, "MPO": 65_500, "WEBP": 16_383, "GIF": 65_535, "ICO": 256}
+_LONGEST = {
+    "JPEG": files.LONGEST_JPEG,
+    "MPO": files.LONGEST_JPEG,
+    "WEBP": 16_383,
+    "GIF": 65_535,
+    "ICO": 256,
+}
 # Of a TIFF: description, make, model, resolution, software, date, artist, copyright.
 _TIFF_TAGS = (270, 271, 272, 282, 283, 296, 305, 306, 315, 33432)
 

@@ -136,10 +136,10 @@ class Weights:
             flat.get(f"{names.get(part)}.bias" if self.is_torch else f"{part}/bias")
             for part in ("head", "pre_logits")
         )
-        fields = {"representation_size": None if pre_logits is None else len(pre_logits)}
+        fields = {"representation_size": None if pre_logits is None else pre_logits.size}
         if not hasattr(model, "representation_size"):
             fields = {}
-        return {**fields, "num_classes": 0 if bias is None else len(bias)}
+        return {**fields, "num_classes": 0 if bias is None else bias.size}
 
     def unseen_fields(self, model: nn.Module) -> dict[str, Any]:
         """Fields of the weights' model, as far as known, that their names and shapes do not show.
@@ -201,8 +201,9 @@ def read(path: str | os.PathLike[str], key: str = "") -> Weights:
         _check_no_key(path, key)
         arrays = traverse_util.flatten_dict(npz.load(found), sep="/")
         return Weights(path, arrays, False, None, npz.read_made_for(found))
+    arrays = torch.read(found, key)
     made_for = torch.read_made_for(found) if kind == formats.SAFETENSORS else None
-    return Weights(path, torch.read(found, key), True, None, made_for)
+    return Weights(path, arrays, True, None, made_for)
 
 
 def _check_no_key(path: str, key: str) -> None:
@@ -545,8 +546,7 @@ def say_made_for(name: str, fields: Mapping[str, Any]) -> formats.MadeFor:
     """What a file of weights is to say of its model: all but how it is run."""
     model = get_model(name, **fields)
     fields = {**fields, **{k: getattr(model, k) for k in _UNSEEN if hasattr(model, k)}}
-    kept = {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items() if k not in _RUN}
-    return formats.MadeFor(name, kept)
+    return formats.MadeFor(name, {k: v for k, v in fields.items() if k not in _RUN})
 
 
 def standard_preprocessing(size: tuple[int, int]) -> str:

@@ -280,7 +280,7 @@ def restore_files(
         compare: folder for pictures of each image before and after, or None.
 
     Returns:
-        What went wrong, a line per file that was not restored.
+        What went wrong, a line per file that was not restored, or not compared.
     """
     problems = []
     for path, target in console.progress(named.items(), unit="image", disable=len(named) == 1):

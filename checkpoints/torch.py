@@ -288,7 +288,7 @@ def _find_sets(
     weights = {name: value for name, value in items.items() if is_weight(value)}
     if not sets and weights:
         return _split(items, at)
-    # Beside other sets, arrays may be scores; but those of a model's parts have dots in their names.
+    # Beside other sets, arrays may be scores; but those of a model's parts have names with dots.
     return sets | (_split(weights, at) if any("." in name for name in weights) else {})
 
 

@@ -21,7 +21,6 @@ from input_pipeline.sources import pairs
 from input_pipeline.sources.base import Example, IndexedSource, Source
 
 _LOG = logging.getLogger(__name__)
-_READERS = 16  # threads that look through files; they mostly wait for the disk
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 
@@ -94,7 +93,7 @@ def _list_classes(folder: epath.Path) -> Tree:
     if {name.lower() for name in names} <= set(pairs.FOLDERS):
         _LOG.warning("%s: folders called %s seem to hold pairs rather than classes: was "
                      "--config.data.kind=pairs meant?", folder, " and ".join(names))  # fmt: skip
-    with futures.ThreadPoolExecutor(_READERS) as pool:
+    with futures.ThreadPoolExecutor(files.READERS) as pool:
         paths = pool.map(_list_images, [folders[name] for name in names])
     return dict(zip(names, paths))
 
@@ -165,17 +164,14 @@ def _read_file(example: Example) -> Example:
 
 def find_corrupt(paths: Sequence[str]) -> dict[str, str]:
     """Decodes every file; returns path -> reason for those that fail."""
+    return files.find_faults(paths, _check)
 
-    def reason(path: str) -> str | None:
-        try:
-            images.check(epath.Path(path).read_bytes())
-        except (ValueError, OSError) as error:
-            return str(error)
-        return None
 
-    with futures.ThreadPoolExecutor(_READERS) as pool:
-        reasons = list(pool.map(reason, paths))
-    return {path: why for path, why in zip(paths, reasons) if why is not None}
+def _check(path: str) -> None:
+    try:
+        images.check(epath.Path(path).read_bytes())
+    except OSError as error:
+        raise ValueError(str(error)) from error
 
 
 def _list_corrupt(corrupt: dict[str, str], most: int = 5) -> str:

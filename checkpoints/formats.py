@@ -24,6 +24,7 @@ _OTHERS = {
     b"<html": "is a web page in place of the file: download it again",
     b"\x1f\x8b": "is compressed: unpack it with gunzip",
     b"\x89HDF": "is HDF5, of Keras perhaps, which is not read",
+    b"\x93NUMPY": "is a single array of numpy: weights are arrays by name, as np.savez writes them",
     b"GGUF": "is GGUF, which is not read: take the weights that it was made of",
     b"7767517": "is the half of ncnn's format that describes the layers, which is not read alone",
 }
@@ -81,9 +82,13 @@ def find_format(path: epath.Path) -> str:
             raise ValueError(f"{path} {what}")
     if head[257:262] == b"ustar":
         raise ValueError(f"{path} is a tar archive: unpack it, and name the file inside")
-    if path.suffix in OF_SUFFIX:
-        return OF_SUFFIX[path.suffix]
-    raise ValueError(f"{path} is none of .npz, .safetensors and PyTorch's files, by its content")
+    kind = OF_SUFFIX.get(path.suffix)
+    if kind is None or kind == TORCH:
+        raise ValueError(
+            f"{path} is no PyTorch file, .npz or .safetensors, whatever its name: it begins with "
+            f"{head[:16]!r}"
+        )
+    return kind
 
 
 def _format_of_zip(path: epath.Path) -> str:

@@ -44,18 +44,20 @@ PICKLED = (".pth", ".pt", ".bin")
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 _PART = re.compile(r"(.+)\[(\d+)\]")
 
-# Where training scripts put weights inside of what they save: averaged ones, of which those come
-# first that are found first, and then those that were trained.
-_AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict", "params_ema",
-             "ema_model", "ema", "teacher")  # fmt: skip
+# Where training scripts put weights inside of what they save: averaged ones, by words in the name
+# of the place, which come first; and then those that were trained, in this order.
+_AVERAGED = re.compile(r"(?<![a-z])(ema|averaged?|swa|teacher)(?![a-z])")
 _TRAINED = ("state_dict", "model_state_dict", "model", "params", "net", "network", "module",
             "weights", "student", "generator")  # fmt: skip
 _DEPTH = 3  # of dicts in dicts, to look for weights
-_LONE_PREFIX = "backbone."  # which is none where there is more besides
+# Which are none where there is more besides.
+_LONE_PREFIXES = ("backbone.", "encoder.", "vit.", "_fsdp_wrapped_module.", "_forward_module.")
+_NO_WEIGHTS_BELOW = ("optim", "scheduler", "scaler")  # words in the names of places
 _PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
 _MADE_FOR = "made_for"  # in the metadata of a .safetensors file
 # At the head of a file of PyTorch before 1.6: a number, and some pickles.
 _OLD_MAGIC, _OLD_PICKLES = 0x1950A86A20F9469CFC6C, 5
+_USUAL = ("torch.", "collections.", "_codecs.")  # begin the names of what belongs to weights
 _RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # modules, since Python 2
 # Which a profiler, and PyTorch's AveragedModel, leave in a model.
 _COUNTERS = ("total_ops", "total_params", "n_averaged")
@@ -284,6 +286,8 @@ def _find_sets(
     items = {name: value for name, value in dict.items(loaded) if isinstance(name, str)}
     sets = {}
     for name, value in items.items() if depth else ():
+        if any(word in name.lower() for word in _NO_WEIGHTS_BELOW):
+            continue
         sets |= _find_sets(value, is_weight, f"{at}.{name}".removeprefix("."), depth - 1)
     weights = {name: value for name, value in items.items() if is_weight(value)}
     if not sets and weights:
@@ -301,21 +305,27 @@ def _split(items: Mapping[str, Any], at: str) -> dict[str, dict[str, Any]]:
         if not name.endswith(_COUNTERS):
             named[name] = value
     places = {name.partition(".")[0] for name in named if "." in name}
-    known = places & {*_AVERAGED, *_TRAINED}
-    if all(name.startswith(_LONE_PREFIX) for name in named):
+    known = {place for place in places if _is_averaged(place) or place in _TRAINED}
+    if any(all(name.startswith(prefix) for name in named) for prefix in _LONE_PREFIXES):
         known = places
     if not known:
         return {at: named}
-    sets = {}
+    sets: dict[str, dict[str, Any]] = {}
     for place in sorted(known):
         inside = {k.removeprefix(f"{place}."): v for k, v in named.items()
                   if k.startswith(f"{place}.")}  # fmt: skip
         sets |= _split(inside, f"{at}.{place}".removeprefix("."))
-    rest = [name for name in named if name.partition(".")[0] not in known]
-    if rest:
+    rest = {name: v for name, v in named.items() if name.partition(".")[0] not in known}
+    if 2 * len(rest) > max(map(len, sets.values())):  # a model, and its averaged weights below it
+        sets[at] = rest
+    elif rest:
         _LOG.warning("besides %s there are, and are left out: %s",
                      ", ".join(sorted(sets)), _some(sorted(rest)))  # fmt: skip
     return sets
+
+
+def _is_averaged(place: str) -> bool:
+    return _AVERAGED.search(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", place).lower()) is not None
 
 
 def _choose(path: epath.Path, sets: Mapping[str, dict[str, Any]], key: str) -> dict[str, Any]:
@@ -328,8 +338,7 @@ def _choose(path: epath.Path, sets: Mapping[str, dict[str, Any]], key: str) -> d
     name = min(wanted, key=_rank)
     if len(wanted) > 1 and _rank(name) == math.inf:
         raise ValueError(f"{path} holds several sets of weights: {listed}. {choose}")
-    kind = " (averaged)" if _rank(name) < len(_AVERAGED) else " (as trained)"
-    kind = kind if name and _rank(name) < math.inf else ""
+    kind = {0: " (averaged)", math.inf: ""}.get(_rank(name), " (as trained)")
     if len(wanted) > 1:
         _LOG.warning("%s holds the weights %s; %s is taken%s. %s",
                      path, listed, name, kind, choose)  # fmt: skip
@@ -357,8 +366,10 @@ def _select(sets: Mapping[str, dict[str, Any]], key: str) -> dict[str, dict[str,
 
 def _rank(name: str) -> float:
     """The place of a set of weights among those that are looked for; infinite for others."""
-    known = [*_AVERAGED, *_TRAINED]
-    return min((known.index(part) for part in name.split(".") if part in known), default=math.inf)
+    parts = name.split(".")
+    if any(map(_is_averaged, parts)):
+        return 0
+    return min((1 + _TRAINED.index(part) for part in parts if part in _TRAINED), default=math.inf)
 
 
 def write(
@@ -522,11 +533,14 @@ def _read_pickled(path: epath.Path, torch: Any) -> tuple[Any, str]:
             loaded = torch.load(file, map_location="cpu", weights_only=True)
     except (*_NO_WEIGHTS, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
-        if not names:
-            raise ValueError(f"{path} is no PyTorch file of weights: {reason}") from None
+        strange = [name for name in names if not name.startswith(_USUAL)]
+        if not (strange or (names and is_plain)):
+            raise ValueError(
+                f"{path} is no PyTorch file of weights, or no whole one: {reason}"
+            ) from None
         raise ValueError(
-            f"{path} holds {_some(names)} and cannot be read without executing what is in it "
-            f"({reason}). If you trust it, {_command(path, is_plain)}"
+            f"{path} holds {_some(strange or names)} and cannot be read without executing what is "
+            f"in it ({reason}). If you trust it, {_command(path, is_plain)}"
         ) from None
     if made:
         _LOG.info("%s holds besides weights, not loaded: %s", path, _some(sorted(made)))
@@ -604,6 +618,8 @@ def _to_numpy(path: epath.Path, name: str, array: Any) -> np.ndarray:
     try:
         if not hasattr(array, "detach"):
             return np.asarray(array)
+        if array.is_complex():
+            raise TypeError("it has complex numbers")
         array = array.detach()
         return (array.float() if str(array.dtype) == "torch.bfloat16" else array).numpy()
     except (TypeError, RuntimeError) as error:  # types that numpy lacks, sparse tensors, ...

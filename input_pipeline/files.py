@@ -6,6 +6,7 @@ import dataclasses
 import io
 import logging
 import os
+import re
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent import futures
@@ -31,13 +32,21 @@ _SYSTEM_FOLDERS = frozenset(
      "$recycle.bin", "recycler", "system volume information", "lost+found", "temporary items",
      "network trash folder")
 )  # fmt: skip
-_DEPTH = "_depth"  # how the name of a depth map continues that of its photo
-# What the folders of splits are called, in lower case.
+# How a depth map is named after its photo NAME: NAME_depth, and less common ways.
+_DEPTH = re.compile(r"(?P<name>.+?)[-_. ]depth([-_ ]?map)?( ?\(?\d+\)?)?", re.IGNORECASE)
+_DEPTH_FIRST = re.compile(r"depth([-_ ]?map)?[-_. ](?P<name>.+)", re.IGNORECASE)
+# What the folders of splits are called, less blanks, signs, digits, and words such as "set".
 _SPLITS = {
-    "train": "train", "training": "train", "trainset": "train",
-    "val": "val", "valid": "val", "validation": "val", "dev": "val", "valset": "val",
-    "test": "test", "testing": "test", "testset": "test",
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
+    "validate": "val", "dev": "val", "eval": "val", "evaluation": "val", "test": "test",
+    "testing": "test", "tests": "test",
 }  # fmt: skip
+
+
+def split_of(name: str) -> str | None:
+    """The split, "train", "val" or "test", that a folder of this name holds; None for others."""
+    words = re.sub(r"[\W\d_]+", "", name.lower())
+    return _SPLITS.get(words) or _SPLITS.get(re.sub(r"(set|images?|imgs?|data)$", "", words))
 
 
 def list_files(folder: Path) -> list[Path]:
@@ -58,10 +67,12 @@ def list_files(folder: Path) -> list[Path]:
                 left_out.append(path)
             elif not is_folder:
                 found.extend([] if path.name.startswith(".") else [path])
-            elif _real(path) not in above:
+            elif _real(path) in above:
+                _LOG.warning("%s leads to a folder that it lies in, and is not followed", path)
+            else:
                 search(path, above)
 
-    search(folder, frozenset())
+    search(folder, frozenset(map(str, Path(_real(folder)).parents)))
     if left_out:
         names = ", ".join(str(path.relative_to(folder)) for path in sorted(left_out))
         _LOG.info("%s: hidden and system folders are left out: %s", folder, names)
@@ -69,9 +80,20 @@ def list_files(folder: Path) -> list[Path]:
 
 
 def list_folders(folder: Path) -> list[Path]:
-    """Lists the folders in a folder, sorted, less hidden ones and those of a system."""
-    found = (path for path, is_folder in _entries(folder) if is_folder)
-    return sorted(path for path in found if not _is_hidden_folder(path.name))
+    """Lists the folders in a folder, sorted, less hidden ones and those of a system.
+
+    Raises:
+        ValueError: for a link that leads nowhere, and has the name of a folder.
+    """
+    found = []
+    for path, is_folder in _entries(folder):
+        if is_folder and not _is_hidden_folder(path.name):
+            found.append(path)
+        elif is_folder and not path.name.startswith("."):
+            _LOG.info("%s is taken for a system's folder or a backup, and left out", path)
+        elif not is_folder and not path.suffix and not _is_remote(path) and not path.exists():
+            raise ValueError(f"{path} is a link that leads nowhere: repair or remove it")
+    return sorted(found)
 
 
 def _is_hidden_folder(name: str) -> bool:
@@ -114,7 +136,7 @@ class Photos:
 
     Attributes:
         images: to learn from, sorted; less depth maps.
-        depth: the depth map beside an image, a file of any kind named after it: NAME_depth.
+        depth: the depth map beside an image, a file of any kind named after it, as NAME_depth.
         others: files that are neither.
     """
 
@@ -129,24 +151,32 @@ def find_photos(folder: Path) -> Photos:
     Raises:
         ValueError: if the name of an image is not text in one line, or it has two depth maps.
     """
-    images, maps, others = [], [], []
-    for path in list_files(folder):
-        is_map = _DEPTH in path.name.lower() and path.stem.lower().endswith(_DEPTH)
-        (maps if is_map else images if is_image(path) else others).append(path)
+    images, others = [], []
+    for path in (found := list_files(folder)):
+        (images if is_image(path) else others).append(path)
     check_names(folder, (os.fspath(path)[len(os.fspath(folder)) :] for path in images))
     by_stem = collections.defaultdict(list)
-    for path in images if maps else []:
+    maybe = [path for path in found if "depth" in path.name.lower()]
+    for path in images if maybe else []:
         by_stem[path.parent, path.stem].append(path)
     depth: dict[Path, Path] = {}
-    lone = []
-    for path in maps:
-        shown = by_stem.get((path.parent, path.stem[: -len(_DEPTH)]), [])
+    maps, lone = set(), []
+    for path in maybe:
+        match = _DEPTH.fullmatch(path.stem)
+        match_first = _DEPTH_FIRST.fullmatch(path.stem)
+        names = [m["name"] for m in (match, match_first) if m]
+        shown = [image for name in names for image in by_stem.get((path.parent, name), [])]
         if not shown:
-            (lone if is_image(path) else others).append(path)
+            is_usual = path.stem.lower().endswith("_depth") and is_image(path)
+            lone.extend([path] if is_usual else [])
+            continue
+        maps.add(path)
         for image in shown:
             if image in depth:
                 raise ValueError(f"{image} has two depth maps, {depth[image]} and {path}")
             depth[image] = path
+    images = [path for path in images if path not in maps and path not in set(lone)]
+    others = [path for path in others if path not in maps]
     tell_left_out(folder, lone, "depth maps are those of no photo and are left out")
     return Photos(images, depth, others)
 
@@ -184,7 +214,7 @@ def find_splits(folder: Path, needs_train: bool = False) -> dict[str, Path]:
     splits: dict[str, Path] = {}
     others = []
     for path in list_folders(folder):
-        split = _SPLITS.get(path.name.lower())
+        split = split_of(path.name)
         if split is None:
             others.append(path.name)
         elif split in splits:
@@ -199,11 +229,6 @@ def find_splits(folder: Path, needs_train: bool = False) -> dict[str, Path]:
             folder, " and ".join(path.name for path in splits.values()), ", ".join(others),
         )  # fmt: skip
     return {name: splits[name] for name in ("train", "val", "test") if name in splits}
-
-
-def is_split_name(name: str) -> bool:
-    """Whether a folder of this name holds a split of a data set."""
-    return name.lower() in _SPLITS
 
 
 def check_readable(path: Path) -> None:

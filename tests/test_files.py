@@ -109,6 +109,38 @@ def test_loops_of_links_end(tmp_path):
     assert found == [tmp_path / "a" / "1.png", tmp_path / "itself.png"]
 
 
+def test_links_to_folders_above_are_not_followed(tmp_path, caplog):
+    """Or a class would have the images of the others, and hazy images clear ones."""
+    write_classes(tmp_path / "classes", 3)
+    (tmp_path / "classes" / "red" / "all").symlink_to(tmp_path / "classes")
+    assert sizes(data_config(tmp_path / "classes", val_fraction=0.0)) == {"train": 6}
+    assert "red/all leads to a folder that it lies in, and is not followed" in caplog.text
+    write_pairs(tmp_path / "pairs", ["1.png", "2.png"])
+    (tmp_path / "pairs" / "hazy" / "up").symlink_to(tmp_path / "pairs")
+    assert len(find_pairs(tmp_path / "pairs")["all"].pairs) == 2
+
+
+def test_a_class_that_is_a_link_to_nowhere(tmp_path):
+    write_classes(tmp_path, 2)
+    (tmp_path / "green").symlink_to(tmp_path / "gone")
+    with pytest.raises(ValueError, match="green is a link that leads nowhere: repair or remove it"):
+        get_splits(data_config(tmp_path))
+
+
+def test_splits_that_are_not_called_so(tmp_path, caplog):
+    for name in ("images", "extra"):
+        write_classes(tmp_path / name, 2)
+    get_splits(data_config(tmp_path, val_fraction=0.0))
+    assert "extra, images all hold folders called blue, red: are those the classes" in caplog.text
+
+
+def test_photos_beside_a_folder_of_clear_ones_are_named(tmp_path, caplog):
+    for name in ("1.png", "2.png", "beach/3.png", "clear/4.png"):
+        write_image(tmp_path / name, (9, 9, 9))
+    assert sizes(data_config(tmp_path, "hazy_from_clear", val_fraction=0.0)) == {"train": 1}
+    assert "3 images are not in clear, which is taken for the clear ones" in caplog.text
+
+
 def test_a_link_that_leads_nowhere_is_told(tmp_path):
     write_image(tmp_path / "b.png", (9, 9, 9))
     (tmp_path / "a.png").symlink_to(tmp_path / "gone.png")
@@ -218,7 +250,15 @@ def test_damaged_files_are_value_errors_whatever_pillow_raises(monkeypatch):
 
 @pytest.mark.parametrize(
     ("train", "val"),
-    [("train", "valid"), ("train", "validation"), ("Train", "Val"), ("TRAINING", "dev")],
+    [
+        ("train", "valid"),
+        ("train", "validation"),
+        ("Train", "Val"),
+        ("TRAINING", "dev"),
+        ("training_set", "Val Set"),
+        ("train2017", "val2017"),
+        ("train_images", "eval"),
+    ],
 )
 def test_one_list_of_names_of_splits(tmp_path, train, val):
     write_classes(tmp_path / "classes" / train, 8)
@@ -314,7 +354,20 @@ def test_folders_of_pairs_taken_for_classes(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    "name", ["a_depth.png", "a_depth.PNG", "a_Depth.jpg", "a_depth.tif", "a_depth.npy"]
+    "name",
+    [
+        "a_depth.png",
+        "a_depth.PNG",
+        "a_Depth.jpg",
+        "a_depth.tif",
+        "a_depth.npy",
+        "a-depth.png",
+        "a.depth.png",
+        "a_depth_map.png",
+        "a_depth16.png",
+        "a_depth (1).png",
+        "depth_a.png",
+    ],
 )
 def test_a_depth_map_of_any_kind_is_used_and_no_photo(tmp_path, name, caplog):
     """With the depth of one half 0, that half stays clear."""
@@ -393,7 +446,7 @@ def test_depth_maps_without_a_photo_and_in_folders(tmp_path, caplog):
     assert "2 depth maps are those of no photo and are left out, such as 'b_depth.png'" in (
         caplog.text
     )
-    assert f"{tmp_path}/depth is taken for depth maps and left out" in caplog.text
+    assert "1 images lie in folders for depth maps and are left out" in caplog.text
 
 
 def test_hazy_images_of_pairs_are_no_clear_photos(tmp_path):

@@ -48,6 +48,7 @@ def test_content_decides_and_no_suffix(tmp_path, name):
         (b"\x89HDF\r\n\x1a\n" + bytes(20), "is HDF5"),
         (bytes(257) + b"ustar" + bytes(250), "is a tar archive: unpack it"),
         (b"GGUF\x03\x00", "is GGUF"),
+        (b"\x93NUMPY\x01\x00", "is a single array of numpy"),
     ],
 )
 @pytest.mark.parametrize("name", ["a.pth", "a.npz", "a.safetensors", "a.bin"])
@@ -111,7 +112,7 @@ def test_inspecting_one_of_several_sets(tmp_path):
 
 def test_other_files(tmp_path):
     (tmp_path / "a.txt").write_text("weights")
-    with pytest.raises(ValueError, match=r"a\.txt is none of \.npz, \.safetensors and PyTorch's"):
+    with pytest.raises(ValueError, match=r"a\.txt is no PyTorch file, \.npz or \.safetensors"):
         pretrained.read(tmp_path / "a.txt")
     save_zip(tmp_path / "a.zip", "model.npz")
     with pytest.raises(ValueError, match=r"a\.zip is a zip archive of other things, such as "):
@@ -121,12 +122,13 @@ def test_other_files(tmp_path):
 def test_sets_of_weights_in_one_file(tmp_path, caplog):
     """As Lightning has them; of PyTorch's own files the same function chooses."""
     path = tmp_path / "a.safetensors"
-    arrays = {"model.w.weight": np.zeros(1), "ema_model.w.weight": np.ones(1)}
+    arrays = {f"model.w{i}.weight": np.zeros(1) for i in range(3)}
+    arrays |= {f"ema_model.w{i}.weight": np.ones(1) for i in range(3)}
     path.write_bytes(safetensors.numpy.save({**arrays, "criterion.weight": np.ones(3)}))
-    assert torch.read(path) == {"w.weight": 1}
+    assert torch.read(path) == {f"w{i}.weight": 1 for i in range(3)}
     assert "holds the weights ema_model, model; ema_model is taken (averaged)" in caplog.text
     assert "besides ema_model, model there are, and are left out: criterion.weight" in caplog.text
-    assert torch.read(path, "model") == {"w.weight": 0}
+    assert torch.read(path, "model") == {f"w{i}.weight": 0 for i in range(3)}
     with pytest.raises(ValueError, match="no weights under 'net'; there are: ema_model, model"):
         torch.read(path, "net")
     np.savez(tmp_path / "a.npz", a=np.zeros(1))
@@ -255,6 +257,14 @@ def test_transformers_names(tmp_path, naming):
     assert loaded.model.representation_size == head.get("representation_size")
     for name, array in _flat(params):
         np.testing.assert_array_equal(dict(_flat(loaded.variables["params"]))[name], array)
+
+
+def test_a_folder_as_transformers_saves_it(tmp_path):
+    model, params = random_params("ViT-B_16", (16, 16), num_classes=3, **TINY)
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    state_dict = torch.to_state_dict({"params": params}, model, "transformers")
+    torch.write(tmp_path / "model.safetensors", state_dict)
+    assert pretrained.load(tmp_path, "ViT-B_16", TINY).model.activation == "gelu"
 
 
 # Relatives of published models

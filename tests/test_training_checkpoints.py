@@ -75,6 +75,10 @@ def test_what_is_beside_the_weights_is_passed_over(tmp_path, weights, name, is_o
         (("params", "params_ema"), "params_ema", "averaged"),
         (("net", "discriminator"), "net", "as trained"),
         (("student", "teacher"), "teacher", "averaged"),
+        (("params", "ema_params"), "ema_params", "averaged"),
+        (("g", "gEMA"), "gEMA", "averaged"),
+        (("model", "swa_model"), "swa_model", "averaged"),
+        (("model", "cinema"), "model", "as trained"),
     ],
 )
 def test_which_set_was_taken_is_said(tmp_path, weights, structure, taken, kind, caplog):
@@ -105,9 +109,22 @@ def test_sets_that_no_rule_tells_apart(tmp_path, weights):
         lambda w: {"ema": {"net": w}},
         lambda w: {"net": w, "epoch": 3},
         lambda w: {f"module._orig_mod.{k}": v for k, v in w.items()},
+        lambda w: {"model": w, "optimizer": {"state": {k: {"exp_avg": v} for k, v in w.items()}}},
+        lambda w: {f"_fsdp_wrapped_module.{k}": v for k, v in w.items()},
+        lambda w: {**{k: v + 1 for k, v in w.items()}, **{f"ema.{k}": v for k, v in w.items()}},
         lambda w: {**w, "total_ops": w["head.bias"][:1], "blocks.0.total_params": w["head.bias"]},
     ],
-    ids=["Lightning", "model_state_dict", "ema.net", "net", "module", "profiler"],
+    ids=[
+        "Lightning",
+        "model_state_dict",
+        "ema.net",
+        "net",
+        "module",
+        "optimizer by name",
+        "FSDP",
+        "ema below",
+        "profiler",
+    ],
 )
 def test_where_scripts_put_weights(tmp_path, weights, wrapped):
     assert_loads(save(tmp_path / "a.pth", wrapped(weights[0])), weights)
@@ -213,12 +230,17 @@ def test_torchscript_and_damage(tmp_path, weights):
     buffer = io.BytesIO()
     save(buffer, weights[0])
     (tmp_path / "cut.pth").write_bytes(buffer.getvalue()[:-100])
-    with pytest.raises(ValueError, match=r"cut\.pth is no PyTorch file of weights: "):
+    with pytest.raises(ValueError, match=r"cut\.pth is no PyTorch file of weights, or no"):
         torch_format.read(tmp_path / "cut.pth")
     with zipfile.ZipFile(tmp_path / "odd.pth", "w") as archive:
         archive.writestr("archive/data.pkl", b"\x80\x02junk")
-    with pytest.raises(ValueError, match=r"odd\.pth is no PyTorch file of weights: "):
+    with pytest.raises(ValueError, match=r"odd\.pth is no PyTorch file of weights, or no"):
         torch_format.read(tmp_path / "odd.pth")
+    buffer = io.BytesIO()
+    save(buffer, weights[0], _use_new_zipfile_serialization=False)
+    (tmp_path / "old.pth").write_bytes(buffer.getvalue()[:-2000])
+    with pytest.raises(ValueError, match=r"old\.pth is no PyTorch file of weights, or no"):
+        torch_format.read(tmp_path / "old.pth")
 
 
 def test_pytorch_files_have_no_place_for_fields(tmp_path, weights, caplog):

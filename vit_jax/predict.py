@@ -90,6 +90,7 @@ def _restore(pretrained: "Pretrained", arguments: Sequence[str]) -> int:
     output = Path(_OUTPUT.value)
     compare = output / "compare" if _COMPARE.value else None
     named = restore.name_outputs(arguments, output, compare)
+    output.mkdir(parents=True, exist_ok=True)  # or raises, before anything is restored
     problems = restore.restore_files(restorer, named, output, compare)
     return _report_problems(problems, len(named))
 
@@ -112,6 +113,8 @@ def _classify(pretrained: "Pretrained", arguments: Sequence[str]) -> int:
     classifier = classify.make_classifier(pretrained)
     draw = _attention_writer(pretrained, classifier.labels) if _ATTENTION.value else None
     paths = photos.find_images(arguments)
+    if _OUTPUT.value is not None:
+        Path(_OUTPUT.value).mkdir(parents=True, exist_ok=True)
     count = min(_TOP, len(classifier.labels))
     rows, unreadable, undrawn = [], 0, 0
     for prediction in classify.classify_files(classifier, paths):

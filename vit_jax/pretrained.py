@@ -190,6 +190,7 @@ def read(path: str | os.PathLike[str], key: str = "") -> Weights:
         row = packages.find(path)
         made_for = formats.MadeFor(row.model, row.fields)
         return Weights(path, packages.read(path), True, None, made_for)
+    path = _hub_file(path)
     workdir = _find_workdir(path)
     if workdir is not None:
         _check_no_key(path, key)
@@ -209,6 +210,16 @@ def read(path: str | os.PathLike[str], key: str = "") -> Weights:
 def _check_no_key(path: str, key: str) -> None:
     if key:
         raise ValueError(f"{path} holds one set of weights: leave the key {key!r} out")
+
+
+def _hub_file(path: str) -> str:
+    """The file of weights in a folder as transformers saves it; else the path itself."""
+    folder = epath.Path(path).expanduser()
+    if not files.is_download(path) and not path.endswith(SUFFIXES) and folder.is_dir():
+        for name in ("model.safetensors", "pytorch_model.bin"):
+            if (folder / name).exists() and not (folder / "data.json").exists():
+                return os.fspath(folder / name)
+    return path
 
 
 def _find_workdir(path: str) -> Workdir | None:

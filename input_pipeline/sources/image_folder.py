@@ -93,13 +93,19 @@ def _list_classes(folder: epath.Path) -> Tree:
     if {name.lower() for name in names} <= set(pairs.FOLDERS):
         _LOG.warning("%s: folders called %s seem to hold pairs rather than classes: was "
                      "--config.data.kind=pairs meant?", folder, " and ".join(names))  # fmt: skip
+    inside = [{path.name for path in files.list_folders(folders[name])} for name in names]
+    if len(names) > 1 and inside[0] and all(some == inside[0] for some in inside):
+        _LOG.warning(
+            "%s: the folders %s all hold folders called %s: are those the classes, these splits?",
+            folder, ", ".join(names), ", ".join(sorted(inside[0])),
+        )  # fmt: skip
     with futures.ThreadPoolExecutor(files.READERS) as pool:
         paths = pool.map(_list_images, [folders[name] for name in names])
     return dict(zip(names, paths))
 
 
 def _list_images(folder: epath.Path) -> list[str]:
-    splits = [path.name for path in files.list_folders(folder) if files.is_split_name(path.name)]
+    splits = [path.name for path in files.list_folders(folder) if files.split_of(path.name)]
     if splits:
         raise ValueError(
             f"class folder {folder} has a folder {splits[0]!r}: splits come before classes, as in "
@@ -124,7 +130,7 @@ def _check_number(tree: Tree, folder: epath.Path) -> None:
     inside = [path.name for path in files.list_folders(folder / name)]
     cause = (
         f"{folder / name} was perhaps unpacked a level too deep, or is itself the data.source"
-        if inside or files.is_split_name(name)
+        if inside or files.split_of(name)
         else "each class needs a folder of its own"
     )
     raise ValueError(

@@ -22,7 +22,7 @@ _LOG = logging.getLogger(__name__)
 _HAZY_FOLDERS = ("hazy", "haze", "hazy_images", "input", "lr", "lr_bicubic", "lq")
 _CLEAR_FOLDERS = ("gt", "clear", "clean", "target", "ground_truth", "hr")
 FOLDERS = (*_HAZY_FOLDERS, *_CLEAR_FOLDERS)
-_DEPTH_FOLDERS = ("depth", "depths", "depth_maps", "trans", "transmission")
+_DEPTH_FOLDERS = ("depth", "depths", "depthmap", "depthmaps", "trans", "transmission")
 _FACTOR = re.compile(r"_?x\d$", re.IGNORECASE)  # in names of small images, such as babyx2.png
 _NARROW = 10  # times what a border adds to a square image's side, the side has at least
 _ENDING = re.compile(r"_(hazy|haze|gt|clear|clean)$", re.IGNORECASE)
@@ -133,18 +133,29 @@ def find_clear_photos(folder: Path) -> files.Photos:
         ValueError: if there are none.
     """
     children = _subfolders(folder)
-    maps = [path for name, path in children.items() if name in _DEPTH_FOLDERS]
-    if maps:
-        _LOG.warning(
-            "%s is taken for depth maps and left out: those beside their photos are read, as "
-            "NAME_depth.png", maps[0],
-        )  # fmt: skip
     clear = next((children[name] for name in _CLEAR_FOLDERS if name in children), folder)
     found = files.find_photos(clear)
-    images = [path for path in found.images if not any(map(path.is_relative_to, maps))]
+    maps = [path for path in found.images if _is_in_depth_folder(path.relative_to(folder))]
+    files.tell_left_out(
+        folder, maps, "images lie in folders for depth maps and are left out (those beside their "
+        "photos are read, as NAME_depth.png)",
+    )  # fmt: skip
+    images = [path for path in found.images if path not in set(maps)]
     if not images:
         raise ValueError(f"{clear} holds no images ({', '.join(files.SUFFIXES)})")
+    if clear != folder:
+        outside = [path for path in files.list_files(folder) if files.is_image(path)]
+        outside = [path for path in outside if not path.is_relative_to(clear)]
+        what = (
+            f"images are not in {clear.name}, which is taken for the clear ones, and are left out"
+        )
+        files.tell_left_out(folder, outside, what)
+    files.tell_left_out(clear, found.others, "entries are not images and are left out")
     return dataclasses.replace(found, images=images)
+
+
+def _is_in_depth_folder(path: Path) -> bool:
+    return any(re.sub(r"[\W_]+", "", part.lower()) in _DEPTH_FOLDERS for part in path.parts[:-1])
 
 
 def _pattern_finder(pattern: str) -> Callable[[Path], PairedSplit]:

@@ -221,8 +221,10 @@ def find_splits(folder: Path, needs_train: bool = False) -> dict[str, Path]:
             raise ValueError(f"{splits[split]} and {path} are both for {split}: which is meant?")
         else:
             splits[split] = path
-    if needs_train and "train" not in splits and others:
-        return {}
+    if needs_train and others:
+        is_class = len(splits) == 1 and "train" in splits and not list_folders(splits["train"])
+        if is_class or "train" not in splits:  # such as one of vehicles
+            return {}
     if splits and others:
         _LOG.warning(
             "%s has folders for %s; what lies beside them is left out: %s",

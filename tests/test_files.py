@@ -288,6 +288,13 @@ def test_two_folders_for_one_split(tmp_path):
         get_splits(data_config(tmp_path))
 
 
+def test_trains_are_vehicles_where_there_are_cars(tmp_path):
+    for name in ("car", "train"):
+        write_image(tmp_path / name / "1.png", (9, 9, 9))
+    source = get_splits(data_config(tmp_path, val_fraction=0.0))["train"]
+    assert source.class_names == ("car", "train")
+
+
 def test_classes_called_like_splits(tmp_path):
     for name in ("dev", "ops"):
         write_image(tmp_path / name / "1.png", (9, 9, 9))

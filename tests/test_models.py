@@ -8,7 +8,15 @@ import pytest
 from flax import traverse_util
 
 from tests.conftest import TINY_MIXER
-from vit_jax.models import AUGREG_NAMES, MODELS, get_model, list_models
+from vit_jax.models import (
+    AUGREG_NAMES,
+    MODELS,
+    PUBLISHED_SCORES,
+    dehazeformer,
+    get_model,
+    list_models,
+    swinir,
+)
 
 
 def test_the_models_are_listed_with_their_names_and_sizes():
@@ -30,6 +38,14 @@ def test_parameter_count(name):
     flat = traverse_util.flatten_dict(variables["params"], sep="/")
     for field, value in model.fields_in({k: x.shape for k, x in flat.items()}).items():
         assert getattr(model, field) == value, field
+
+
+def test_scores_of_all_models_are_kept():
+    """Also of models in different files on the same test set."""
+    for file in (dehazeformer, swinir):
+        for benchmark, (count, scores) in file.PUBLISHED_SCORES.items():
+            assert PUBLISHED_SCORES[benchmark][0] == count
+            assert PUBLISHED_SCORES[benchmark][1].items() >= scores.items()
 
 
 def test_augreg_names():

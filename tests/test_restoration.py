@@ -345,6 +345,8 @@ def test_losses_on_images():
         np.testing.assert_allclose(losses.get_loss(name, "target")(out, batch), value, rtol=1e-5)
     both = losses.get_loss("l1 + 0.5*ssim", "target")(out, batch)
     np.testing.assert_allclose(both, expected["l1"] + 0.5 * expected["ssim"], rtol=1e-5)
+    both = losses.get_loss("1e+1*mse+2.e+0 * l1", "target")(out, batch)
+    np.testing.assert_allclose(both, 10 * expected["mse"] + 2 * expected["l1"], rtol=1e-5)
 
 
 def test_cosine_per_epoch():

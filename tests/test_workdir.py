@@ -38,10 +38,11 @@ def test_claim_by_the_same_config_and_by_another(workdir, digits_config):
 
 def test_a_run_from_before_a_key_existed(workdir, digits_config, tmp_path):
     stored = json.loads((tmp_path / "config.json").read_text())
-    del stored["pretrained"], stored["data"]["skip_corrupt"]
+    del stored["pretrained"], stored["data"]["skip_corrupt"], stored["data"]["haze"]["draws"]
     (tmp_path / "config.json").write_text(json.dumps(stored))
     assert workdir.read_config().pretrained == ""
     assert workdir.read_config().data.skip_corrupt is False
+    assert workdir.read_config().data.haze.draws == 1
     workdir.claim(digits_config, DATA)
     del stored["seed"]
     digits_config.seed = 3

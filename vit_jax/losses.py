@@ -1,6 +1,8 @@
 """Losses: functions (out, batch) -> one number per example."""
 
 import functools
+import inspect
+import re
 from collections.abc import Callable, Mapping
 
 import jax
@@ -78,6 +80,8 @@ LOSSES: dict[str, dict[str, Loss]] = {
     "target": {"l1": l1, "mse": mse, "charbonnier": charbonnier, "ssim": ssim},
 }
 
+_PLUS = re.compile(r"(?<![\d.][eE])\+")  # but for that of 1e+3
+
 
 def get_loss(name: str, predicts: str) -> Loss:
     """Finds a loss, or makes a sum of several.
@@ -93,7 +97,7 @@ def get_loss(name: str, predicts: str) -> Loss:
     Raises:
         ValueError: for an unknown name, or a weight or epsilon that is no positive number.
     """
-    terms = [_parse_term(term, name, LOSSES[predicts], predicts) for term in name.split("+")]
+    terms = [_parse_term(term, name, LOSSES[predicts], predicts) for term in _PLUS.split(name)]
     if len(terms) == 1 and terms[0][0] == 1:
         return terms[0][1]
     return lambda out, batch: sum(weight * loss(out, batch) for weight, loss in terms)
@@ -104,7 +108,8 @@ def _parse_term(
 ) -> tuple[float, Loss]:
     weight_text, star, call = term.rpartition("*")
     name, parenthesis, argument = call.strip().partition("(")
-    if name not in losses or (parenthesis and name != "charbonnier"):
+    takes_epsilon = name in losses and "epsilon" in inspect.signature(losses[name]).parameters
+    if name not in losses or (parenthesis and not takes_epsilon):
         raise ValueError(
             f"unknown loss {call.strip()!r} in {whole!r}; on a {predicts} there are: "
             f"{', '.join(losses)}"

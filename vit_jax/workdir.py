@@ -73,7 +73,8 @@ class Workdir:
             )
         stored = _read_json(self._config)
         try:
-            config = ConfigDict(_with_defaults(stored))
+            defaults = json.loads(common.get_config().to_json())
+            config = ConfigDict(_with_defaults(stored, defaults))
             config_keys.check(config)
         except ValueError as error:
             raise ValueError(f"{self._config} is no config: {error}") from None
@@ -209,13 +210,17 @@ def _write(path: epath.Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def _with_defaults(stored: Mapping[str, Any]) -> dict[str, Any]:
-    defaults = json.loads(common.get_config().to_json())
-    merged = {**defaults, **stored}
-    for key in ("data", "optim", "schedule", "gan"):
-        if isinstance(merged[key], dict):
-            merged[key] = {**defaults[key], **merged[key]}
-    return merged
+def _with_defaults(stored: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """What was stored, and the defaults of the keys that it lacks, in every group."""
+    return {
+        **defaults,
+        **{
+            key: _with_defaults(value, defaults[key])
+            if isinstance(value, dict) and isinstance(defaults.get(key), dict)
+            else value
+            for key, value in stored.items()
+        },
+    }
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -30,8 +30,12 @@ _PARAMETER_COUNTS = {
     name: count for file in _FILES for name, count in file.PARAMETER_COUNTS.items()
 }
 
-# Benchmark -> number of test images and model -> figures by name.
-PUBLISHED_SCORES = dehazeformer.PUBLISHED_SCORES | swinir.PUBLISHED_SCORES
+# Benchmark -> number of test images, the same for all, and model -> figures by name.
+PUBLISHED_SCORES: dict[str, tuple[int, dict[str, dict[str, float]]]] = {}
+for _file in (dehazeformer, swinir):
+    for _benchmark, (_count, _scores) in _file.PUBLISHED_SCORES.items():
+        _, _others = PUBLISHED_SCORES.get(_benchmark, (_count, {}))
+        PUBLISHED_SCORES[_benchmark] = (_count, _others | _scores)
 
 # How the files of Steiner et al., "How to train your ViT?" (TMLR 2022) begin.
 AUGREG_NAMES = {

@@ -254,6 +254,7 @@ KEYS = st.sampled_from(sorted(places(DEFAULTS)))
 @given(changes=st.lists(st.tuples(KEYS, WRONG), min_size=1, max_size=2))
 @example(changes=[])
 @example(changes=[(("model", "hidden_size"), 2**63)])
+@example(changes=[(("model", "num_layers"), 30_000)])
 def test_configs(changes):
     config = DEFAULTS
     for path, value in changes:

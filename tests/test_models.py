@@ -48,6 +48,12 @@ def test_scores_of_all_models_are_kept():
             assert PUBLISHED_SCORES[benchmark][1].items() >= scores.items()
 
 
+def test_too_many_blocks():
+    for name, fields in (("ViT-B_16", dict(num_layers=1001)), ("Swin-T", dict(depths=[1, 2**20]))):
+        with pytest.raises(ValueError, match="would take for ever to compile; at most 1000"):
+            get_model(name, **fields)
+
+
 def test_augreg_names():
     names = "B_16 B_32 B_8 L_16 R26_B_32 R26_S_32 R50_L_32 R_Ti_16 S_16 S_32 Ti_16"
     assert set(names.split()) == set(AUGREG_NAMES)

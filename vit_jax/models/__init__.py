@@ -52,6 +52,7 @@ AUGREG_NAMES = {
     "R50_L_32": "R50+ViT-L_32",
 }
 
+_MOST_BLOCKS = 1000  # of a model's stage; each takes milliseconds before the first step
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -93,10 +94,19 @@ def get_model(name: str, **overrides: Any) -> nn.Module:
             )
         if field != "dtype":
             _check_type(name, field, value, types[field])
+        if field in module.deepest and max((0, *_numbers(value))) > _MOST_BLOCKS:
+            raise ValueError(
+                f"model {name!r}: {field}={value} would take for ever to compile; at most "
+                f"{_MOST_BLOCKS} will do"
+            )
     fields = {**fields, **overrides}
     if "dtype" in fields:
         fields["dtype"] = _dtype(fields["dtype"])
     return module(**fields)
+
+
+def _numbers(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _field_types(module: type[nn.Module]) -> dict[str, Any]:

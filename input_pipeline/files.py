@@ -175,8 +175,9 @@ def find_photos(folder: Path) -> Photos:
             if image in depth:
                 raise ValueError(f"{image} has two depth maps, {depth[image]} and {path}")
             depth[image] = path
-    images = [path for path in images if path not in maps and path not in set(lone)]
-    others = [path for path in others if path not in maps]
+    left_out = maps.union(lone)
+    images = [path for path in images if path not in left_out]
+    others = [path for path in others if path not in left_out]
     tell_left_out(folder, lone, "depth maps are those of no photo and are left out")
     return Photos(images, depth, others)
 

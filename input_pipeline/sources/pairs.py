@@ -135,12 +135,12 @@ def find_clear_photos(folder: Path) -> files.Photos:
     children = _subfolders(folder)
     clear = next((children[name] for name in _CLEAR_FOLDERS if name in children), folder)
     found = files.find_photos(clear)
-    maps = [path for path in found.images if _is_in_depth_folder(path.relative_to(folder))]
+    maps = {path for path in found.images if _is_in_depth_folder(path.relative_to(folder))}
     files.tell_left_out(
         folder, maps, "images lie in folders for depth maps and are left out (those beside their "
         "photos are read, as NAME_depth.png)",
     )  # fmt: skip
-    images = [path for path in found.images if path not in set(maps)]
+    images = [path for path in found.images if path not in maps]
     if not images:
         raise ValueError(f"{clear} holds no images ({', '.join(files.SUFFIXES)})")
     if clear != folder:

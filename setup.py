@@ -19,6 +19,7 @@ setup(
     packages=[
         "vit_jax",
         "vit_jax.benchmark",
+        "vit_jax.machinery",
         "vit_jax.models",
         "configs",
         "input_pipeline",

@@ -19,7 +19,7 @@ import psutil
 
 from tests.commands import ROOT
 from tests.test_resuming import assert_same_runs
-from vit_jax.preemption import EXIT_CODE
+from vit_jax.machinery.preemption import EXIT_CODE
 from vit_jax.workdir import Workdir
 
 _STEPS_PER_MINUTE = 300

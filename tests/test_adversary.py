@@ -14,9 +14,10 @@ from tests.conftest import noise
 from tests.test_perceptual import small_vgg19
 from tests.test_restoration import pairs_config, write_pairs
 from tests.test_resuming import assert_same_runs
-from vit_jax import experiment, memory, perceptual, sharding, train
+from vit_jax import experiment, perceptual, train
 from vit_jax.adversary import Adversary, Discriminator, relativistic_loss
 from vit_jax.losses import get_loss
+from vit_jax.machinery import memory, sharding
 from vit_jax.workdir import Workdir
 
 

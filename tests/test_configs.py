@@ -45,7 +45,7 @@ def leaf_keys(config, prefix=""):
 
 
 def test_every_key_is_read_somewhere():
-    files = [*(ROOT / "vit_jax").glob("*.py"), *(ROOT / "input_pipeline").rglob("*.py")]
+    files = [*(ROOT / "vit_jax").rglob("*.py"), *(ROOT / "input_pipeline").rglob("*.py")]
     code = "\n".join(path.read_text() for path in files)
     keys = list(leaf_keys(common.get_config()))
     assert len(keys) > 40

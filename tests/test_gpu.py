@@ -10,7 +10,8 @@ import pytest
 from configs import common
 from input_pipeline import MadeUp
 from tests.conftest import noise, random_params
-from vit_jax import experiment, ops, sharding, train
+from vit_jax import experiment, ops, train
+from vit_jax.machinery import sharding
 from vit_jax.models import get_model
 
 pytestmark = pytest.mark.gpu

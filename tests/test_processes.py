@@ -18,7 +18,7 @@ from tests.commands import ROOT
 from tests.conftest import write_image
 from tests.test_restoration import pairs_config, write_pairs
 from tests.test_resuming import assert_same_runs, wait_for_a_checkpoint
-from vit_jax import preemption, processes
+from vit_jax.machinery import preemption, processes
 from vit_jax.workdir import Workdir
 
 # Its largest arrays have 2^17 elements, so that fsdp cuts them.

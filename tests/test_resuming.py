@@ -19,7 +19,8 @@ from tests.commands import ROOT
 from tests.conftest import tiny_digits_config
 from tests.test_restoration import pairs_config, write_pairs
 from tests.test_sources import TinyColors
-from vit_jax import preemption, train
+from vit_jax import train
+from vit_jax.machinery import preemption
 from vit_jax.workdir import Workdir
 
 
@@ -137,7 +138,7 @@ def test_a_save_that_fails_stops_the_run(digits_config, tmp_path):
 def test_a_second_signal_ends_the_process(number):
     code = f"""
 import os
-from vit_jax import preemption, sharding
+from vit_jax.machinery import preemption, sharding
 with preemption.StopRequest(sharding.make_mesh(1)) as stop:
     os.kill(os.getpid(), {number:d})
     print(stop.poll(), flush=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from vit_jax import sharding
+from vit_jax.machinery import sharding
 
 
 def test_there_are_two_devices():

@@ -18,7 +18,8 @@ import pytest
 from checkpoints import npz
 from checkpoints.train_state import Checkpointer
 from tests.conftest import tiny_digits_config
-from vit_jax import evaluate, experiment, monitor, sharding, train
+from vit_jax import evaluate, experiment, train
+from vit_jax.machinery import monitor, sharding
 from vit_jax.workdir import Workdir
 
 

@@ -13,7 +13,8 @@ from configs import common
 from input_pipeline import MadeUp
 from tests.commands import ROOT
 from tests.conftest import TINY
-from vit_jax import experiment, sharding, train
+from vit_jax import experiment, train
+from vit_jax.machinery import sharding
 
 # Parameters of more than 2^16 elements, which fsdp cuts.
 WIDE = dict(TINY, hidden_size=256, mlp_dim=512)
@@ -100,7 +101,8 @@ def test_reading_data_says_what_is_missing():
     code = """
 import sys
 sys.modules["tensorflow"] = None
-from vit_jax import cli, experiment
+from vit_jax import experiment
+from vit_jax.machinery import cli
 from configs import common
 config = common.get_config()
 config.data.source, config.total_steps = "digits", 1

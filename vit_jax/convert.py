@@ -14,7 +14,8 @@ from etils import epath
 from checkpoints import files, npz, torch
 from checkpoints.train_state import Checkpointer
 from configs import common
-from vit_jax import cli, experiment, identify, model_flags, optim, pretrained
+from vit_jax import experiment, identify, optim, pretrained
+from vit_jax.machinery import cli, model_flags
 from vit_jax.models import get_model
 from vit_jax.pretrained import Pretrained
 from vit_jax.workdir import Workdir

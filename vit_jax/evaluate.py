@@ -10,9 +10,10 @@ from jax.sharding import Mesh
 
 from checkpoints import npz
 from checkpoints.train_state import Checkpointer
-from vit_jax import ops, pretrained, processes, report, sharding
+from vit_jax import ops, pretrained, report
 from vit_jax.experiment import Experiment, TrainState
 from vit_jax.losses import get_loss
+from vit_jax.machinery import processes, sharding
 from vit_jax.metrics import get_metric
 from vit_jax.workdir import Workdir
 

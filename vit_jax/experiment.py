@@ -15,9 +15,10 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from checkpoints import tree
-from vit_jax import config_keys, optim, pretrained, processes, sharding
+from vit_jax import optim, pretrained
 from vit_jax.adversary import Adversary, AdversaryState, make_adversary
 from vit_jax.losses import get_loss
+from vit_jax.machinery import config_keys, processes, sharding
 from vit_jax.metrics import get_metric
 from vit_jax.models import PUBLISHED_SCORES, get_model
 

@@ -20,7 +20,8 @@ import numpy as np
 from etils import epath
 
 from checkpoints import files
-from vit_jax import cli, model_flags, ops
+from vit_jax import ops
+from vit_jax.machinery import cli, model_flags
 
 if TYPE_CHECKING:  # it takes seconds to import
     from vit_jax.pretrained import Pretrained

@@ -11,9 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vit_jax import ops, perceptual, sharding
+from vit_jax import ops, perceptual
 from vit_jax.experiment import Experiment, TrainState
 from vit_jax.losses import get_loss
+from vit_jax.machinery import sharding
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]

@@ -16,7 +16,8 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from configs import inference_time as defaults
-from vit_jax import ops, processes, sharding
+from vit_jax import ops
+from vit_jax.machinery import processes, sharding
 from vit_jax.models import get_model
 
 

@@ -8,7 +8,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 import configs
-from vit_jax import cli
+from vit_jax.machinery import cli
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(f"--mode={_MODE.value} needs --config=configs/{name}.py")
 
     # Imported here, so that --help and mistakes on the command line are answered at once.
-    from vit_jax import processes
+    from vit_jax.machinery import processes
 
     with processes.joined(_DISTRIBUTED.value, _COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
         _run(config)
@@ -50,7 +50,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(config: ConfigDict | None) -> None:
-    from vit_jax import evaluate, experiment, inference_time, processes, train
+    from vit_jax import evaluate, experiment, inference_time, train
+    from vit_jax.machinery import processes
     from vit_jax.workdir import Workdir
 
     if _MODE.value == "train":

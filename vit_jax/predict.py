@@ -17,7 +17,8 @@ import numpy as np
 from absl import flags
 
 from checkpoints import files
-from vit_jax import classify, cli, model_flags, photos, restore
+from vit_jax import classify, photos, restore
+from vit_jax.machinery import cli, model_flags
 
 if TYPE_CHECKING:  # it takes seconds to import
     from vit_jax.pretrained import Pretrained

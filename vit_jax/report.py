@@ -12,7 +12,8 @@ from etils import epath
 from matplotlib.figure import Figure
 
 from checkpoints import files
-from vit_jax import fonts, losses, processes
+from vit_jax import fonts, losses
+from vit_jax.machinery import processes
 from vit_jax.models import PUBLISHED_SCORES
 
 INPUT = "input/"  # begins the names of figures of images before they are restored

@@ -17,7 +17,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from checkpoints import files
-from vit_jax import console, ops, photos
+from vit_jax import ops, photos
+from vit_jax.machinery import console
 
 if TYPE_CHECKING:  # it takes seconds to import
     from vit_jax.pretrained import Pretrained

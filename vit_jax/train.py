@@ -11,11 +11,12 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from checkpoints.train_state import Checkpointer
-from vit_jax import evaluate, experiment, memory, mixing, ops, preemption, processes, sharding
+from vit_jax import evaluate, experiment, mixing, ops
 from vit_jax.experiment import Experiment, TrainState
 from vit_jax.gan_step import make_gan_step
 from vit_jax.losses import get_loss, one_hot, smooth_labels
-from vit_jax.monitor import Monitor
+from vit_jax.machinery import memory, preemption, processes, sharding
+from vit_jax.machinery.monitor import Monitor
 from vit_jax.workdir import Workdir
 
 _LOG = logging.getLogger(__name__)

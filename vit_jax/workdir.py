@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from checkpoints import files
 from configs import common
-from vit_jax import config_keys
+from vit_jax.machinery import config_keys
 
 # Keys that may change between the start of a run and its continuation.
 _MAY_CHANGE = (

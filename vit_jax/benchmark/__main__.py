@@ -12,11 +12,11 @@ from typing import Any
 import jax
 from absl import flags
 
-from vit_jax import cli
 from vit_jax.benchmark import accelerator, race, suites, sweep
 from vit_jax.benchmark.inference import matrix_product
 from vit_jax.benchmark.race import Case
 from vit_jax.inference_time import describe_machine
+from vit_jax.machinery import cli
 from vit_jax.models import get_model
 
 _MODEL = flags.DEFINE_string("model", None, "Time this model alone, in inference, train, restore.")

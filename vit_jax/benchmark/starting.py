@@ -17,11 +17,12 @@ from PIL import Image
 
 from checkpoints import npz
 from configs import common
-from vit_jax import experiment, sharding, train
+from vit_jax import experiment, train
 from vit_jax.benchmark import plain_flax
 from vit_jax.benchmark.race import OURS, Case, Contender, Goal
 from vit_jax.benchmark.training import make_plain_step
 from vit_jax.experiment import Experiment
+from vit_jax.machinery import sharding
 from vit_jax.models import get_model
 
 UNROLLED, COLD, SYNTHETIC = "unrolled", "cold", "synthetic data"

@@ -12,12 +12,13 @@ import optax
 
 from configs import common
 from input_pipeline import MadeUp
-from vit_jax import experiment, sharding
+from vit_jax import experiment
 from vit_jax import train as trainer
 from vit_jax.benchmark import models, plain_flax
 from vit_jax.benchmark.race import OURS, Case, Contender, Goal, bytes_of, compiled, stepping
 from vit_jax.experiment import Experiment
 from vit_jax.losses import softmax_xent
+from vit_jax.machinery import sharding
 
 _RATE, _WEIGHT_DECAY = 1e-4, 1e-4
 

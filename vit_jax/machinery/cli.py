@@ -9,7 +9,7 @@ from pathlib import Path
 from absl import app, flags
 
 from input_pipeline.arguments import expand_home
-from vit_jax import console, preemption
+from vit_jax.machinery import console, preemption
 
 _LOG = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from vit_jax import console, preemption
+from vit_jax.machinery import console, preemption
 
 _LOG = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from vit_jax import sharding
+from vit_jax.machinery import sharding
 
 EXIT_CODE = 75  # "try again later" in sysexits.h
 

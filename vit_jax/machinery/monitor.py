@@ -13,8 +13,9 @@ import jax
 from tqdm import tqdm
 
 from checkpoints.train_state import Checkpointer
-from vit_jax import console, processes, report
+from vit_jax import report
 from vit_jax.experiment import Experiment
+from vit_jax.machinery import console, processes
 from vit_jax.workdir import Workdir
 
 _LOG = logging.getLogger(__name__)

@@ -107,6 +107,7 @@ def _source(photos: list[Path], depth: Mapping[Path, Path], haze: Any, draws: in
             "photo": np.array([str(path) for path in rows]),
             "depth": np.array([str(depth.get(path, "")) for path in rows]),
         },
+        truths=("target",),
         loader=load,
         explainer=lambda message: _explain(photos, depth, message),
         names=tuple(path.name for path in rows),

@@ -143,6 +143,7 @@ def _source(found: Sequence[Pair], scale: int) -> IndexedSource:
             name: np.array([str(getattr(pair, name)) for pair in found])
             for name in ("hazy", "clear")
         },
+        truths=("target",),
         loader=lambda example: _load(example, scale),
         explainer=lambda message: _explain(found, message, scale),
         names=tuple(pair.hazy.name for pair in found),

@@ -142,7 +142,7 @@ def test_whole_images_are_evaluated_one_size_at_a_time(pairs_folder, count):
 
 
 def data_path(data, index):
-    return data.splits["test"].columns["hazy"][index]
+    return data.splits["test"].columns["input"][index]
 
 
 def test_some_rows_alone(pairs_folder):

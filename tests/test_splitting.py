@@ -19,7 +19,7 @@ def found(folder, kind, scale=1, **changes):
     config.source, config.kind = str(folder), kind
     config.degradation.sigma = 1.0
     config.update(changes)
-    column = {"classes": "path", "pairs": "hazy"}.get(kind, "photo")
+    column = {"classes": "path", "pairs": "input"}.get(kind, "photo")
     return {
         split: " ".join(
             str(path).removeprefix(f"{folder}/").removesuffix(".png")

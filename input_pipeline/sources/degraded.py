@@ -13,7 +13,7 @@ import numpy as np
 from input_pipeline import files, images
 from input_pipeline.cpu_tf import tf
 from input_pipeline.resampling import shrink_bicubic
-from input_pipeline.sources import paired_folder, pairs
+from input_pipeline.sources import pairs, splitting
 from input_pipeline.sources.base import Example, IndexedSource, Source, fold_in
 
 _LOG = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def splits(config: Any, scale: int) -> dict[str, Source]:
     Args:
         config: `config.data`, of which `source`, `test_source`, `val_fraction`, `split_seed`,
             `degradation` and `skip_corrupt` are read. The folder may have train, val and test
-            folders; what is missing is split off train, as for `paired_folder`. If it holds pairs,
+            folders; what is missing is split off train by `splitting`. If it holds pairs,
             those of its clear images are taken. When training, a photo gets other noise in every
             epoch; in the other splits it is always the same.
         scale: how many times smaller the photos become; what is over is cut off them.
@@ -41,17 +41,17 @@ def splits(config: Any, scale: int) -> dict[str, Source]:
     _check_settings(config.degradation, scale)
     found: dict[str, Any] = {}
     if config.source:
-        folders = pairs.find_splits(Path(config.source).expanduser())
+        folders = splitting.find_splits(Path(config.source).expanduser())
         found = {name: _find_photos(folder) for name, folder in folders.items()}
     if config.test_source:
-        folders = pairs.find_splits(Path(config.test_source).expanduser())
-        found["test"] = _find_photos(pairs.get_test(folders, config.test_source))
+        folders = splitting.find_splits(Path(config.test_source).expanduser())
+        found["test"] = _find_photos(splitting.get_test(folders, config.test_source))
     if config.skip_corrupt:
         found = {
             name: files.without_faults(photos, files.check_readable, name)
             for name, photos in found.items()
         }
-    found = paired_folder.split_off(found, lambda path: path.stem, config)
+    found = splitting.split_off_scenes(found, lambda path: path.stem, config)
     return {name: _source(photos, config.degradation, scale) for name, photos in found.items()}
 
 
@@ -71,7 +71,7 @@ def _explain(photos: list[Path], message: str) -> str:
         )
     if "smaller image" not in message:
         return message
-    sizes = paired_folder.image_sizes(photos)
+    sizes = files.read_sizes(photos)
     smallest = int(np.argmin(sizes.min(axis=1)))
     return f"{message}; the smallest is {photos[smallest]} ({'{} x {}'.format(*sizes[smallest])})"
 
@@ -110,7 +110,7 @@ def _source(photos: list[Path], degradation: Any, scale: int) -> IndexedSource:
         return {**example, "image": _add_noise(example["image"], degradation.sigma, channels, seed)}
 
     def image_sizes() -> np.ndarray:
-        return paired_folder.image_sizes(photos) // scale
+        return files.read_sizes(photos) // scale
 
     return IndexedSource(
         {"photo": np.array([str(path) for path in photos])},

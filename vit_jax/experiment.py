@@ -186,8 +186,8 @@ def validate_config(config: ConfigDict) -> None:
             f"{key} is for pretrained weights: say --config.pretrained=PATH",
         )
     _check(
-        config.data.shuffle_buffer >= 1,
-        f"data.shuffle_buffer must be at least 1, not {config.data.shuffle_buffer}",
+        config.data.tfds.shuffle_buffer >= 1,
+        f"data.tfds.shuffle_buffer must be at least 1, not {config.data.tfds.shuffle_buffer}",
     )
     for key in ("label_smoothing", "ema_decay"):
         _check(0 <= config[key] < 1, f"{key} must lie in [0, 1), not {config[key]}")

@@ -38,6 +38,11 @@ class MadeUp:
         return tuple(map(str, range(self.num_classes)))
 
     @property
+    def truths(self) -> tuple[str, ...]:
+        """Keys of a batch besides `image`."""
+        return ("label",) if self.num_classes else ("target",)
+
+    @property
     def splits(self) -> Mapping[str, Any]:
         """There are training examples alone."""
         return {"train": self}

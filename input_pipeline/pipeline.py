@@ -57,6 +57,11 @@ class Dataset:
         return self._any_source.class_names
 
     @property
+    def truths(self) -> tuple[str, ...]:
+        """Keys of a batch besides `image`."""
+        return ("label",) if self.class_names else ("target",)
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What a run's data must have in common from start to end, as plain values."""
         sizes = {split: source.num_examples for split, source in sorted(self.splits.items())}

@@ -61,6 +61,10 @@ def get_splits(config: Any, scale: int = 1) -> dict[str, Source]:
     return _OF_ONE_SIZE[config.kind].splits(config)
 
 
+def kinds_with(truth: str) -> list[str]:
+    return ["classes"] if truth == "label" else ["pairs", "degraded", "hazy_from_clear"]
+
+
 def get_absolute(source: str) -> str:
     """Makes the path of a folder absolute; the name of another source stays as it is."""
     if not source or not is_folder(source):

@@ -35,11 +35,14 @@ def main(argv: Sequence[str]) -> int:
     """Answers for each file; returns the exit code."""
     if len(argv) < 2:
         raise ValueError("say which images: one or more files or folders")
+    output = None if _OUTPUT.value is None else Path(_OUTPUT.value)
+    for flag, (_, field, _) in _options(TASKS.values()).items():
+        if output is None and field.metadata["writes"] and flags.FLAGS[flag].value:
+            raise ValueError(f"--{flag} writes pictures: say where, --output=FOLDER")
     # Or TensorFlow would import Keras 3, of which nothing is used here: half of its start.
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     pretrained = model_flags.load()
     task = get_task(pretrained.model)
-    output = None if _OUTPUT.value is None else Path(_OUTPUT.value)
     _check_flags(pretrained.name, pretrained.model, task)
     predictor = task.predictor(pretrained, _read_options(task), output)
     if predictor.has_files and output is None:

@@ -122,15 +122,17 @@ class NoOptions:
     """A task whose predictor has no choices."""
 
 
-def option(default: Any, text: str, choices: Sequence[str] = ()) -> Any:
+def option(default: Any, text: str, choices: Sequence[str] = (), writes: bool = False) -> Any:
     """A field of a task's options, which becomes a flag of `predict`.
 
     Args:
         default: of its value: False for a switch, else None.
         text: its help.
         choices: the values there are; () for any.
+        writes: whether it makes files, so that a folder for results must be given.
     """
-    return dataclasses.field(default=default, metadata={"help": text, "choices": tuple(choices)})
+    metadata = {"help": text, "choices": tuple(choices), "writes": writes}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def _no_fields(model: Any, data: Any) -> dict[str, Any]:

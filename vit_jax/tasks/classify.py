@@ -318,7 +318,9 @@ class Options:
     """How a classifier answers."""
 
     attention: bool = option(
-        False, "Also write pictures of where the model looks, to attention/ in --output."
+        False,
+        "Also write pictures of where the model looks, to attention/ in --output.",
+        writes=True,
     )
 
 
@@ -345,7 +347,7 @@ class Classifier:
     Args:
         pretrained: the model, with a head.
         options: how to answer.
-        output: folder for results, or None.
+        output: folder for results; it does not matter here.
 
     Attributes:
         labels: class names.
@@ -359,10 +361,9 @@ class Classifier:
     def __init__(
         self, pretrained: Pretrained, options: Options = Options(), output: Path | None = None
     ) -> None:
-        if not pretrained.model.num_classes:
+        del output  # answers are written by whoever asks
+        if not pretrained.model.values_of(["num_classes"]).get("num_classes"):
             raise ValueError("these weights have no head to classify with: fine-tune them first")
-        if options.attention and output is None:
-            raise ValueError("--attention writes pictures: say where, --output=FOLDER")
         self._pretrained = pretrained
         self._variables = jax.device_put(pretrained.variables)
         numbered = tuple(f"class {i}" for i in range(pretrained.model.num_classes))

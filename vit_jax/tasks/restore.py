@@ -195,7 +195,7 @@ class Options:
     memory: float | None = option(None, "GiB that auto may use; unset: what is available.")
     ensemble: bool = option(False, "Average over eight rotations and reflections of the image.")
     compare: bool = option(
-        False, "Also write before and after side by side, to compare/ in --output."
+        False, "Also write before and after side by side, to compare/ in --output.", writes=True
     )
 
 
@@ -214,31 +214,19 @@ class RestoringPredictor:
     """Restores files.
 
     Args:
-        pretrained: the model.
-        options: how to restore.
-        output: folder for the results.
-
-    Raises:
-        ValueError: if the options do not fit each other or the model.
+        restorer: does it.
+        compares: whether to draw each before and after.
+        output: folder for the results, as the answers say it.
     """
 
     header = ()
     has_files = True
 
-    def __init__(self, pretrained: Pretrained, options: Options, output: Path | None) -> None:
-        method, tile, memory = options.method, options.tile, options.memory
-        if tile is not None and method not in (None, "tiles"):
-            raise ValueError(f"--tile is for --method=tiles, and not for {method}")
-        if memory is not None and (method != "auto" and (method or tile)):
-            raise ValueError("--memory is for --method=auto")
-        by_tiles = {} if tile is None else {"method": "tiles", "tile": tile}
-        self._restorer = make_restorer(
-            pretrained,
-            **{"method": method or "auto", **by_tiles},
-            memory=None if memory is None else int(memory * 2**30),
-            ensemble=options.ensemble,
-        )
-        self._compares = options.compare
+    def __init__(
+        self, restorer: tiles.Restorer, compares: bool = False, output: Path | None = None
+    ) -> None:
+        self._restorer = restorer
+        self._compares = compares
         self._output = output or Path()
 
     def outputs(self, inside: PurePath) -> Sequence[PurePath]:
@@ -281,6 +269,29 @@ class RestoringPredictor:
             _LOG.warning("%s has colours, which this model for grey images takes off it", path)
 
 
+def make_predictor(
+    pretrained: Pretrained, options: Options, output: Path | None
+) -> RestoringPredictor:
+    """Makes what restores files with a model.
+
+    Raises:
+        ValueError: if the options do not fit each other or the model.
+    """
+    method, tile, memory = options.method, options.tile, options.memory
+    if tile is not None and method not in (None, "tiles"):
+        raise ValueError(f"--tile is for --method=tiles, and not for {method}")
+    if memory is not None and (method != "auto" and (method or tile)):
+        raise ValueError("--memory is for --method=auto")
+    by_tiles = {} if tile is None else {"method": "tiles", "tile": tile}
+    restorer = make_restorer(
+        pretrained,
+        **{"method": method or "auto", **by_tiles},
+        memory=None if memory is None else int(memory * 2**30),
+        ensemble=options.ensemble,
+    )
+    return RestoringPredictor(restorer, options.compare, output)
+
+
 def _compared(inside: PurePath) -> PurePath:
     """Where the picture of an image before and after goes."""
     return "compare" / inside.with_name(names.with_ending(inside.name, ".png"))
@@ -309,6 +320,6 @@ TASK = Task(
     report=lambda data, split, config: RestorationReport(
         data.splits[split].names, config.best_metric
     ),
-    predictor=RestoringPredictor,
+    predictor=make_predictor,
     options=Options,
 )

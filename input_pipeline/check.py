@@ -93,21 +93,21 @@ def _check_split(split: PairedSplit, scale: int) -> list[str]:
     quiet = not sys.stderr.isatty()
     for i, pair in enumerate(tqdm(split.pairs, unit="pair", leave=False, disable=quiet)):
         try:
-            hazy, clear = pairs.read_pair(pair, scale)
+            image, target = pairs.read_pair(pair, scale)
         except pairs.UnreadableError as error:
             unreadable.append(str(error))
             continue
         except pairs.SizeMismatchError as error:
             unequal.append(str(error))
             continue
-        sizes.append(clear.shape[:2])
-        bordered += scale == 1 and files.read_size(pair.clear) != clear.shape[:2]
+        sizes.append(target.shape[:2])
+        bordered += scale == 1 and files.read_size(pair.target) != target.shape[:2]
         if i in sample and scale == 1:
-            error = np.mean((hazy.astype(np.float64) - clear) ** 2)
+            error = np.mean((image.astype(np.float64) - target) ** 2)
             if error:
                 ratios.append(10 * np.log10(255**2 / error))
             else:
-                equal.append(str(pair.hazy))
+                equal.append(str(pair.input))
     if sizes:
         heights, widths = zip(*sizes)
         count = len(set(sizes))
@@ -127,7 +127,7 @@ def _check_split(split: PairedSplit, scale: int) -> list[str]:
         "of another size than its partner": unequal,
         "(of a sample) equal to the clear image": equal,
     }
-    return [f"{len(names)} {what}: {pairs.some(names)}" for what, names in found.items() if names]
+    return [f"{len(names)} {what}: {files.some(names)}" for what, names in found.items() if names]
 
 
 if __name__ == "__main__":

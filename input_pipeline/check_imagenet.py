@@ -11,9 +11,8 @@ from absl import logging as absl_logging
 from etils import epath
 
 from input_pipeline import files, images, pipeline
-from input_pipeline.sources import image_folder
+from input_pipeline.files import some
 from input_pipeline.sources.base import Shard
-from input_pipeline.sources.pairs import some
 from input_pipeline.sources.tfds import open_split
 
 NAME = "imagenet2012"
@@ -167,7 +166,7 @@ def _check_split(folder: Path, split: str, names: Sequence[str], expected: int) 
     if empty:
         problems.append(f"{split}: {len(empty)} files are empty: {some(empty)}")
     sample = entries[:: max(len(entries) // _SAMPLE, 1)]
-    corrupt = image_folder.find_corrupt([entry.path for entry in sample])
-    print(f"    {len(sample) - len(corrupt)} of a sample of {len(sample)} can be read")
-    problems += [f"{split}: {path} cannot be read: {why}" for path, why in corrupt.items()]
+    faults = files.find_faults([entry.path for entry in sample], images.check_file)
+    print(f"    {len(sample) - len(faults)} of a sample of {len(sample)} can be read")
+    problems += [f"{split}: cannot read {why}" for why in faults.values()]
     return problems

@@ -25,7 +25,6 @@ LONGEST_JPEG = 65_500  # pixels of a side
 READERS = 16  # threads that look through files; they mostly wait for the disk
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
-
 # Folders that systems and programs leave in those of a person, in lower case.
 _SYSTEM_FOLDERS = frozenset(
     ("__macosx", "__pycache__", "@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot",
@@ -35,18 +34,6 @@ _SYSTEM_FOLDERS = frozenset(
 # How a depth map is named after its photo NAME: NAME_depth, and less common ways.
 _DEPTH = re.compile(r"(?P<name>.+?)[-_. ]depth([-_ ]?map)?( ?\(?\d+\)?)?", re.IGNORECASE)
 _DEPTH_FIRST = re.compile(r"depth([-_ ]?map)?[-_. ](?P<name>.+)", re.IGNORECASE)
-# What the folders of splits are called, less blanks, signs, digits, and words such as "set".
-_SPLITS = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
-    "validate": "val", "dev": "val", "eval": "val", "evaluation": "val", "test": "test",
-    "testing": "test", "tests": "test",
-}  # fmt: skip
-
-
-def split_of(name: str) -> str | None:
-    """The split, "train", "val" or "test", that a folder of this name holds; None for others."""
-    words = re.sub(r"[\W\d_]+", "", name.lower())
-    return _SPLITS.get(words) or _SPLITS.get(re.sub(r"(set|images?|imgs?|data)$", "", words))
 
 
 def list_files(folder: Path) -> list[Path]:
@@ -196,44 +183,6 @@ def tell_left_out(folder: Path, paths: Collection[Path], what: str) -> None:
         _LOG.warning("%s: %d %s, such as %r", folder, len(paths), what, name)
 
 
-def find_splits(folder: Path, needs_train: bool = False) -> dict[str, Path]:
-    """Finds the folders of the splits in that of a data set, and says which others are left out.
-
-    Args:
-        folder: of the data set.
-        needs_train: whether folders with such names are others' if none is for training, unless
-            there are no others.
-
-    Returns:
-        Folders by "train", "val" and "test"; none if there are none.
-
-    Raises:
-        ValueError: if there is no such folder, or two are for one split.
-    """
-    if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}")
-    splits: dict[str, Path] = {}
-    others = []
-    for path in list_folders(folder):
-        split = split_of(path.name)
-        if split is None:
-            others.append(path.name)
-        elif split in splits:
-            raise ValueError(f"{splits[split]} and {path} are both for {split}: which is meant?")
-        else:
-            splits[split] = path
-    if needs_train and others:
-        is_class = len(splits) == 1 and "train" in splits and not list_folders(splits["train"])
-        if is_class or "train" not in splits:  # such as one of vehicles
-            return {}
-    if splits and others:
-        _LOG.warning(
-            "%s has folders for %s; what lies beside them is left out: %s",
-            folder, " and ".join(path.name for path in splits.values()), ", ".join(others),
-        )  # fmt: skip
-    return {name: splits[name] for name in ("train", "val", "test") if name in splits}
-
-
 def check_readable(path: Path) -> None:
     """Decodes an image file; raises a ValueError that names it if that fails."""
     try:
@@ -271,6 +220,12 @@ def without_faults(items: Sequence[Any], check: Callable[[Any], Any], split: str
     return kept
 
 
+def some(names: Sequence[str], most: int = 10) -> str:
+    """Lists names, cut short."""
+    rest = f", and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
+
+
 def check_names(folder: str | os.PathLike[str], names: Iterable[str]) -> None:
     """Raises a ValueError if a file or folder has a name that cannot be written down in a line."""
     for name in names:
@@ -294,6 +249,23 @@ def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         turned = orientation >= 5 and image.format != "TIFF"
     return (width, height) if turned else (height, width)
+
+
+def read_sizes(paths: Sequence[Path]) -> np.ndarray:
+    """(n, 2) heights and widths of image files, from their headers.
+
+    Raises:
+        ValueError: if one cannot be read.
+    """
+
+    def size(path: Path) -> tuple[int, int]:
+        try:
+            return read_size(path)
+        except (ValueError, OSError) as error:
+            raise ValueError(f"cannot read {path}: {error}") from error
+
+    with futures.ThreadPoolExecutor(READERS) as pool:
+        return np.array(list(pool.map(size, paths)))
 
 
 def decode_in_python(data: bytes, deep: bool = False) -> np.ndarray:

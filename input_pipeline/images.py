@@ -8,6 +8,7 @@ transparency, 16 bits, WebP, TIFF, ...) goes through Pillow. Both give the same 
 from collections.abc import Callable
 
 import numpy as np
+from etils import epath
 from PIL import Image
 
 from input_pipeline import files
@@ -133,6 +134,14 @@ def check(data: bytes) -> None:
         decode(tf.constant(data))
     except tf.errors.OpError as error:
         raise ValueError(error.message.splitlines()[0]) from error
+
+
+def check_file(path: str) -> None:
+    """Does what `check` does to a file; the ValueError names it."""
+    try:
+        check(epath.Path(path).read_bytes())
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path} ({error})") from error
 
 
 def _is_plain_jpeg(data: tf.Tensor) -> tf.Tensor:

@@ -39,7 +39,7 @@ class MadeUp:
 
     @property
     def truths(self) -> tuple[str, ...]:
-        """Keys of a batch besides `image`."""
+        """What an example has besides its image."""
         return ("label",) if self.num_classes else ("target",)
 
     @property

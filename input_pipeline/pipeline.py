@@ -15,6 +15,7 @@ import numpy as np
 from input_pipeline import images, preprocess
 from input_pipeline.cpu_tf import tf
 from input_pipeline.memory_cache import MemoryCache
+from input_pipeline.ops import NAMED
 from input_pipeline.sources import get_splits
 from input_pipeline.sources.base import Example, IndexedSource, Shard, Source, fold_in
 
@@ -58,8 +59,8 @@ class Dataset:
 
     @property
     def truths(self) -> tuple[str, ...]:
-        """Keys of a batch besides `image`."""
-        return ("label",) if self.class_names else ("target",)
+        """What an example has besides its image, such as "label" or "target"."""
+        return self._any_source.truths
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -101,10 +102,11 @@ class Dataset:
         Raises:
             ValueError: if an image cannot be read; the message names the file.
         """
-        source, spec = self.splits["train"], self.train_pp
+        source = self.splits["train"]
         if self.cache:
-            source, spec = _cached(source, spec)
-        dataset = self._trained_on(source, spec, start_step * self._local_batch)
+            source = _cached(source, self.train_pp)
+        start = start_step * self._local_batch
+        dataset = self._trained_on(source, self.train_pp, start, decoded=self.cache)
         dataset = dataset.batch(self._local_batch, drop_remainder=True)
         yield from read(dataset.prefetch(_PREFETCH_BATCHES), source)
 
@@ -164,9 +166,11 @@ class Dataset:
                 padded["_mask"][:] = 0
             yield padded
 
-    def _trained_on(self, source: Source, spec: str, start: int) -> tf.data.Dataset:
+    def _trained_on(
+        self, source: Source, spec: str, start: int, decoded: bool = False
+    ) -> tf.data.Dataset:
         raw = source.stream(self.seed, start, self.shard, self._local_batch)
-        return _prepare(raw, source, spec, self.scale, train=True)
+        return _prepare(raw, source, spec, self.scale, train=True, decoded=decoded)
 
     def _evaluated(
         self, source: Source, spec: str, rows: Sequence[int] | None = None
@@ -175,23 +179,22 @@ class Dataset:
         return _prepare(raw, source, spec, self.scale, train=False)
 
 
-def _cached(source: Source, spec: str) -> tuple[Source, str]:
-    """A source that keeps decoded images in memory, and the preprocessing of those."""
+def _cached(source: Source, spec: str) -> Source:
+    """A source that keeps decoded images in memory."""
     if not (isinstance(source, IndexedSource) and source.loads_alike):
         raise ValueError(
             "data.cache is for folders of images whose reading draws no random numbers: set it to "
             "False"
         )
-    load = source.loader
-    if preprocess.reads_files(spec):
-        # Which leaves RGB as it is; without an op in that place all others would get other seeds.
-        spec = spec.replace("decode", "grayscale_to_rgb", 1)
 
-        def load(row: Example) -> Example:
-            example = source.loader(row)
-            return {"image": images.decode(example["image"]), "label": example["label"]}
+    def load(row: Example) -> Example:
+        loaded = source.loader(row)
+        example = {key: loaded[key] for key in ("image", *source.truths)}
+        if preprocess.reads_files(spec):
+            example["image"] = images.decode(example["image"])
+        return example
 
-    return dataclasses.replace(source, loader=MemoryCache(load)), spec
+    return dataclasses.replace(source, loader=MemoryCache(load))
 
 
 def _image_shape(dataset: tf.data.Dataset) -> tf.TensorShape:
@@ -269,10 +272,15 @@ def pad_batch(batch: Batch, size: int) -> Batch:
 
 
 def _prepare(
-    raw: tf.data.Dataset, source: Source, spec: str, scale: int, train: bool
+    raw: tf.data.Dataset,
+    source: Source,
+    spec: str,
+    scale: int,
+    train: bool,
+    decoded: bool = False,
 ) -> tf.data.Dataset:
     """Loads and preprocesses raw examples, in parallel and in order."""
-    apply = preprocess.build(spec, train, scale)
+    apply = preprocess.build(spec, train, scale, decoded)
 
     @tf.autograph.experimental.do_not_convert  # it would wrap the messages of our errors
     def prepare(example: Example) -> Example:
@@ -280,19 +288,12 @@ def _prepare(
         is_counted = "index" in example and not train
         index = {"index": tf.cast(example["index"], tf.int32)} if is_counted else {}
         name = _name_of(example) if isinstance(source, IndexedSource) else ""
-        example = source.load(example)
-        _check_input(example["image"], spec)
-        if "target" not in example:
-            image = apply(example["image"], seed, name)
-            return {"image": image, "label": example["label"], **index}
-        both = tf.concat([_cover(example["image"], scale), example["target"]], axis=-1)
-        both = apply(both, seed, name)
-        _check_scale(both.shape, spec, scale)
-        image = both[::scale, ::scale, :3]
-        if "noise" in example:
-            noise_seed = seed if train else fold_in(seed, index["index"])
-            image = _add_noise(image, example["noise"], noise_seed)
-        return {"image": image, "target": both[..., 3:], **index}
+        loaded = source.load(example)
+        if not decoded:
+            _check_input(loaded["image"], spec)
+        example = apply({key: loaded[key] for key in ("image", *source.truths)}, seed, name)
+        own_seed = fold_in(seed, index["index"]) if is_counted else seed
+        return {**source.finish(example, own_seed), **index}
 
     dataset = raw.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     can_differ = not train and getattr(source, "image_sizes", None) is not None
@@ -306,31 +307,6 @@ def _name_of(row: Example) -> tf.Tensor | str:
     """The paths that a row of an `IndexedSource` holds, () string; "" if there are none."""
     paths = [value for value in row.values() if value.dtype == tf.string]
     return tf.strings.join(paths, " and ") if paths else ""
-
-
-def _cover(image: tf.Tensor, scale: int) -> tf.Tensor:
-    """Makes scale x scale equal pixels of each."""
-    if scale == 1:
-        return image
-    for axis in (0, 1):
-        image = tf.gather(image, tf.range(tf.shape(image)[axis] * scale) // scale, axis=axis)
-    return image
-
-
-def _check_scale(shape: tf.TensorShape, spec: str, scale: int) -> None:
-    if any(side is not None and side % scale for side in shape[:2]):
-        raise ValueError(
-            f"preprocessing {spec!r} makes images of {shape[0]} x {shape[1]} pixels, which the "
-            f"model's factor of {scale} does not divide"
-        )
-
-
-def _add_noise(image: tf.Tensor, deviation: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Adds Gaussian noise to an (h, w, 3) image in [-1, 1]."""
-    shape = [*tf.unstack(tf.shape(image)[:2]), deviation.shape[0]]
-    seed = fold_in(seed, -1)  # the ops of preprocessing fold in 0, 1, ...
-    noise = tf.random.stateless_normal(shape, seed) * (2 * deviation)
-    return image + tf.broadcast_to(noise, tf.shape(image))
 
 
 def _check_input(image: tf.Tensor, spec: str) -> None:
@@ -370,7 +346,7 @@ def _read(dataset: tf.data.Dataset, source: Source) -> Generator[Any, None, None
         message = explain(error)
         # What the message names need not be looked for; but sources that know their images' sizes
         # can say more.
-        is_named = message.startswith(preprocess.NAMED) and not getattr(source, "image_sizes", None)
+        is_named = message.startswith(NAMED) and not getattr(source, "image_sizes", None)
         raise ValueError(message if is_named else source.explain(message)) from error
 
 

@@ -207,9 +207,8 @@ def _shrink(data: tf.Tensor, resize: int | None, quality: int) -> tf.Tensor:
         return tf.cond(images.is_plain(data), lambda: data, lambda: tf.io.encode_png(image))
 
     def reduce() -> tf.Tensor:
-        small = preprocess.build(f"resize_small({resize})", train=False)(
-            image, tf.zeros(2, tf.int32)
-        )
+        apply = preprocess.build(f"resize_small({resize})", train=False)
+        small = apply({"image": image}, tf.zeros(2, tf.int32))["image"]
         return tf.cond(
             tf.reduce_max(tf.shape(small)) > files.LONGEST_JPEG,
             lambda: tf.io.encode_png(small),

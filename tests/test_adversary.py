@@ -250,6 +250,6 @@ def test_what_gives_labels_has_no_adversary(digits_config):
     digits_config.gan.weight = 0.1
     with pytest.raises(
         ValueError,
-        match="gan.weight is for the task restore, and ViT-Ti_16 is for classify: set it to 0",
+        match=r"gan\.weight is for the task restore, and ViT-Ti_16 is for classify: set it to 0",
     ):
         experiment.validate_config(digits_config)

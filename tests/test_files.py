@@ -409,7 +409,7 @@ def test_depth_maps_are_no_part_of_pairs_and_classes(tmp_path, caplog):
     write_pairs(tmp_path / "pairs", ["a.png"], clear="clear")
     write_image(tmp_path / "pairs" / "hazy" / "a_depth.png", (9, 9, 9))
     (pair,) = find_pairs(tmp_path / "pairs")["all"].pairs
-    assert pair.hazy.name == "a.png"
+    assert pair.input.name == "a.png"
     write_classes(tmp_path / "classes", 2)
     write_image(tmp_path / "classes" / "red" / "1_depth.png", (9, 9, 9))
     assert sizes(data_config(tmp_path / "classes", val_fraction=0.0)) == {"train": 4}

@@ -71,7 +71,7 @@ def test_layouts(tmp_path, layout):
     assert name == ("train" if layout == "DehazeFormer" else "all")
     assert words in split.layout
     found = {
-        str(p.hazy.relative_to(tmp_path)): str(p.clear.relative_to(tmp_path)) for p in split.pairs
+        str(p.input.relative_to(tmp_path)): str(p.target.relative_to(tmp_path)) for p in split.pairs
     }
     assert found == names
     assert [pair.scene for pair in split.pairs] == scenes

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from input_pipeline import pipeline, preprocess, randaugment, resampling
+from input_pipeline import colour, pipeline, preprocess, randaugment, resampling
 
 RNG = np.random.default_rng(0)
 PHOTO = RNG.integers(0, 256, (30, 44, 3)).astype(np.uint8)
@@ -13,7 +13,7 @@ PHOTO = RNG.integers(0, 256, (30, 44, 3)).astype(np.uint8)
 
 def apply(spec, image=PHOTO, seed=(1, 2), train=True):
     op = preprocess.build(spec, train)
-    return op(tf.constant(image), tf.constant(seed, tf.int32)).numpy()
+    return op({"image": tf.constant(image)}, tf.constant(seed, tf.int32))["image"].numpy()
 
 
 def seeds(count):
@@ -88,7 +88,7 @@ def test_central_crop():
     with pytest.raises(ValueError, match="put resize_small or pad_to before it"):
         apply("central_crop(31)")
     op = preprocess.build("decode|central_crop(31)", train=False)
-    files = tf.data.Dataset.from_tensors(jpeg()).map(lambda data: op(data, [0, 0]))
+    files = tf.data.Dataset.from_tensors(jpeg()).map(lambda data: op({"image": data}, [0, 0]))
     with pytest.raises(tf.errors.InvalidArgumentError) as error:
         next(iter(files))
     assert pipeline.explain(error.value) == (
@@ -130,9 +130,9 @@ def test_fused_decode_gives_what_decode_then_crop_gives():
     # The op's number in the string is part of its seed.
     apart = preprocess.build("grayscale_to_rgb|" + whole, True)
     for seed in seeds(8):
-        expected = apart(tf.constant(decoded), tf.constant(seed, tf.int32))
-        actual = fused(tf.constant(data), tf.constant(seed, tf.int32))
-        np.testing.assert_array_equal(actual, expected)
+        expected = apart({"image": tf.constant(decoded)}, tf.constant(seed, tf.int32))
+        actual = fused({"image": tf.constant(data)}, tf.constant(seed, tf.int32))
+        np.testing.assert_array_equal(actual["image"], expected["image"])
 
 
 def test_pad_and_shift():
@@ -181,7 +181,7 @@ def test_values():
     np.testing.assert_allclose(
         apply("value_range(-1, 1)", ramp), (ramp.astype(float) - 127.5) / 127.5, atol=1e-6
     )
-    expected = (ramp / 255 - preprocess.IMAGENET_MEAN) / preprocess.IMAGENET_STD
+    expected = (ramp / 255 - colour.IMAGENET_MEAN) / colour.IMAGENET_STD
     np.testing.assert_allclose(apply("normalize", ramp), expected, atol=1e-5)
 
 
@@ -308,7 +308,7 @@ def test_no_op_makes_more_pixels_than_an_image_may_have(spec, size, made):
         apply(spec, image)  # the size is known at once
     op = preprocess.build(f"decode|{spec}", train=True)
     rows = tf.data.Dataset.from_tensors(tf.io.encode_png(image))
-    rows = rows.map(lambda data: op(data, [0, 0], tf.constant("['ü'].png")))
+    rows = rows.map(lambda data: op({"image": data}, [0, 0], tf.constant("['ü'].png")))
     with pytest.raises(tf.errors.InvalidArgumentError) as error:
         next(iter(rows))
     message = pipeline.explain(error.value)

@@ -144,7 +144,7 @@ def test_whole_images_are_evaluated_one_size_at_a_time(pairs_folder, count):
 
 
 def data_path(data, index):
-    return data.splits["test"].columns["hazy"][index]
+    return data.splits["test"].columns["input"][index]
 
 
 def test_some_rows_alone(pairs_folder):
@@ -243,14 +243,16 @@ def test_a_pattern(tmp_path):
 
 def test_pad_to_and_edge_decay():
     image = np.arange(12, dtype=np.uint16).reshape(3, 4, 1)
-    padded = preprocess.build("pad_to((7, 4))", train=False)(
-        tf.constant(image), tf.zeros(2, tf.int32)
+    pad_to = preprocess.build("pad_to((7, 4))", train=False)
+    padded = pad_to({"image": tf.constant(image)}, tf.zeros(2, tf.int32))
+    np.testing.assert_array_equal(
+        padded["image"], np.pad(image, ((0, 4), (0, 0), (0, 0)), "reflect")
     )
-    np.testing.assert_array_equal(padded, np.pad(image, ((0, 4), (0, 0), (0, 0)), "reflect"))
 
     crop = preprocess.build("random_crop(8, edge_decay=1.0)", train=True)
     rows = tf.repeat(tf.range(16, dtype=tf.int32)[:, None, None], 16, axis=1)
-    tops = [int(crop(rows, tf.constant([i, 0]))[0, 0, 0]) for i in range(300)]
+    crops = (crop({"image": rows}, tf.constant([i, 0]))["image"] for i in range(300))
+    tops = [int(cropped[0, 0, 0]) for cropped in crops]
     # Half of the windows are moved to an edge; of the rest, 2 of 9 are there anyway.
     assert 0.51 < np.mean([top in (0, 8) for top in tops]) < 0.71
     assert set(tops) == set(range(9))

@@ -6,8 +6,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from configs import common
-from input_pipeline import Shard, get_dataset
-from input_pipeline.sources import get_splits
+from input_pipeline import MadeUp, Shard, get_dataset
+from input_pipeline.sources import KINDS, get_splits, kinds_with
 from input_pipeline.sources import tfds as tfds_source
 from tests.conftest import write_classes, write_image
 
@@ -369,3 +369,32 @@ def test_resuming_deep_in_an_epoch_is_fast(tmp_path, monkeypatch):
     epochs = 1_000_000_000  # which to read would take months
     next(get_dataset(config, 4, 0).train_batches(epochs * count // 4 + 2000))
     assert 4 <= len(parsed) < 1000  # some batches are prefetched
+
+
+# Kinds
+
+
+def test_every_kind_has_the_truths_that_the_table_says(image_folder, tmp_path):
+    for name in ("hazy", "GT"):
+        write_image(tmp_path / "pairs" / name / "1.png", (9, 9, 9))
+    sources = {"classes": image_folder}
+    for kind, row in KINDS.items():
+        config = data_config(
+            sources.get(kind, tmp_path / "pairs"), kind=kind, val_fraction=0.0,
+            train_pp="value_range(-1, 1)", eval_pp="value_range(-1, 1)",
+        )  # fmt: skip
+        config.degradation.sigma = 1.0
+        if kind == "classes":
+            small(config)
+        data = get_dataset(config, 1, 0)
+        assert data.truths == row.truths
+        (name, *_) = data.splits
+        assert set(next(data.eval_batches(name))) == {"image", *row.truths, "index", "_mask"}
+    assert kinds_with("label") == ["classes"]
+    assert kinds_with("target") == ["hazy_from_clear", "pairs", "degraded"]
+    assert kinds_with("mask") == []
+    assert get_dataset(data_config("digits"), 1, 0).truths == ("label",)
+    for num_classes, truth in ((3, "label"), (0, "target")):
+        made_up = MadeUp((4, 4, 3), 2, num_classes)
+        assert made_up.truths == (truth,)
+        assert set(next(made_up.train_batches())) == {"image", truth}

@@ -88,6 +88,9 @@ def test_who_does_not_read_data_does_not_import_tensorflow():
 import sys
 from vit_jax import evaluate, experiment, inference_time, losses, optim, tasks, train
 from vit_jax.benchmark import __main__
+from input_pipeline.sources import kinds_with
+from input_pipeline import check
+assert kinds_with("label") == ["classes"]
 import checkpoints.npz, checkpoints.torch, checkpoints.train_state
 print(sorted({"tensorflow", "clu", "tensorflow_datasets", "tf_keras"} & set(sys.modules)))
 """

@@ -58,11 +58,15 @@ def check_data(model: Model, task: Task, truths: tuple[str, ...]) -> None:
         return
     from input_pipeline.sources import kinds_with  # TensorFlow takes seconds to import
 
-    kinds = sorted(set.intersection(*(set(kinds_with(truth)) for truth in task.truths)))
+    *others, last = [
+        kind
+        for kind in kinds_with(task.truths[0])
+        if all(kind in kinds_with(truth) for truth in task.truths)
+    ] or ["another kind"]
     raise ValueError(
         f"{type(model).__name__} learns from other data than these, which have no "
-        f"{' and no '.join(lacking)}: set data.kind to {' or '.join(kinds) or 'another kind'}, or "
-        "model_name to another model"
+        f"{' and no '.join(lacking)}: set data.kind to "
+        f"{', '.join(others)}{' or ' if others else ''}{last}, or model_name to another model"
     )
 
 

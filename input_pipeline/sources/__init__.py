@@ -1,26 +1,42 @@
-"""Data sources. A folder or a TFDS name needs no code; another kind is one file here."""
+"""Data sources. A folder or TFDS name needs no code; another kind is one file, and one row here."""
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from etils import epath
 
-from input_pipeline.sources import (
-    degraded,
-    digits,
-    hazy_from_clear,
-    image_folder,
-    paired_folder,
-)
-from input_pipeline.sources.base import Shard, Source
-
-# What a folder holds: a subfolder of images per class; clear photos of which hazy ones are made.
-_OF_ONE_SIZE = {"classes": image_folder, "hazy_from_clear": hazy_from_clear}
-# Pairs of images, such as hazy and clear ones; photos that are made smaller, noisy or compressed.
-_OF_ANY_SCALE = {"pairs": paired_folder, "degraded": degraded}
-KINDS = {**_OF_ONE_SIZE, **_OF_ANY_SCALE}
+if TYPE_CHECKING:  # it takes seconds to import
+    from input_pipeline.sources.base import Source
 
 
-def get_splits(config: Any, scale: int = 1) -> dict[str, Source]:
+class Kind(NamedTuple):
+    """What a folder holds.
+
+    Attributes:
+        module: of this package, whose `splits` finds it.
+        truths: what its examples have besides images, see `Source`.
+        has_any_scale: whether targets can be larger than images.
+    """
+
+    module: str
+    truths: tuple[str, ...]
+    has_any_scale: bool = False
+
+
+KINDS = {
+    "classes": Kind("image_folder", ("label",)),  # a subfolder of images per class
+    "hazy_from_clear": Kind("hazy_from_clear", ("target",)),  # clear photos, made hazy
+    "pairs": Kind("paired_folder", ("target",), has_any_scale=True),  # such as hazy and clear ones
+    "degraded": Kind("degraded", ("target",), has_any_scale=True),  # photos, made small or noisy
+}
+
+
+def kinds_with(truth: str) -> list[str]:
+    """Names of the kinds of data, for `config.data.kind`, whose examples have such a truth."""
+    return [name for name, kind in KINDS.items() if truth in kind.truths]
+
+
+def get_splits(config: Any, scale: int = 1) -> "dict[str, Source]":
     """Finds the source that `config.data` names.
 
     Args:
@@ -36,12 +52,14 @@ def get_splits(config: Any, scale: int = 1) -> dict[str, Source]:
     """
     if config.kind not in KINDS:
         raise ValueError(f"unknown data.kind {config.kind!r}; there are: {', '.join(KINDS)}")
-    if config.test_source and config.kind not in _OF_ANY_SCALE:
-        raise ValueError(f"data.test_source is for data.kind {' and '.join(_OF_ANY_SCALE)} alone")
-    if scale != 1 and config.kind not in _OF_ANY_SCALE:
+    kind = KINDS[config.kind]
+    of_any_scale = [name for name in KINDS if KINDS[name].has_any_scale]
+    if config.test_source and not kind.has_any_scale:
+        raise ValueError(f"data.test_source is for data.kind {' and '.join(of_any_scale)} alone")
+    if scale != 1 and not kind.has_any_scale:
         raise ValueError(
             f"the model enlarges x{scale}, but the images of data.kind={config.kind!r} have the "
-            f"size of their targets: set it to {' or '.join(_OF_ANY_SCALE)}"
+            f"size of their targets: set it to {' or '.join(of_any_scale)}"
         )
     if not (config.source or config.test_source):
         builtin = ", or 'digits', or 'tfds:NAME'" if config.kind == "classes" else ""
@@ -50,19 +68,11 @@ def get_splits(config: Any, scale: int = 1) -> dict[str, Source]:
         raise ValueError(
             f"data.kind={config.kind!r} needs a folder, and data.source is {config.source!r}"
         )
-    if config.source.startswith("tfds:"):
-        from input_pipeline.sources import tfds  # takes seconds to import
-
-        return tfds.splits(config)
-    if config.source == "digits":
-        return digits.splits(config)
-    if config.kind in _OF_ANY_SCALE:
-        return _OF_ANY_SCALE[config.kind].splits(config, scale)
-    return _OF_ONE_SIZE[config.kind].splits(config)
-
-
-def kinds_with(truth: str) -> list[str]:
-    return ["classes"] if truth == "label" else ["pairs", "degraded", "hazy_from_clear"]
+    module = kind.module
+    if not is_folder(config.source):
+        module = "digits" if config.source == "digits" else "tfds"
+    find = importlib.import_module(f"input_pipeline.sources.{module}").splits
+    return find(config, scale) if kind.has_any_scale else find(config)
 
 
 def get_absolute(source: str) -> str:
@@ -75,6 +85,3 @@ def get_absolute(source: str) -> str:
 def is_folder(source: str) -> bool:
     """Whether `config.data.source` means a folder."""
     return source != "digits" and not source.startswith("tfds:")
-
-
-__all__ = ["Shard", "Source", "get_absolute", "get_splits"]

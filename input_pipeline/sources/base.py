@@ -30,10 +30,12 @@ class Source(Protocol):
     Attributes:
         num_examples: size of the split, over all processes.
         class_names: names of the classes in the order of the labels; empty for pairs of images.
+        truths: what an example has besides its image, such as "label" or "target".
     """
 
     num_examples: int
     class_names: tuple[str, ...]
+    truths: tuple[str, ...]
 
     def stream(self, seed: int, start: int, shard: Shard, local_batch: int) -> tf.data.Dataset:
         """Returns this process's endless training examples, as raw as they are stored.
@@ -58,10 +60,17 @@ class Source(Protocol):
         """Does what reading one example still takes; called in parallel.
 
         Returns:
-            `image`, the bytes of a file or (h, w, c) uint8, and `label`, () int32; or for pairs
-            `image` and `target`, (h, w, 3) uint16 both, or the latter of some times that size; and
-            if `image` is to get noise, `noise`: its deviation, of white, one number if it is the
-            same for all channels and else three.
+            `image`, the bytes of a file or (h, w, c) uint8, or uint16 if there is a target; and by
+            the names in `truths`: `label`, () int32; `target`, (h, w, 3) uint16, or of some times
+            that size.
+        """
+
+    def finish(self, example: Example, seed: tf.Tensor) -> Example:
+        """Does to a preprocessed example what the source has for the end.
+
+        Args:
+            example: `image` and what `truths` names.
+            seed: (2,) int32, of this example, and when training of the epoch.
         """
 
     def explain(self, message: str) -> str:
@@ -92,7 +101,7 @@ def _permute(i: tf.Tensor, size: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
     )
 
 
-def _identity(example: Example) -> Example:
+def _leave(example: Example, *_: tf.Tensor) -> Example:
     return example
 
 
@@ -106,7 +115,9 @@ class IndexedSource:
     Attributes:
         columns: arrays of equal length.
         class_names: names of the classes in the order of the labels; empty for pairs of images.
+        truths: see `Source`.
         loader: turns one row into an example; called in parallel.
+        finisher: see `Source.finish`.
         explainer: says what made reading fail, given the message.
         names: of the rows, for a report by image.
         image_sizes: returns (rows, 2) heights and widths, or is None if they are not known.
@@ -115,7 +126,9 @@ class IndexedSource:
 
     columns: Mapping[str, np.ndarray]
     class_names: tuple[str, ...] = ()
-    loader: Callable[[Example], Example] = _identity
+    truths: tuple[str, ...] = ("label",)
+    loader: Callable[[Example], Example] = _leave
+    finisher: Callable[[Example, tf.Tensor], Example] = _leave
     explainer: Callable[[str], str] = str
     names: tuple[str, ...] = ()
     image_sizes: Callable[[], np.ndarray] | None = None
@@ -152,6 +165,10 @@ class IndexedSource:
     def load(self, example: Example) -> Example:
         """See `Source`."""
         return self.loader(example)
+
+    def finish(self, example: Example, seed: tf.Tensor) -> Example:
+        """See `Source`."""
+        return self.finisher(example, seed)
 
     def explain(self, message: str) -> str:
         """See `Source`."""

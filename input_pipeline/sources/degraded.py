@@ -13,8 +13,8 @@ import numpy as np
 from input_pipeline import files, images
 from input_pipeline.cpu_tf import tf
 from input_pipeline.resampling import shrink_bicubic
-from input_pipeline.sources import paired_folder, pairs
-from input_pipeline.sources.base import Example, IndexedSource, Source
+from input_pipeline.sources import pairs, splitting
+from input_pipeline.sources.base import Example, IndexedSource, Source, fold_in
 
 _LOG = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def splits(config: Any, scale: int) -> dict[str, Source]:
     Args:
         config: `config.data`, of which `source`, `test_source`, `val_fraction`, `split_seed`,
             `degradation` and `skip_corrupt` are read. The folder may have train, val and test
-            folders; what is missing is split off train, as for `paired_folder`. If it holds pairs,
+            folders; what is missing is split off train by `splitting`. If it holds pairs,
             those of its clear images are taken. When training, a photo gets other noise in every
             epoch; in the other splits it is always the same.
         scale: how many times smaller the photos become; what is over is cut off them.
@@ -41,17 +41,17 @@ def splits(config: Any, scale: int) -> dict[str, Source]:
     _check_settings(config.degradation, scale)
     found: dict[str, Any] = {}
     if config.source:
-        folders = pairs.find_splits(Path(config.source).expanduser())
+        folders = splitting.find_splits(Path(config.source).expanduser())
         found = {name: _find_photos(folder) for name, folder in folders.items()}
     if config.test_source:
-        folders = pairs.find_splits(Path(config.test_source).expanduser())
-        found["test"] = _find_photos(pairs.get_test(folders, config.test_source))
+        folders = splitting.find_splits(Path(config.test_source).expanduser())
+        found["test"] = _find_photos(splitting.get_test(folders, config.test_source))
     if config.skip_corrupt:
         found = {
             name: files.without_faults(photos, files.check_readable, name)
             for name, photos in found.items()
         }
-    found = paired_folder.split_off(found, lambda path: path.stem, config)
+    found = splitting.split_off_scenes(found, lambda path: path.stem, config)
     return {name: _source(photos, config.degradation, scale) for name, photos in found.items()}
 
 
@@ -71,7 +71,7 @@ def _explain(photos: list[Path], message: str) -> str:
         )
     if "smaller image" not in message:
         return message
-    sizes = paired_folder.image_sizes(photos)
+    sizes = files.read_sizes(photos)
     smallest = int(np.argmin(sizes.min(axis=1)))
     return f"{message}; the smallest is {photos[smallest]} ({'{} x {}'.format(*sizes[smallest])})"
 
@@ -101,22 +101,42 @@ def _source(photos: list[Path], degradation: Any, scale: int) -> IndexedSource:
         image = shrink_bicubic(clear, scale)
         if degradation.quality:
             image = _compress(image, degradation.quality, degradation.grayscale, example["photo"])
-        loaded = {"image": images.deepen(image), "target": images.deepen(clear)}
+        return {"image": images.deepen(image), "target": images.deepen(clear)}
+
+    def finish(example: Example, seed: tf.Tensor) -> Example:
         if not degradation.sigma:
-            return loaded
+            return example
         channels = 1 if degradation.grayscale else 3
-        return {**loaded, "noise": tf.fill((channels,), degradation.sigma / 255)}
+        return {**example, "image": _add_noise(example["image"], degradation.sigma, channels, seed)}
 
     def image_sizes() -> np.ndarray:
-        return paired_folder.image_sizes(photos) // scale
+        return files.read_sizes(photos) // scale
 
     return IndexedSource(
         {"photo": np.array([str(path) for path in photos])},
+        truths=("target",),
         loader=load,
+        finisher=finish,
         explainer=lambda message: _explain(photos, message),
         names=tuple(path.name for path in photos),
         image_sizes=image_sizes,
     )
+
+
+def _add_noise(image: tf.Tensor, sigma: float, channels: int, seed: tf.Tensor) -> tf.Tensor:
+    """Adds Gaussian noise to an image.
+
+    Args:
+        image: (h, w, 3) float32 in [-1, 1].
+        sigma: its deviation, of 255.
+        channels: 3, or 1 for the same noise in all of them.
+        seed: (2,) int32, of the example.
+    """
+    shape = [*tf.unstack(tf.shape(image)[:2]), channels]
+    seed = fold_in(seed, -1)  # the ops of preprocessing fold in 0, 1, ...
+    negative = tf.random.stateless_normal(shape, seed) * (-2 * tf.constant(sigma / 255))
+    # A sum would be added up in another order, depending on what the image was made of.
+    return image - tf.broadcast_to(negative, tf.shape(image))
 
 
 def _to_grey(image: tf.Tensor) -> tf.Tensor:

@@ -20,7 +20,7 @@ import numpy as np
 
 from input_pipeline import files, images
 from input_pipeline.cpu_tf import tf
-from input_pipeline.sources import paired_folder, pairs
+from input_pipeline.sources import pairs, splitting
 from input_pipeline.sources.base import Example, IndexedSource, Source, fold_in
 
 _LOG = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def splits(config: Any) -> dict[str, Source]:
     Args:
         config: `config.data`, of which `source`, `val_fraction`, `split_seed`, `skip_corrupt` and
             `haze` are read. The folder may have train, val and test folders; what is missing is
-            split off train, as for `paired_folder`. When training, a photo gets other haze in every
+            split off train by `splitting`. When training, a photo gets other haze in every
             epoch; in the other splits it stands for `haze.draws` images, whose haze is always the
             same.
 
@@ -47,7 +47,7 @@ def splits(config: Any) -> dict[str, Source]:
         ValueError: for a folder that is missing, or without photos, or ranges that do not fit.
     """
     _check_ranges(config.haze)
-    folders = pairs.find_splits(Path(config.source).expanduser())
+    folders = splitting.find_splits(Path(config.source).expanduser())
     photos = {name: pairs.find_clear_photos(folder) for name, folder in folders.items()}
     found = {name: some.images for name, some in photos.items()}
     depth = {photo: path for some in photos.values() for photo, path in some.depth.items()}
@@ -60,7 +60,7 @@ def splits(config: Any) -> dict[str, Source]:
     if config.skip_corrupt:
         check = functools.partial(_check_with_depth, depth=depth)
         found = {name: files.without_faults(photos, check, name) for name, photos in found.items()}
-    found = paired_folder.split_off(found, lambda path: path.stem, config)
+    found = splitting.split_off_scenes(found, lambda path: path.stem, config)
     return {
         name: _source(photos, depth, config.haze, 1 if name == "train" else config.haze.draws)
         for name, photos in found.items()
@@ -107,10 +107,11 @@ def _source(photos: list[Path], depth: Mapping[Path, Path], haze: Any, draws: in
             "photo": np.array([str(path) for path in rows]),
             "depth": np.array([str(depth.get(path, "")) for path in rows]),
         },
+        truths=("target",),
         loader=load,
         explainer=lambda message: _explain(photos, depth, message),
         names=tuple(path.name for path in rows),
-        image_sizes=lambda: paired_folder.image_sizes(rows),
+        image_sizes=lambda: files.read_sizes(rows),
         loads_alike=False,
     )
 

@@ -4,9 +4,7 @@ Either `FOLDER/{train,val,test}/class/image.jpg`, or `FOLDER/class/image.jpg` al
 folders inside that of a class are the class's, too.
 """
 
-import hashlib
 import logging
-import math
 import re
 from collections.abc import Sequence
 from concurrent import futures
@@ -17,23 +15,19 @@ from etils import epath
 
 from input_pipeline import files, images
 from input_pipeline.cpu_tf import tf
-from input_pipeline.sources import pairs
+from input_pipeline.sources import pairs, splitting
 from input_pipeline.sources.base import Example, IndexedSource, Source
+from input_pipeline.sources.splitting import Tree
 
 _LOG = logging.getLogger(__name__)
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 
-# Class name -> paths of its images, sorted.
-Tree = dict[str, list[str]]
-
 
 def splits(config: Any) -> dict[str, Source]:
     """Finds the splits of a folder.
 
-    What is missing is split off train, class by class: `val_fraction` of each class is "val" if
-    there is no val folder, and the same again "test" if there are only class folders. Which image
-    goes where depends on its class, its name and `split_seed` alone.
+    What is missing is split off train, see `splitting.split_off_classes`.
 
     Args:
         config: `config.data`, of which `source`, `val_fraction`, `split_seed` and `skip_corrupt`
@@ -52,31 +46,24 @@ def splits(config: Any) -> dict[str, Source]:
             f"data.source={config.source!r}: there is no such folder; give a folder of class "
             "subfolders, 'digits', or a TFDS data set as 'tfds:NAME'"
         )
-    if not 0 <= config.val_fraction < 0.5:
-        raise ValueError(f"data.val_fraction must lie in [0, 0.5), not {config.val_fraction}")
+    splitting.check_fraction(config.val_fraction)
 
-    folders = files.find_splits(folder, needs_train=True) or {"train": folder}
-    if "train" not in folders:
+    folders = splitting.find_splits(folder, needs_train=True)
+    if not {"train", "all"} & set(folders):
         raise ValueError(f"{folder} has folders for {' and '.join(folders)}, and none for train")
     trees = {name: _list_classes(path) for name, path in folders.items()}
-    missing = ["val", "test"] if folders["train"] == folder else ["val"]
-    missing = [name for name in missing if name not in folders]
-    _check_number(trees["train"], folders["train"])
-    class_names = tuple(trees["train"])
+    train = "train" if "train" in trees else "all"
+    _check_number(trees[train], folders[train])
+    class_names = tuple(trees[train])
     for name, tree in trees.items():
         unknown = sorted(set(tree) - set(class_names))
         if unknown:
             raise ValueError(
-                f"{folders[name]} has classes that {folders['train']} lacks: {', '.join(unknown)}"
+                f"{folders[name]} has classes that {folders[train]} lacks: {', '.join(unknown)}"
             )
     if config.skip_corrupt:
         trees = {name: _without_corrupt(tree, name) for name, tree in trees.items()}
-    for name in missing if config.val_fraction else []:
-        trees["train"], trees[name] = _split_off(
-            trees["train"], config.val_fraction, f"{config.split_seed}/{name}"
-        )
-        _LOG.info("%s has no %s folder: %.0f %% of each training class is split off as %s",
-                  folder, name, 100 * config.val_fraction, name)  # fmt: skip
+    trees = splitting.split_off_classes(trees, config)
     return {name: _source(tree, class_names) for name, tree in trees.items() if any(tree.values())}
 
 
@@ -105,7 +92,7 @@ def _list_classes(folder: epath.Path) -> Tree:
 
 
 def _list_images(folder: epath.Path) -> list[str]:
-    splits = [path.name for path in files.list_folders(folder) if files.split_of(path.name)]
+    splits = [path.name for path in files.list_folders(folder) if splitting.split_of(path.name)]
     if splits:
         raise ValueError(
             f"class folder {folder} has a folder {splits[0]!r}: splits come before classes, as in "
@@ -130,27 +117,12 @@ def _check_number(tree: Tree, folder: epath.Path) -> None:
     inside = [path.name for path in files.list_folders(folder / name)]
     cause = (
         f"{folder / name} was perhaps unpacked a level too deep, or is itself the data.source"
-        if inside or files.split_of(name)
+        if inside or splitting.split_of(name)
         else "each class needs a folder of its own"
     )
     raise ValueError(
         f"{folder} holds one class alone, {name!r}, which leaves nothing to tell apart: {cause}"
     )
-
-
-def _split_off(tree: Tree, fraction: float, salt: str) -> tuple[Tree, Tree]:
-    """Moves a share of each class, at least one image of two, to a tree of its own."""
-
-    def rank(name: str, path: str) -> bytes:
-        key = f"{salt}/{name}/{epath.Path(path).name}"
-        return hashlib.sha256(key.encode()).digest()
-
-    kept, taken = {}, {}
-    for name, paths in tree.items():
-        ranked = sorted(paths, key=lambda path, name=name: rank(name, path))
-        count = min(math.ceil(fraction * len(paths)), len(paths) - 1)
-        taken[name], kept[name] = sorted(ranked[:count]), sorted(ranked[count:])
-    return kept, taken
 
 
 def _source(tree: Tree, class_names: Sequence[str]) -> IndexedSource:
@@ -168,32 +140,10 @@ def _read_file(example: Example) -> Example:
     return {**example, "image": tf.io.read_file(example["path"])}
 
 
-def find_corrupt(paths: Sequence[str]) -> dict[str, str]:
-    """Decodes every file; returns path -> reason for those that fail."""
-    return files.find_faults(paths, _check)
-
-
-def _check(path: str) -> None:
-    try:
-        images.check(epath.Path(path).read_bytes())
-    except OSError as error:
-        raise ValueError(str(error)) from error
-
-
-def _list_corrupt(corrupt: dict[str, str], most: int = 5) -> str:
-    lines = [f"{path} ({why})" for path, why in list(corrupt.items())[:most]]
-    if len(corrupt) > most:
-        lines.append(f"and {len(corrupt) - most} more")
-    return "; ".join(lines)
-
-
 def _without_corrupt(tree: Tree, split: str) -> Tree:
-    corrupt = find_corrupt([path for paths in tree.values() for path in paths])
-    if not corrupt:
-        return tree
-    _LOG.warning("%s: %d unreadable images are left out: %s",
-                 split, len(corrupt), _list_corrupt(corrupt, most=len(corrupt)))  # fmt: skip
-    tree = {name: [p for p in paths if p not in corrupt] for name, paths in tree.items()}
+    paths = [path for paths in tree.values() for path in paths]
+    kept = set(files.without_faults(paths, images.check_file, split))
+    tree = {name: [path for path in paths if path in kept] for name, paths in tree.items()}
     empty = [name for name, paths in tree.items() if not paths]
     if empty:
         raise ValueError(f"{split}: no image of class {', '.join(empty)} can be read")
@@ -202,10 +152,10 @@ def _without_corrupt(tree: Tree, split: str) -> Tree:
 
 def _explain(paths: Sequence[str], message: str) -> str:
     _LOG.warning("an image could not be read; looking for it among %d files ...", len(paths))
-    corrupt = find_corrupt(paths)
-    if not corrupt:
+    faults = list(files.find_faults(paths, images.check_file).values())
+    if not faults:
         return message
     return (
-        f"{len(corrupt)} unreadable image(s): {_list_corrupt(corrupt)}. Remove them, or leave them "
-        "out with --config.data.skip_corrupt=True"
+        f"{len(faults)} unreadable image(s): {files.some(faults, most=5)}. Remove them, or leave "
+        "them out with --config.data.skip_corrupt=True"
     )

@@ -39,6 +39,8 @@ class TfrecordSource:
     keys: tuple[str, str]
     shuffle_buffer: int
 
+    truths = ("label",)
+
     @property
     def num_examples(self) -> int:
         """Size of the split, over all processes."""
@@ -89,6 +91,11 @@ class TfrecordSource:
 
     def load(self, example: Example) -> Example:
         """See `Source`."""
+        return example
+
+    def finish(self, example: Example, seed: tf.Tensor) -> Example:
+        """See `Source`."""
+        del seed
         return example
 
     def explain(self, message: str) -> str:

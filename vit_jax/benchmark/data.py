@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from input_pipeline import preprocess
+from input_pipeline import images, preprocess
 from input_pipeline.cpu_tf import tf
 from vit_jax.benchmark.race import OURS, Case, Contender, Goal, installed
 
@@ -26,11 +26,14 @@ def read(goals: tuple[Goal, ...] = ()) -> Case:
 
     def contenders(_: Path) -> Iterator[Contender]:
         files = make_jpegs(_COUNT)
-        ours = preprocess.build(
+        apply = preprocess.build(
             f"decode|inception_crop({_SIZE}, area={_AREA})|flip_lr|value_range(-1, 1)", train=True
         )
-        decode = preprocess.build("decode", train=True)
-        yield _of_tf_data(OURS, files, ours, lambda data: decode(data, tf.zeros(2, tf.int32)))
+
+        def ours(data: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+            return apply({"image": data}, seed)["image"]
+
+        yield _of_tf_data(OURS, files, ours, images.decode)
         yield _of_tf_data(PLAIN, files, _plain, lambda data: tf.io.decode_jpeg(data, channels=3))
         if installed("simplejpeg", "cv2"):
             yield _of_simplejpeg(files)

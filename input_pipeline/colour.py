@@ -1,0 +1,125 @@
+"""Ops that change the values of pixels, of images alone."""
+
+import math
+
+from input_pipeline import images
+from input_pipeline.cpu_tf import tf
+from input_pipeline.fields import Fields, Kind, kind_of, on_images
+from input_pipeline.ops import (
+    Op,
+    check_area,
+    check_whole,
+    check_within,
+    draw_uniform,
+    fold_in,
+    op,
+    random_op,
+    require_integers,
+    require_uint8,
+)
+from input_pipeline.randaugment import randaugment
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_LOOKED_AT = ("image", "image2")  # the images that are not what is to be learnt
+
+
+@op
+def decode() -> Op:
+    """The bytes of an image file -> (h, w, 3) uint8; see `images.decode`."""
+    return lambda fields, _: on_images(fields, images.decode)
+
+
+@op
+def grayscale_to_rgb() -> Op:
+    """One channel becomes three equal ones; three stay."""
+
+    def change(image: tf.Tensor) -> tf.Tensor:
+        return tf.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
+
+    return lambda fields, _: on_images(fields, change)
+
+
+@random_op
+def randaug(num_layers: int, magnitude: int) -> Op:
+    """RandAugment: `num_layers` random distortions of strength `magnitude` (10 is full scale)."""
+    check_whole("num_layers", num_layers, 1)
+    check_whole("magnitude", magnitude, 0, 30)
+
+    def apply(fields: Fields, seed: tf.Tensor) -> Fields:
+        def change(image: tf.Tensor) -> tf.Tensor:
+            require_uint8(image, "randaug")
+            return randaugment(image, seed, num_layers, magnitude)
+
+        left_behind = [key for key in fields if kind_of(key) not in (Kind.IMAGE, Kind.PLAIN)]
+        if left_behind:
+            raise ValueError(
+                f"randaug moves the pixels of images, which {left_behind[0]} would not follow: "
+                "leave it out"
+            )
+        return on_images(fields, change)
+
+    return apply
+
+
+@random_op
+def random_erasing(
+    probability: float = 0.25, area: tuple[float, float] = (0.02, 1 / 3), aspect: float = 0.3
+) -> Op:
+    """Fills a random rectangle with noise; a target stays as it is.
+
+    Its share of the image lies in `area`, its aspect ratio between `aspect` and 1 / `aspect`.
+
+    Source: Zhong et al., "Random Erasing Data Augmentation" (AAAI 2020).
+    """
+    check_within("probability", probability, 0, 1)
+    check_within("aspect", aspect, 0.01, 1)
+    area = check_area(area)
+
+    def erase(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        require_uint8(image, "random_erasing")
+        sides = tf.cast(tf.shape(image)[:2], tf.float32)
+        share = draw_uniform(fold_in(seed, 0), *area) * sides[0] * sides[1]
+        ratio = tf.exp(draw_uniform(fold_in(seed, 1), math.log(aspect), -math.log(aspect)))
+        extent = tf.minimum(tf.round(tf.sqrt([share * ratio, share / ratio])), sides)
+        begin = tf.floor((sides - extent + 1) * tf.random.stateless_uniform((2,), fold_in(seed, 2)))
+        rows = tf.range(sides[0])[:, None, None]
+        columns = tf.range(sides[1])[None, :, None]
+        inside = (rows >= begin[0]) & (rows < begin[0] + extent[0])
+        inside &= (columns >= begin[1]) & (columns < begin[1] + extent[1])
+        inside &= draw_uniform(fold_in(seed, 3), 0.0, 1.0) < probability
+        noise = tf.random.stateless_uniform(tf.shape(image), fold_in(seed, 4), 0, 256, tf.int32)
+        return tf.where(inside, tf.cast(noise, tf.uint8), image)
+
+    def apply(fields: Fields, seed: tf.Tensor) -> Fields:
+        erased = {key: erase(fields[key], seed) for key in _LOOKED_AT if key in fields}
+        return {**fields, **erased}
+
+    return apply
+
+
+@op
+def value_range(low: float, high: float) -> Op:
+    """8-bit values 0..255, or 16-bit values 0..65535 -> float32 from `low` to `high`."""
+    check_within("low", low, -1e6, 1e6)
+    check_within("high", high, low, 1e6)
+
+    def change(image: tf.Tensor) -> tf.Tensor:
+        require_integers(image, "value_range")
+        return tf.cast(image, tf.float32) * ((high - low) / image.dtype.max) + low
+
+    return lambda fields, _: on_images(fields, change)
+
+
+@op
+def normalize(mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD) -> Op:
+    """8-bit values -> (x / 255 - mean) / std per channel, float32."""
+    if not all(isinstance(v, tuple) and len(v) == 3 for v in (mean, std)) or min(std) <= 0:
+        raise ValueError("mean and std must be three numbers each, std positive")
+
+    def change(image: tf.Tensor) -> tf.Tensor:
+        require_uint8(image, "normalize")
+        return (tf.cast(image, tf.float32) / 255.0 - tf.constant(mean)) / tf.constant(std)
+
+    return lambda fields, _: on_images(fields, change)

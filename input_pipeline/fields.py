@@ -1,0 +1,145 @@
+"""Of what kind each part of an example is, and what becomes of it when an example is moved.
+
+An example is a dictionary. Ops of geometry draw once for all of it, and act on each field by its
+kind; ops of colour act on images alone.
+"""
+
+import enum
+from collections.abc import Callable
+from typing import Any
+
+from input_pipeline.cpu_tf import tf
+
+Fields = dict[str, tf.Tensor]
+
+
+class Kind(enum.Enum):
+    """What a field holds.
+
+    Attributes:
+        IMAGE: (h, w, c) uint8 or uint16, float32 in the end; or the bytes of a file, until decoded.
+        MASK: (h, w) or (h, w, 1) integers, numbers of classes; 255 is to be ignored.
+        VALID: (h, w) or (h, w, 1), 1 where the flow is known, else 0.
+        FLOW: (h, w, 2) float32, by how many pixels a point moves to the right and down.
+        PLAIN: anything else, which no op changes.
+    """
+
+    IMAGE = enum.auto()
+    MASK = enum.auto()
+    VALID = enum.auto()
+    FLOW = enum.auto()
+    PLAIN = enum.auto()
+
+
+_KINDS = {
+    "image": Kind.IMAGE,
+    "image2": Kind.IMAGE,
+    "target": Kind.IMAGE,
+    "mask": Kind.MASK,
+    "valid": Kind.VALID,
+    "flow": Kind.FLOW,
+}
+_FILLS = {Kind.IMAGE: 0, Kind.MASK: 255, Kind.VALID: 0, Kind.FLOW: 0}
+
+Change = Callable[[tf.Tensor, Kind], tf.Tensor]
+
+
+def kind_of(key: str) -> Kind:
+    """The kind of the field of a name; PLAIN if it is not in the table."""
+    return _KINDS.get(key, Kind.PLAIN)
+
+
+def on_each(fields: Fields, change: Change) -> Fields:
+    """Changes every field that has a height and a width."""
+    kinds = {key: kind_of(key) for key in fields}
+    return {
+        key: value if kinds[key] is Kind.PLAIN else change(value, kinds[key])
+        for key, value in fields.items()
+    }
+
+
+def on_images(fields: Fields, change: Callable[[tf.Tensor], tf.Tensor]) -> Fields:
+    """Changes the images alone."""
+    return on_each(fields, lambda value, kind: change(value) if kind is Kind.IMAGE else value)
+
+
+# What becomes of a field, (h, w) or (h, w, c), in each of the ways to move one.
+
+
+def resized(
+    value: tf.Tensor, kind: Kind, height_width: tuple[int, int] | tf.Tensor, method: str
+) -> tf.Tensor:
+    """Gives a field another size.
+
+    Args:
+        value: the field.
+        kind: images are antialiased, and rounded if they are integers. A flow is bilinear, and as
+            many times longer as the image becomes larger along each axis. The rest is the nearest.
+        height_width: of the new one.
+        method: of `tf.image.resize`, for images.
+
+    Returns:
+        The field in its new size, of the same type.
+    """
+    if kind in (Kind.MASK, Kind.VALID):
+        return _with_channels(value, lambda x: tf.image.resize(x, height_width, method="nearest"))
+    if kind is Kind.FLOW:
+        longer = tf.cast(height_width, tf.float32) / tf.cast(tf.shape(value)[:2], tf.float32)
+        return tf.image.resize(value, height_width, antialias=True) * longer[::-1]
+    image = tf.image.resize(value, height_width, method=method, antialias=True)
+    if value.dtype.is_integer:
+        return tf.cast(tf.clip_by_value(tf.round(image), 0, value.dtype.max), value.dtype)
+    return image
+
+
+def padded(
+    value: tf.Tensor, kind: Kind, margins: tuple[tuple[Any, Any], ...], mode: str = "constant"
+) -> tf.Tensor:
+    """Adds pixels at the border.
+
+    Args:
+        value: the field.
+        kind: what comes to a mask is 255, to a flow 0 and not valid, whatever the mode.
+        margins: ((above, below), (left, right)), numbers of pixels, which may be () tensors.
+        mode: for images: "constant" is black; or "reflect".
+
+    Returns:
+        The larger field.
+    """
+    return tf.pad(
+        value,
+        (*margins, (0, 0))[: len(value.shape)],
+        mode if kind is Kind.IMAGE else "constant",
+        constant_values=tf.cast(_FILLS[kind], value.dtype),
+    )
+
+
+def mirrored(value: tf.Tensor, kind: Kind) -> tf.Tensor:
+    """Swaps left and right; a flow then points the other way, too."""
+    value = tf.reverse(value, [1])
+    return value * (-1.0, 1.0) if kind is Kind.FLOW else value
+
+
+def turned(value: tf.Tensor, kind: Kind, quarters: tf.Tensor) -> tf.Tensor:
+    """Turns a field counter-clockwise, and the directions in it if it is a flow.
+
+    Args:
+        value: the field.
+        kind: of it.
+        quarters: () int32, 0 to 3 turns by 90 degrees.
+
+    Returns:
+        The turned field.
+    """
+    value = _with_channels(value, lambda x: tf.image.rot90(x, quarters))
+    if kind is not Kind.FLOW:
+        return value
+    cos = tf.gather((1.0, 0.0, -1.0, 0.0), quarters)
+    sin = tf.gather((0.0, 1.0, 0.0, -1.0), quarters)
+    right, down = value[..., 0], value[..., 1]
+    return tf.stack([cos * right + sin * down, cos * down - sin * right], axis=-1)
+
+
+def _with_channels(value: tf.Tensor, change: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    """Changes (h, w) as if it were (h, w, 1)."""
+    return change(value) if len(value.shape) == 3 else change(value[..., None])[..., 0]

@@ -1,0 +1,306 @@
+"""Ops that move pixels. Each draws once, and acts on every field of an example by its kind."""
+
+import dataclasses
+from collections.abc import Callable
+
+from input_pipeline import images
+from input_pipeline.cpu_tf import tf
+from input_pipeline.fields import (
+    Change,
+    Fields,
+    Kind,
+    kind_of,
+    mirrored,
+    on_each,
+    padded,
+    resized,
+    turned,
+)
+from input_pipeline.ops import (
+    Op,
+    Size,
+    check_area,
+    check_method,
+    check_whole,
+    check_within,
+    draw_uniform,
+    draw_whole,
+    fold_in,
+    get_height_width,
+    get_sides,
+    op,
+    random_op,
+    require,
+    require_allowed,
+    require_integers,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Crop:
+    """An op that first cuts a window out, so that `decode` can decode just that window.
+
+    Attributes:
+        window: from the shape (3,) int32 of the largest image and a seed to (4,) int32: top, left,
+            height, width.
+        finish: what is done to what was cut out, given also how many times smaller the field is.
+        scale: how many times larger the target is than all other fields. The window is drawn on it,
+            and begins at a multiple of this, so that the others have a window of whole pixels.
+    """
+
+    window: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+    finish: Callable[[tf.Tensor, Kind, int], tf.Tensor]
+    scale: int = 1
+
+    def __call__(self, fields: Fields, seed: tf.Tensor) -> Fields:
+        largest = fields["target" if self.scale > 1 else "image"]
+        window = self.window(tf.shape(largest), seed)
+        smaller = window // self.scale
+        window = tf.concat([smaller[:2] * self.scale, window[2:]], axis=0)
+
+        def cut(key: str, value: tf.Tensor) -> tf.Tensor:
+            if kind_of(key) is Kind.PLAIN:
+                return value
+            is_largest = self.scale == 1 or key == "target"
+            value = images.crop(value, window if is_largest else smaller)
+            return self.finish(value, kind_of(key), 1 if is_largest else self.scale)
+
+        return {key: cut(key, value) for key, value in fields.items()}
+
+    def decode(self, fields: Fields, seed: tf.Tensor) -> Fields:
+        """Does the same to an example whose one image is the bytes of a file."""
+        data = fields["image"]
+        image = images.decode_and_crop(data, lambda shape: self.window(shape, seed))
+        return {**fields, "image": self.finish(image, Kind.IMAGE, 1)}
+
+
+def _with_size(height: int, width: int) -> Callable[[tf.Tensor, Kind, int], tf.Tensor]:
+    """Tells TensorFlow what size a window has."""
+
+    def finish(value: tf.Tensor, _: Kind, smaller: int) -> tf.Tensor:
+        return tf.ensure_shape(value, (height // smaller, width // smaller, *value.shape[2:]))
+
+    return finish
+
+
+def _resizer(size: Size, method: str) -> Change:
+    height_width = get_height_width(size)
+    check_method(method)
+
+    def resize_field(value: tf.Tensor, kind: Kind) -> tf.Tensor:
+        # TensorFlow changes the height first.
+        between = (height_width[0], get_sides(value)[1])
+        what = f"resizing to {height_width[0]} x {height_width[1]}"
+        return resized(require_allowed(value, what, between), kind, height_width, method)
+
+    return resize_field
+
+
+@op
+def resize(size: Size, method: str = "bilinear") -> Op:
+    """To `size` pixels (a side, or (height, width)), antialiased, whatever the aspect ratio."""
+    resize_field = _resizer(size, method)
+    return lambda fields, _: on_each(fields, resize_field)
+
+
+@op
+def resize_small(size: int, method: str = "bilinear") -> Op:
+    """The shorter side to `size` pixels; the aspect ratio stays."""
+    check_whole("size", size, 1)
+    get_height_width(size)
+    check_method(method)
+
+    def resize_field(value: tf.Tensor, kind: Kind) -> tf.Tensor:
+        height, width = get_sides(value)
+        least = (tf.minimum if tf.is_tensor(height) else min)(height, width)
+        new_sides = (height * size // least, width * size // least)
+        value = require_allowed(value, f"resize_small({size})", new_sides)
+        sides = tf.cast(tf.shape(value)[:2], tf.float32)
+        new = tf.round(sides * size / tf.reduce_min(sides))
+        return resized(value, kind, tf.cast(new, tf.int32), method)
+
+    return lambda fields, _: on_each(fields, resize_field)
+
+
+@op
+def central_crop(size: Size) -> Op:
+    """The middle `size` pixels; the image must be at least as large."""
+    height, width = get_height_width(size)
+
+    def window(shape: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
+        shape = _fitting("central_crop", shape, height, width)
+        return tf.stack([(shape[0] - height) // 2, (shape[1] - width) // 2, height, width])
+
+    return Crop(window, _with_size(height, width))
+
+
+@random_op
+def random_crop(size: Size, edge_decay: float = 0.0) -> Op:
+    """A random window of `size` pixels; the image must be at least as large.
+
+    Along each axis the window is moved to one of the two edges with a probability of `edge_decay`
+    times the share of the image that it covers.
+
+    Source of edge_decay: Song et al., "Vision Transformers for Single Image Dehazing" (TIP 2023).
+    """
+    height, width = get_height_width(size)
+    check_within("edge_decay", edge_decay, 0, 1)
+
+    def begin(side: int, whole: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        inside = draw_whole(seed, 0, whole - side + 1)
+        if not edge_decay:
+            return inside
+        at_edge = tf.where(draw_uniform(fold_in(seed, 0), 0.0, 1.0) < 0.5, 0, whole - side)
+        probability = edge_decay * tf.cast(side / whole, tf.float32)
+        return tf.where(draw_uniform(fold_in(seed, 1), 0.0, 1.0) < probability, at_edge, inside)
+
+    def window(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        shape = _fitting("random_crop", shape, height, width)
+        top = begin(height, shape[0], fold_in(seed, 0))
+        left = begin(width, shape[1], fold_in(seed, 1))
+        return tf.stack([top, left, height, width])
+
+    return Crop(window, _with_size(height, width))
+
+
+def _fitting(name: str, shape: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """Returns the shape of an image, (3,) int32, if it is large enough; see `require`."""
+    known = tf.get_static_value(shape)
+    sides = (shape[0], shape[1]) if known is None else known.tolist()
+    return require(
+        shape,
+        (sides[0] >= height) & (sides[1] >= width),
+        f"{name} of {height} x {width} from a smaller image; crop less, or (unless images are "
+        "to be enlarged) put resize_small or pad_to before it",
+    )
+
+
+@random_op
+def inception_crop(
+    size: Size, area: tuple[float, float] = (0.05, 1.0), method: str = "bilinear"
+) -> Op:
+    """A window of random area and aspect ratio (3/4 to 4/3), resized to `size`.
+
+    Source: Szegedy et al., "Going Deeper with Convolutions" (CVPR 2015).
+    """
+    resize_field = _resizer(size, method)
+    area = check_area(area)
+
+    def window(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+            shape,
+            tf.zeros((1, 0, 4), tf.float32),
+            seed,
+            min_object_covered=0.0,
+            aspect_ratio_range=(3 / 4, 4 / 3),
+            area_range=area,
+            max_attempts=100,
+            use_image_if_no_bounding_boxes=True,
+        )
+        return tf.concat([begin[:2], extent[:2]], axis=0)
+
+    return Crop(window, lambda value, kind, _: resize_field(value, kind))
+
+
+@op
+def pad(pixels: int, mode: str = "constant") -> Op:
+    """Adds `pixels` on every side: "constant" black, or "reflect"."""
+    check_whole("pixels", pixels, 0)
+    if mode not in ("constant", "reflect"):
+        raise ValueError(f"mode must be 'constant' or 'reflect', not {mode!r}")
+
+    def pad_field(value: tf.Tensor, kind: Kind) -> tf.Tensor:
+        if kind is Kind.IMAGE:
+            require_integers(value, "pad")
+        height, width = get_sides(value)
+        value = require_allowed(value, f"pad({pixels})", (height + 2 * pixels, width + 2 * pixels))
+        if mode == "reflect":
+            value = require(
+                value, (height > pixels) & (width > pixels),
+                f"pad({pixels}, 'reflect') needs more pixels than it adds, and got ",
+                height, " x ", width,
+            )  # fmt: skip
+        return padded(value, kind, ((pixels, pixels), (pixels, pixels)), mode)
+
+    return lambda fields, _: on_each(fields, pad_field)
+
+
+@op
+def pad_to(size: Size) -> Op:
+    """Reflects a smaller image at its bottom and right border until it has `size` pixels."""
+    height, width = get_height_width(size)
+
+    def reflected(whole: tf.Tensor, side: int) -> tf.Tensor:
+        period = tf.maximum(2 * (whole - 1), 1)
+        i = tf.range(tf.maximum(whole, side)) % period
+        return tf.minimum(i, period - i)
+
+    def pad_field(value: tf.Tensor, kind: Kind) -> tf.Tensor:
+        shape = tf.shape(value)
+        old = get_sides(value)
+        larger = tf.maximum if tf.is_tensor(old[0]) else max
+        new_sides = (larger(old[0], height), larger(old[1], width))
+        value = require_allowed(value, f"padding to {height} x {width}", new_sides)
+        if kind is not Kind.IMAGE:
+            below, right = tf.maximum(height - shape[0], 0), tf.maximum(width - shape[1], 0)
+            return padded(value, kind, ((0, below), (0, right)))
+        value = tf.gather(value, reflected(shape[0], height), axis=0)
+        return tf.gather(value, reflected(shape[1], width), axis=1)
+
+    return lambda fields, _: on_each(fields, pad_field)
+
+
+@random_op
+def shift(pixels: int) -> Op:
+    """Moves the image by up to `pixels` in both directions; what comes in is black."""
+    check_whole("pixels", pixels, 0)
+
+    def apply(fields: Fields, seed: tf.Tensor) -> Fields:
+        top = draw_whole(fold_in(seed, 0), 0, 2 * pixels + 1)
+        left = draw_whole(fold_in(seed, 1), 0, 2 * pixels + 1)
+
+        def move(value: tf.Tensor, kind: Kind) -> tf.Tensor:
+            if kind is Kind.IMAGE:
+                require_integers(value, "shift")
+            size = tf.shape(value)
+            height, width = get_sides(value)
+            new_sides = (height + 2 * pixels, width + 2 * pixels)
+            value = require_allowed(value, f"shift({pixels})", new_sides)
+            larger = padded(value, kind, ((pixels, pixels), (pixels, pixels)))
+            return tf.ensure_shape(larger[top : top + size[0], left : left + size[1]], value.shape)
+
+        return on_each(fields, move)
+
+    return apply
+
+
+@random_op
+def flip_lr() -> Op:
+    """Mirrors left and right with probability 1/2."""
+
+    def apply(fields: Fields, seed: tf.Tensor) -> Fields:
+        is_mirrored = draw_uniform(seed, 0.0, 1.0) < 0.5
+        return on_each(
+            fields,
+            lambda value, kind: tf.cond(is_mirrored, lambda: mirrored(value, kind), lambda: value),
+        )
+
+    return apply
+
+
+@random_op
+def rot90() -> Op:
+    """Rotates a square image by 0, 90, 180 or 270 degrees."""
+
+    def apply(fields: Fields, seed: tf.Tensor) -> Fields:
+        quarters = draw_whole(seed, 0, 4)
+
+        def turn(value: tf.Tensor, kind: Kind) -> tf.Tensor:
+            shape = value.shape
+            if shape[0] is None or shape[0] != shape[1]:
+                raise ValueError(f"rot90 needs square images of a fixed size, not {shape}")
+            return tf.ensure_shape(turned(value, kind, quarters), shape)
+
+        return on_each(fields, turn)
+
+    return apply

@@ -1,0 +1,32 @@
+"""Batches are those of before, bit for bit."""
+
+import json
+import platform
+
+import pytest
+
+from tests import golden_batches
+
+GOLDEN = json.loads(golden_batches.GOLDEN.read_text())
+SOON = ("classes", "pairs", "pairs x2", "degraded, noise")  # the others take long
+
+SETTINGS = [
+    pytest.param(name, marks=[] if name in SOON else [pytest.mark.slow])
+    for name in golden_batches.SETTINGS
+]
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="measured there, to the last bit")
+@pytest.mark.parametrize("name", SETTINGS)
+def test_batches_are_those_of_before(name, tmp_path):
+    """A run is continued by another version with the examples that it would have seen."""
+    assert golden_batches.digests(name, tmp_path) == GOLDEN[name]
+
+
+def test_every_setting_has_its_digests():
+    """Those of data.cache are those of without it."""
+    assert list(GOLDEN) == list(golden_batches.SETTINGS)
+    cached = [name for name in GOLDEN if name.endswith(", cached")]
+    assert len(cached) == 4
+    for name in cached:
+        assert GOLDEN[name] == GOLDEN[name.removesuffix(", cached")]

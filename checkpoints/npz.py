@@ -1,4 +1,4 @@
-"""Parameters as .npz files with the names that google-research/vision_transformer published."""
+"""Weights as .npz files with the names that google-research/vision_transformer published."""
 
 import math
 import os
@@ -39,11 +39,12 @@ _BLOCK_PART = re.compile(r"(.*/encoderblock_\d+)/([^/]+)(/.*)")
 def save(
     path: str | os.PathLike[str], params: Mapping[str, Any], made_for: MadeFor | None = None
 ) -> None:
-    """Writes parameters under their published names; the file appears whole or not at all.
+    """Writes weights under their published names; the file appears whole or not at all.
 
     Args:
         path: ends in .npz.
-        params: nested dict of arrays; stacked encoder blocks are written unstacked.
+        params: nested dict of arrays, see `tree.merge` for those of a model with batch norms;
+            stacked encoder blocks are written unstacked.
         made_for: kept in the comment of the archive, which numpy passes over.
     """
     flat = traverse_util.flatten_dict(tree.unstack(params), sep="/")

@@ -41,7 +41,10 @@ _LOG = logging.getLogger(__name__)
 SAFETENSORS = (".safetensors",)
 PICKLED = (".pth", ".pt", ".bin")
 
-_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
+_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias",
+           "mean": "running_mean", "var": "running_var"}  # fmt: skip
+_OURS = {"bias": "bias", "running_mean": "mean", "running_var": "var"}  # but of weights
+_COUNTED = "num_batches_tracked"  # by PyTorch's batch norms, in whose files it is
 _PART = re.compile(r"(.+)\[(\d+)\]")
 
 # Where training scripts put weights inside of what they save: averaged ones, by words in the name
@@ -85,7 +88,7 @@ def names_of(
     Raises:
         ValueError: for an unknown naming.
     """
-    namings = getattr(model, "torch_namings", ())
+    namings = model.torch_namings
     if naming is not None and naming not in namings:
         known = f"there are: {', '.join(namings)}" if namings else "there is just one: leave it out"
         raise ValueError(f"unknown naming {naming!r} of these weights; {known}")
@@ -104,7 +107,7 @@ def naming_of(found: Iterable[str], model: Any) -> str:
 
 def without_buffers(state_dict: Mapping[str, Any], model: Any) -> dict[str, Any]:
     """Leaves out what files hold besides a model's weights: tables that it computes itself."""
-    ends = getattr(model, "torch_buffers", ())
+    ends = (*model.torch_buffers, _COUNTED)
     return {k: v for k, v in state_dict.items() if k.rpartition(".")[2] not in ends}
 
 
@@ -121,7 +124,8 @@ def from_state_dict(
         image_size: (h, w) that the weights were made for, where they are not those of a square.
 
     Returns:
-        Variables of the model: {"params": nested dict of float32 numpy arrays}.
+        Variables of the model: {"params": nested dict of float32 numpy arrays}, and the
+        "batch_stats" of its batch norms if it has any.
 
     Raises:
         ValueError: with sorted lists of what is missing, extra, or of another shape.
@@ -129,10 +133,10 @@ def from_state_dict(
     state_dict = without_buffers(state_dict, model)
     names = names_of(model, found=state_dict)
     shapes = tree.shapes(model, _image_size(state_dict, model, image_size))
-    wanted = jax.eval_shape(lambda params: _to_torch(params, names), shapes)
+    wanted = jax.eval_shape(lambda arrays: _to_torch(arrays, names), shapes)
     tree.check(state_dict, wanted)
-    params = traverse_util.unflatten_dict(rename(state_dict, model), sep="/")
-    return {"params": params if tree.unrolled(model) is model else tree.stack(params)}
+    variables = tree.split(traverse_util.unflatten_dict(rename(state_dict, model), sep="/"))
+    return variables if tree.unrolled(model) is model else tree.stack(variables)
 
 
 def rename(state_dict: Mapping[str, np.ndarray], model: Any) -> dict[str, np.ndarray]:
@@ -195,7 +199,7 @@ def shapes_by_our_names(
             continue
         fused = _PART.fullmatch(theirs)
         module = fused[1] if fused else theirs
-        for leaf in ("weight", "bias"):
+        for leaf in ("weight", "bias", "running_mean", "running_var"):
             name = f"{module}.{leaf}"
             if name not in state_dict:
                 continue
@@ -204,7 +208,7 @@ def shapes_by_our_names(
                 continue
             outputs, *inputs = state_dict[name].shape
             outputs //= parts[module] if fused else 1
-            kind = "bias" if leaf == "bias" else "kernel" if inputs else "scale"
+            kind = {"weight": "kernel" if inputs else "scale"}.get(leaf, _OURS.get(leaf))
             shapes[f"{ours}/{kind}"] = (*inputs[1:], *inputs[:1], outputs)
     return shapes, len(known) / max(len(state_dict), 1)
 
@@ -226,13 +230,21 @@ def to_state_dict(
         ValueError: if timm's model has no place for a parameter, such as pre_logits, or has one
             that the model lacks: fixed positions.
     """
-    if getattr(model, "position_embedding", "learned") != "learned":
+    if model.has_field("position_embedding") and model.position_embedding != "learned":
         raise ValueError(
             f"timm's model learns its position embeddings, and this one has them of the kind "
             f"{model.position_embedding}: keep it as .npz"
         )
-    state_dict = _to_torch(tree.unstack(variables["params"]), names_of(model, naming))
-    return {name: np.ascontiguousarray(array) for name, array in state_dict.items()}
+    names = names_of(model, naming)
+    if not names:
+        raise ValueError(f"{type(model).__name__} has no names in PyTorch: keep it as .npz")
+    state_dict = _to_torch(tree.merge(tree.unstack(variables)), names)
+    counts = {
+        f"{name.removesuffix('running_mean')}{_COUNTED}": np.zeros((), np.int64)
+        for name in state_dict
+        if name.endswith(".running_mean")
+    }
+    return counts | {name: np.ascontiguousarray(array) for name, array in state_dict.items()}
 
 
 def read(path: str | os.PathLike[str], key: str = "") -> dict[str, np.ndarray]:
@@ -403,11 +415,11 @@ def read_made_for(path: str | os.PathLike[str]) -> MadeFor | None:
     return formats.unpack(metadata.get(_MADE_FOR, "")) if isinstance(metadata, dict) else None
 
 
-def _to_torch(params: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+def _to_torch(arrays: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     whole: dict[str, Any] = {}
     fused: dict[str, dict[int, Any]] = collections.defaultdict(dict)
     homeless = []
-    for name, leaf in traverse_util.flatten_dict(params, sep="/").items():
+    for name, leaf in traverse_util.flatten_dict(arrays, sep="/").items():
         theirs, part = _their_name(name, names)
         if theirs is None:
             homeless.append(name)

@@ -14,6 +14,7 @@ from flax import traverse_util
 
 _STACKED = "encoderblock"
 _NUMBERED = "encoderblock_"
+_STATISTICS = ("mean", "var")  # of a batch norm
 
 
 def stack(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,13 +46,42 @@ def unstack(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def unrolled(model: Any) -> Any:
     """Returns a flax model with its encoder blocks one by one, as its weights are written."""
-    return model.clone(scan=False) if getattr(model, "scan", False) else model
+    return model.clone(scan=False) if model.has_field("scan") and model.scan else model
+
+
+def merge(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Puts a model's parameters and its norms' statistics into one tree, as files hold them.
+
+    Args:
+        variables: nested dicts by collection, "params" and maybe "batch_stats".
+
+    Raises:
+        ValueError: for another collection, which files have no place for.
+    """
+    unknown = sorted(set(variables) - {"params", "batch_stats"})
+    if unknown:
+        raise ValueError(f"variables of the collection {unknown[0]!r} cannot be written to a file")
+    flat: dict[str, Any] = {}
+    for name in sorted(variables, reverse=True):
+        flat |= traverse_util.flatten_dict(variables[name], sep="/")
+    return traverse_util.unflatten_dict(flat, sep="/")
+
+
+def split(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Inverse of `merge`: statistics are what is called mean or var."""
+    flat = traverse_util.flatten_dict(tree, sep="/")
+    stats = {k: v for k, v in flat.items() if k.rpartition("/")[2] in _STATISTICS}
+    params = {k: v for k, v in flat.items() if k not in stats}
+    variables = {"params": traverse_util.unflatten_dict(params, sep="/")}
+    if stats:
+        variables["batch_stats"] = traverse_util.unflatten_dict(stats, sep="/")
+    return variables
 
 
 def shapes(model: Any, image_size: tuple[int, int]) -> dict[str, Any]:
-    """Shapes of the parameters that a flax model has for images of (h, w) pixels, unrolled."""
-    images = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
-    return jax.eval_shape(unrolled(model).init, jax.random.key(0), images)["params"]
+    """Shapes of a flax model's variables for images of (h, w) pixels, unrolled and merged."""
+    init = unrolled(model).init
+    return merge(jax.eval_shape(init, jax.random.key(0), *model.inputs(image_size)))
 
 
 def check(params: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

@@ -28,6 +28,8 @@ def get_config() -> ConfigDict:
     config.pretrained_size = ()  # (h, w) of its images, where no run and no square tells
     config.dont_load = ""  # regular expression; parameters that are initialised all the same
 
+    config.plugins = ()  # modules that register models, tasks or kinds of data of your own
+
     config.data = ConfigDict()
     config.data.source = ""  # a folder, "digits", or "tfds:NAME"
     config.data.kind = "classes"  # what a folder holds: classes, pairs, hazy_from_clear, degraded
@@ -63,7 +65,7 @@ def get_config() -> ConfigDict:
     config.total_steps = placeholder(int)  # wins over total_epochs; 0 only evaluates
     config.total_epochs = placeholder(float)
 
-    config.loss = "softmax_xent"  # of vit_jax.losses; also a sum such as "l1 + 0.1 * ssim"
+    config.loss = "softmax_xent"  # of the task; also a sum such as "l1 + 0.1 * ssim"
     config.label_smoothing = 0.0
     config.mixup_alpha = 0.0  # 0 is off; with both on, each batch takes one of the two
     config.cutmix_alpha = 0.0
@@ -74,7 +76,14 @@ def get_config() -> ConfigDict:
     config.gan.num_features = 64  # of the discriminator's first stage; the last has 8 times as many
     config.gan.perceptual_weight = 0.0  # of the distance in features of VGG19; 0 is off
     config.gan.vgg19 = ""  # weights of torchvision's VGG19, a .pth or .safetensors file
-    config.metrics = ("accuracy",)  # of vit_jax.metrics; or PROTOCOL/FIGURE of image_quality
+    # A trained classifier that says besides the labels what should come out.
+    config.distill = ConfigDict()
+    config.distill.teacher = ""  # as pretrained; "" is none
+    config.distill.kind = "hard"  # hard: its likeliest class; soft: all of its probabilities
+    config.distill.weight = 0.5  # of the teacher's loss; the labels' has the rest to 1
+    config.distill.temperature = 1.0  # of the soft kind
+
+    config.metrics = ("accuracy",)  # of the task; of images PROTOCOL/FIGURE
     config.benchmark = ""  # SOTS-indoor, RESIDE-6K, Set5-x2, ..., where the test set is that
 
     config.optim = ConfigDict()

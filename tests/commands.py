@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 # anew takes longer than most of them.
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(
-    [f"vit_jax.{name}" for name in ("train", "restore", "attention_maps", "pretrained")]
+    [f"vit_jax.{name}" for name in ("train", "attention_maps", "pretrained")]
 )
 
 

@@ -17,7 +17,8 @@ from tests.test_resuming import assert_same_runs
 from vit_jax import experiment, perceptual, train
 from vit_jax.adversary import Adversary, Discriminator, relativistic_loss
 from vit_jax.losses import get_loss
-from vit_jax.machinery import memory, sharding
+from vit_jax.machinery import sharding
+from vit_jax.step import make_train_step
 from vit_jax.workdir import Workdir
 
 
@@ -125,7 +126,7 @@ def test_runs_of_a_gan(config, tmp_path):
     assert len(training) == 4
     for m in training:
         total = m["loss"] + m["perceptual"] + 0.005 * m["generator_adversarial"]
-        assert m["generator_loss"] == pytest.approx(total, rel=1e-5)
+        assert m["total_loss"] == pytest.approx(total, rel=1e-5)
         assert {"grad_norm", "param_norm", "learning_rate", "discriminator_norm"} < set(m)
         assert 0.1 < m["discriminator_loss"] < 2
 
@@ -149,7 +150,7 @@ def first_step(config):
     batches.close()
     state = exp.init_state()
     before = jax.tree.map(jnp.copy, state)
-    after, metrics = memory.Measured(train.make_step(exp))(state, batch)
+    after, metrics = make_train_step(exp)(state, batch)
     return exp, before, after, jax.device_get(metrics), jax.device_get(batch)
 
 
@@ -180,7 +181,7 @@ def test_a_step_is_made_of_its_parts(config):
         return relativistic_loss(judged(params, target), judged(params, out))
 
     for loss, name, old, new in (
-        (generator, "generator_loss", before.params, after.params),
+        (generator, "total_loss", before.params, after.params),
         (discriminator, "discriminator_loss", own.params, after.adversary.params),
     ):
         value, grads = jax.jit(jax.value_and_grad(loss))(old)
@@ -196,7 +197,7 @@ def test_a_perceptual_loss_alone(config):
     exp, _, after, metrics, _ = first_step(config)
     assert exp.adversary is after.adversary is None
     assert set(metrics) == {
-        "loss", "perceptual", "generator_loss", "grad_norm", "param_norm", "learning_rate",
+        "loss", "perceptual", "total_loss", "grad_norm", "param_norm", "learning_rate",
     }  # fmt: skip
 
 
@@ -223,7 +224,7 @@ def test_it_is_off_by_default(config, digits_config):
     for plain in (config, digits_config):
         exp = experiment.build(plain)
         assert exp.adversary is exp.abstract_state.adversary is exp.init_state().adversary is None
-    assert not hasattr(train.make_step(exp), "func")
+    assert make_train_step(exp).first == ([],)
 
 
 @pytest.mark.parametrize(
@@ -247,5 +248,8 @@ def test_wrong_settings(config, changes, message):
 
 def test_what_gives_labels_has_no_adversary(digits_config):
     digits_config.gan.weight = 0.1
-    with pytest.raises(ValueError, match="are for images, which ViT-Ti_16 does not predict"):
+    with pytest.raises(
+        ValueError,
+        match=r"gan\.weight is for the task restore, and ViT-Ti_16 is for classify: set it to 0",
+    ):
         experiment.validate_config(digits_config)

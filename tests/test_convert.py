@@ -9,6 +9,7 @@ from checkpoints import npz
 from tests.commands import run
 from tests.conftest import TINY, TINY_MIXER, random_params
 from vit_jax import convert, pretrained
+from vit_jax import weights as weight_files
 
 LABELS = ("a", "b", "c")
 
@@ -33,7 +34,7 @@ def test_from_format_to_format(vit, tmp_path):
         source = pretrained.load(path, *(("ViT-B_16", TINY) if path.suffix else ()))
         path = tmp_path / str(i) / target
         convert.write(path, source)
-        weights = pretrained.read(path)
+        weights = weight_files.read(path)
         assert weights.labels == LABELS
     assert_equal(npz.load(path), params)
 

@@ -10,8 +10,9 @@ from checkpoints import npz, torch
 from tests.commands import run
 from tests.conftest import noise, random_params
 from tests.golden_recipe import golden_images, recipe_weights
-from vit_jax import classify, convert, pretrained
+from vit_jax import convert, pretrained
 from vit_jax.models import get_model
+from vit_jax.tasks import classify
 
 GOLDEN = Path(__file__).parent / "golden" / "dehazeformer.npz"
 TINY = dict(
@@ -154,7 +155,7 @@ def test_official_files_are_recognised(tmp_path):
     text = convert.inspect(tmp_path / "a.npz")
     assert text.endswith("of 687,404 numbers; it fits DehazeFormer-T")
     with pytest.raises(ValueError, match="these weights have no head to classify with"):
-        classify.make_classifier(pretrained.load(tmp_path / "a.npz"))
+        classify.Classifier(pretrained.load(tmp_path / "a.npz"))
     with pytest.raises(ValueError, match=r"\(missing: layer1_block4/.*It fits DehazeF\w+-T$"):
         pretrained.load(tmp_path / "a.npz", "DehazeFormer-S")
 

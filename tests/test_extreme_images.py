@@ -13,7 +13,8 @@ from PIL import Image
 from configs import common
 from input_pipeline import get_dataset, images, prepare
 from tests.conftest import noise, write_classes
-from vit_jax import restore
+from vit_jax import tiles
+from vit_jax.models.base import Model
 
 THIN = "decode|resize_small(256)|central_crop(8)|value_range(-1, 1)"
 
@@ -90,7 +91,7 @@ def test_images_longer_than_a_jpeg_are_prepared(tmp_path, capsys):
         assert min(Image.open(io.BytesIO(stored)).size) == 2
 
 
-class Enlarger:
+class Enlarger(Model):
     """A model that repeats pixels."""
 
     upscale = 4
@@ -103,7 +104,7 @@ class Enlarger:
 
 
 def test_a_result_larger_than_the_memory_is_refused_before_it_is_made(monkeypatch):
-    restorer = restore.Restorer(Enlarger(), {}, method="tiles", tile=64)
+    restorer = tiles.Restorer(Enlarger(), {}, method="tiles", tile=64)
     image = np.broadcast_to(np.float32(0), (1, 40_000_000, 3))  # takes no memory
     available = psutil.virtual_memory()._replace(available=2**34)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: available)
@@ -117,7 +118,7 @@ def test_a_result_larger_than_the_memory_is_refused_before_it_is_made(monkeypatc
 @pytest.mark.parametrize("method", ["whole", "tiles"])
 def test_thin_images_are_restored(size, method):
     image = noise((*size, 3))
-    restorer = restore.Restorer(Enlarger(), {}, method=method, tile=64)
+    restorer = tiles.Restorer(Enlarger(), {}, method=method, tile=64)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         restored = restorer(image)
@@ -127,8 +128,8 @@ def test_thin_images_are_restored(size, method):
 def test_the_weights_of_the_narrowest_tile():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        np.testing.assert_array_equal(restore._feather(1), [1])
-        np.testing.assert_array_equal(restore._feather(3), [1, 1, 1])
+        np.testing.assert_array_equal(tiles._feather(1), [1])
+        np.testing.assert_array_equal(tiles._feather(3), [1, 1, 1])
 
 
 def test_photos_smaller_than_the_factor_are_named(tmp_path, folder_config):

@@ -14,7 +14,9 @@ from input_pipeline.arguments import expand_home
 from input_pipeline.sources import get_splits
 from input_pipeline.sources.pairs import find_pairs
 from tests.conftest import COLORS, write_classes, write_image
-from vit_jax import photos, restore
+from vit_jax import photos, predict
+from vit_jax.models.base import Model
+from vit_jax.tasks import restore
 
 FULL = "value_range(-1, 1)"
 HIDDEN = (".ipynb_checkpoints", "__MACOSX", "@eaDir", ".thumbnails", "lost+found", "$RECYCLE.BIN")
@@ -156,7 +158,7 @@ def test_a_link_that_leads_nowhere_is_told(tmp_path):
 class Identity:
     """A restorer that does nothing, or fails for images of one width."""
 
-    method, model = "whole", None
+    method, model = "whole", Model()
 
     def __init__(self, fails_at=None):
         self.fails_at = fails_at
@@ -170,9 +172,11 @@ class Identity:
         return image
 
 
-def restore_folder(folder, output, compare=None, restorer=None):
-    named = restore.name_outputs([str(folder)], output, compare)
-    return restore.restore_files(restorer or Identity(), named, output, compare)
+def restore_folder(folder, output, compares=False, restorer=None):
+    predictor = restore.RestoringPredictor(restorer or Identity(), compares, output)
+    named = predict.name_outputs([str(folder)], predictor, output)
+    problems = predict.answer_files(predictor, named, output)
+    return [problem for some in problems.values() for problem in some]
 
 
 @pytest.mark.parametrize(
@@ -222,7 +226,7 @@ def test_whatever_one_file_does_the_others_are_written(tmp_path, monkeypatch):
         return draw(before, after)
 
     monkeypatch.setattr(restore, "_draw_comparison", fail_at_d)
-    problems = restore_folder(folder, out, out / "compare", Identity(fails_at=11))
+    problems = restore_folder(folder, out, True, Identity(fails_at=11))
     assert problems == [
         f"cannot restore {folder}/b.png: AssertionError: of our own",
         f"cannot restore {folder}/c.png: RecursionError: maximum depth",

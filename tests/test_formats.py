@@ -13,6 +13,7 @@ from etils import epath
 from checkpoints import formats, npz, torch
 from tests.conftest import TINY, TINY_MIXER, noise, random_params
 from vit_jax import convert, identify, pretrained
+from vit_jax import weights as weight_files
 from vit_jax.models import get_model
 
 
@@ -28,10 +29,10 @@ def test_content_decides_and_no_suffix(tmp_path, name):
     np.savez(tmp_path / "x.npz", a=np.zeros(2))
     (tmp_path / "x.npz").rename(path)
     assert formats.find_format(path) == formats.NPZ
-    np.testing.assert_array_equal(pretrained.read(path).arrays["a"], np.zeros(2))
+    np.testing.assert_array_equal(weight_files.read(path).arrays["a"], np.zeros(2))
     path.write_bytes(safetensors.numpy.save({"module.a": np.arange(3.0)}))
     assert formats.find_format(path) == formats.SAFETENSORS
-    np.testing.assert_array_equal(pretrained.read(path).arrays["a"], np.arange(3.0))
+    np.testing.assert_array_equal(weight_files.read(path).arrays["a"], np.arange(3.0))
     path.write_bytes(b"\x80\x02}q\x00.")
     assert formats.find_format(path) == formats.TORCH
     save_zip(path, "archive/data.pkl", "archive/version")
@@ -55,7 +56,7 @@ def test_content_decides_and_no_suffix(tmp_path, name):
 def test_what_people_take_for_weights(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=rf"^{tmp_path / name} {message}"):
-        pretrained.read(tmp_path / name)
+        weight_files.read(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def test_what_people_take_for_weights(tmp_path, name, content, message):
 def test_damaged_safetensors(tmp_path, content):
     (tmp_path / "a.safetensors").write_bytes(content)
     with pytest.raises(ValueError, match=r"a\.safetensors (is no \.safetensors|holds no weights)"):
-        pretrained.read(tmp_path / "a.safetensors")
+        weight_files.read(tmp_path / "a.safetensors")
 
 
 def test_arrays_without_axes_fit_no_model(tmp_path):
@@ -113,10 +114,10 @@ def test_inspecting_one_of_several_sets(tmp_path):
 def test_other_files(tmp_path):
     (tmp_path / "a.txt").write_text("weights")
     with pytest.raises(ValueError, match=r"a\.txt is no PyTorch file, \.npz or \.safetensors"):
-        pretrained.read(tmp_path / "a.txt")
+        weight_files.read(tmp_path / "a.txt")
     save_zip(tmp_path / "a.zip", "model.npz")
     with pytest.raises(ValueError, match=r"a\.zip is a zip archive of other things, such as "):
-        pretrained.read(tmp_path / "a.zip")
+        weight_files.read(tmp_path / "a.zip")
 
 
 def test_sets_of_weights_in_one_file(tmp_path, caplog):
@@ -133,7 +134,7 @@ def test_sets_of_weights_in_one_file(tmp_path, caplog):
         torch.read(path, "net")
     np.savez(tmp_path / "a.npz", a=np.zeros(1))
     with pytest.raises(ValueError, match="holds one set of weights: leave the key 'net' out"):
-        pretrained.read(tmp_path / "a.npz", "net")
+        weight_files.read(tmp_path / "a.npz", "net")
 
 
 @pytest.mark.parametrize(
@@ -227,8 +228,8 @@ def test_which_gelu_is_said(tmp_path, caplog):
     assert "GELU" not in caplog.text
     torch.write(path, torch.to_state_dict({"params": params}, model, "transformers"))
     assert pretrained.load(path, "ViT-B_16", TINY).model.activation == "gelu"
-    weights = pretrained.read(path)
-    pretrained.adapt(weights, params, model, (16, 16))
+    weights = weight_files.read(path)
+    pretrained.adapt(weights, {"params": params}, model, (16, 16))
     assert "was trained with activation=gelu, and the model has gelu_tanh: say --config" in (
         caplog.text
     )
@@ -317,22 +318,24 @@ def test_what_comes_closest_is_said(tmp_path):
     _, params = random_params("RRDB-x4", (8, 8), num_blocks=2)
     del params["conv_hr"]["bias"]
     npz.save(tmp_path / "a.npz", params)
-    weights = pretrained.read(tmp_path / "a.npz")
+    weights = weight_files.read(tmp_path / "a.npz")
     closest = "the closest is RRDB-x4 with num_blocks=2"
     assert identify.what_fits(weights) == f"It fits no published model as it is; {closest}"
     with pytest.raises(ValueError, match=rf"{closest}: .* \(missing: conv_hr/bias\)"):
         pretrained.load(tmp_path / "a.npz")
     np.savez(tmp_path / "b.npz", a=np.zeros(1))
-    assert identify.find_relative(pretrained.read(tmp_path / "b.npz")) is None
+    assert identify.find_relative(weight_files.read(tmp_path / "b.npz")) is None
 
 
 # Heads
 
 
 def adapt(path, class_names, **arguments):
-    weights = pretrained.read(path)
+    weights = weight_files.read(path)
     model, init = random_params("ViT-B_16", (16, 16), seed=1, num_classes=len(class_names), **TINY)
-    return pretrained.adapt(weights, init, model, (16, 16), class_names=class_names, **arguments)
+    return pretrained.adapt(
+        weights, {"params": init}, model, (16, 16), class_names=class_names, **arguments
+    )["params"]
 
 
 def test_a_head_is_put_in_the_order_of_the_data(tmp_path, caplog):

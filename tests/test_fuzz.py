@@ -22,7 +22,8 @@ from checkpoints import npz
 from input_pipeline import files, get_dataset
 from tests.conftest import tiny_digits_config, write_classes
 from tests.test_sources import data_config
-from vit_jax import classify, experiment, photos, pretrained, report, restore, train
+from vit_jax import experiment, photos, predict, pretrained, train
+from vit_jax.tasks import classify, restore
 from vit_jax.workdir import Workdir
 
 # Where bytes are changed, and into what.
@@ -116,7 +117,7 @@ def test_changed_images(tmp_path_factory, file, changes, keep):
         warnings.simplefilter("ignore")  # Pillow's, of damaged metadata
         with contextlib.suppress(ValueError):
             files.read_size(path)
-        with contextlib.suppress(ValueError, OSError):  # which restore.restore_files reports
+        with contextlib.suppress(ValueError, OSError):  # which predict reports
             photo = photos.read(path)
             photo.encode(photo.pixels)
         with contextlib.suppress(ValueError):
@@ -198,7 +199,7 @@ def test_names_of_classes_and_files(tmp_path_factory, one_image, class_name, fil
     workdir = Workdir(folder / "other")
     workdir.write_labels(dataset.class_names)
     assert workdir.read_labels() == dataset.class_names
-    predictions = report.ClassificationReport(dataset.class_names, "softmax_xent")
+    predictions = classify.ClassificationReport(dataset.class_names, "softmax_xent")
     predictions.add(batch, np.eye(len(dataset.class_names))[batch["label"]])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of letters that the font lacks
@@ -212,12 +213,15 @@ def test_results_go_nowhere_but_to_the_output(tmp_path_factory, names):
         (folder / f"{name}.png").touch()
     output = folder / "out"
     try:
-        named = restore.name_outputs([folder, *folder.iterdir()], output)
+        named = predict.name_outputs(
+            [folder, *folder.iterdir()], restore.RestoringPredictor(None), output
+        )
     except ValueError as error:
         if not re.search("holds no images|would both be written", str(error)):
             raise
         return
-    for path, target in named.items():
+    for path, inside in named.items():
+        target = output / inside
         assert target.parent.resolve() == output.resolve()
         assert target.name == path.name
 
@@ -299,7 +303,7 @@ def test_runs(a_run, file, change):
     path.write_bytes(new)
     try:
         with contextlib.suppress(ValueError):
-            classify.make_classifier(pretrained.load(a_run))
+            classify.Classifier(pretrained.load(a_run))
     finally:
         for name, contents in before.items():
             (a_run / name).write_bytes(contents)

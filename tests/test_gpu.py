@@ -10,9 +10,10 @@ import pytest
 from configs import common
 from input_pipeline import MadeUp
 from tests.conftest import noise, random_params
-from vit_jax import experiment, ops, train
+from vit_jax import experiment, ops
 from vit_jax.machinery import sharding
 from vit_jax.models import get_model
+from vit_jax.step import make_train_step
 
 pytestmark = pytest.mark.gpu
 
@@ -140,7 +141,7 @@ def make_experiment(name, size=64, **settings):
 
 def run(exp, steps):
     """Losses of some steps; and whether the state that each step took is given up."""
-    state, step = exp.init_state(), train.make_train_step(exp)
+    state, step = exp.init_state(), make_train_step(exp)
     losses = []
     for batch in sharding.to_devices(exp.data.train_batches(), exp.mesh):
         before, (state, metrics) = state, step(state, batch)

@@ -13,9 +13,11 @@ from checkpoints import files, npz
 from checkpoints import torch as torch_format
 from input_pipeline import prepare
 from tests.conftest import noise
-from vit_jax import export, restore, workdir
+from vit_jax import export, predict, workdir
 from vit_jax.benchmark import accelerator
 from vit_jax.models import get_model
+from vit_jax.tasks import restore
+from vit_jax.tasks.base import Answer
 
 # Of 255 bytes, before an ending: ASCII, and letters of two, three and four bytes.
 LETTERS = ["a", "ü", "語", "🐟"]
@@ -76,14 +78,13 @@ def test_restored_files(tmp_path, letter):
         (tmp_path / "in").mkdir(exist_ok=True)
         Image.new("RGB", (8, 8)).save(tmp_path / "in" / name)
     out = tmp_path / "out"
-    named = restore.name_outputs([str(tmp_path / "in")], out, out / "compare")
+    predictor = restore.RestoringPredictor(lambda image: image, compares=True, output=out)
+    named = predict.name_outputs([str(tmp_path / "in")], predictor, out)
     assert sorted(path.name for path in named.values()) == sorted(names)
-    for target in named.values():
-        restore._write(target, b"bytes")
-        picture = restore._compared(target, out, out / "compare")
+    for path, inside in named.items():
+        result, picture = predictor.outputs(inside)
         assert picture.suffix == ".png"
-        picture.parent.mkdir(exist_ok=True)
-        picture.write_bytes(b"picture")
+        assert not predict._write(Answer(path, files={result: b"bytes", picture: b"picture"}), out)
     assert sorted(os.listdir(out)) == sorted([*names, "compare"])
     assert len(os.listdir(out / "compare")) == 3
     assert "short.png.png" in os.listdir(out / "compare")

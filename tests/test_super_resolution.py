@@ -18,8 +18,10 @@ from input_pipeline import check, get_dataset, memory_cache
 from input_pipeline.resampling import shrink_bicubic
 from tests.commands import run
 from tests.conftest import noise, random_params
-from vit_jax import image_quality, losses, metrics, ops, photos, restore
+from vit_jax import image_quality, losses, ops, photos, predict, tiles
 from vit_jax import train as training
+from vit_jax.models.base import Model
+from vit_jax.tasks import restore
 
 TINY = dict(embed_dim=8, depths=(2,), num_heads=(2,), window_size=4)
 FULL = "value_range(-1, 1)"
@@ -370,7 +372,7 @@ def test_pairs_of_another_factor_are_named(set_of_pairs):
 
 
 def test_the_border_is_left_out_where_images_were_enlarged():
-    metric = metrics.get_metric("basicsr/psnr_y", "target")
+    metric = restore.get_metric("basicsr/psnr_y", "l1").each
     target, out = noise((1, 40, 48, 3)), noise((1, 40, 48, 3), 1)
     out[:, 4:-4, 4:-4] = target[:, 4:-4, 4:-4] * 0.9
     inside = image_quality.basicsr(out, target, 4)["psnr_y"]
@@ -412,14 +414,22 @@ def test_psnr_b(size):
 
 def test_charbonnier_takes_an_epsilon():
     out, batch = noise((2, 4, 4, 3)), {"target": np.zeros((2, 4, 4, 3), np.float32)}
-    found = losses.get_loss("0.5 * charbonnier(0.04)", "target")(out, batch)
-    np.testing.assert_allclose(found, 0.5 * np.sqrt(out**2 + 0.04).mean((1, 2, 3)), rtol=1e-5)
+    expected = 0.5 * np.sqrt(out**2 + 0.04).mean((1, 2, 3))
+    for name in ("0.5 * charbonnier(0.04)", "5e-1*charbonnier(epsilon=4e-2)"):
+        found = losses.get_loss(name, restore.TASK.losses)(out, batch)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
     for name, message in [
-        ("charbonnier(x)", "the epsilon 'x' must be positive"),
-        ("l1(2)", r"unknown loss 'l1\(2\)'"),
+        ("charbonnier(x)", "epsilon must be a positive number, not 'x'"),
+        ("charbonnier(-1e-3)", "epsilon must be a positive number, not -0.001"),
+        ("charbonnier(1, 2)", r"charbonnier\(1, 2\) does not fit charbonnier\(epsilon\)"),
+        ("charbonnier(1, epsilon=2)", "does not fit charbonnier"),
+        ("l1(2)", r"l1\(2\) does not fit l1\(\)"),
+        ("l1 - ssim", "unknown loss 'l1 - ssim' in 'l1 - ssim'"),
+        ("l1 +", "cannot read the loss 'l1 \\+'; write l1, or"),
+        ("", "cannot read the loss ''"),
     ]:
         with pytest.raises(ValueError, match=message):
-            losses.get_loss(name, "target")
+            losses.get_loss(name, restore.TASK.losses)
 
 
 # Training, evaluation, and a person's files.
@@ -475,20 +485,20 @@ def test_tiles_have_the_windows_of_the_whole_image():
     model, params = random_params("SwinIR-denoise-color", (8, 8), **TINY)
     params = jax.tree.map(lambda x: x * 0.5, params)
     image = 0.5 * noise((133, 99, 3))
-    whole = restore.Restorer(model, {"params": params}, method="whole")(image)
-    in_tiles = restore.Restorer(model, {"params": params}, method="tiles", tile=64)(image)
+    whole = tiles.Restorer(model, {"params": params}, method="whole")(image)
+    in_tiles = tiles.Restorer(model, {"params": params}, method="tiles", tile=64)(image)
     assert in_tiles.shape == whole.shape
-    starts = [restore._tile_starts(side, 64, 4) for side in (136, 100)]
+    starts = [tiles._tile_starts(side, 64, 4) for side in (136, 100)]
     assert starts == [[0, 36, 72], [0, 36]]
     # Two blocks and the convolutions reach a dozen pixels, and no other tile is there.
     middle = np.s_[112:120, 76:84]
     np.testing.assert_allclose(in_tiles[middle], whole[middle], atol=1e-6)
-    aside = restore.Restorer(model, {"params": params}, method="whole")(image[1:])[111:119, 76:84]
+    aside = tiles.Restorer(model, {"params": params}, method="whole")(image[1:])[111:119, 76:84]
     assert np.abs(aside - whole[middle]).mean() > 1e-4
 
 
 def test_tiles_of_an_enlargement_leave_no_seams():
-    class Nearest:
+    class Nearest(Model):
         upscale, tile_multiple = 3, 8
 
         def clone(self):
@@ -498,7 +508,7 @@ def test_tiles_of_an_enlargement_leave_no_seams():
             return ops.nearest_upsample(x, 3) * variables
 
     image = noise((150, 67, 3))
-    tiled = restore.Restorer(Nearest(), 1.0, method="tiles", tile=70, ensemble=True)(image)
+    tiled = tiles.Restorer(Nearest(), 1.0, method="tiles", tile=70, ensemble=True)(image)
     np.testing.assert_allclose(tiled, ops.nearest_upsample(image[None], 3)[0], atol=1e-6)
 
 
@@ -524,16 +534,16 @@ def test_the_convert_command_and_its_namings(trained, tmp_path):
 def test_smaller_tiles_where_memory_is_little(monkeypatch):
     model, params = random_params("SwinIR-denoise-color", (8, 8), **TINY)
     needs = lambda _, method, size: size[0] * size[1]  # noqa: E731
-    monkeypatch.setattr(restore.Restorer, "_memory_of", needs)
-    restorer = restore.Restorer(model, {"params": params}, memory=130 * 130)
+    monkeypatch.setattr(tiles.Restorer, "_memory_of", needs)
+    restorer = tiles.Restorer(model, {"params": params}, memory=130 * 130)
     assert restorer.method_for((300, 300)) == "tiles"
     assert restorer._tile_side() == 128
-    assert restore.Restorer(model, {"params": params}, method="tiles")._tile_side() == 512
+    assert tiles.Restorer(model, {"params": params}, method="tiles")._tile_side() == 512
 
 
 def test_very_small_images_are_restored():
     model, params = random_params("SwinIR-lightweight-x2", (8, 8), **TINY)
-    out = restore.Restorer(model, {"params": params}, method="whole")(noise((1, 9, 3)))
+    out = tiles.Restorer(model, {"params": params}, method="whole")(noise((1, 9, 3)))
     assert out.shape == (2, 18, 3)
     assert np.isfinite(out).all()
 
@@ -550,9 +560,10 @@ def test_a_model_for_grey_says_so_of_colours(tmp_path, caplog):
     model, params = random_params("SwinIR-denoise-gray", (8, 8), **TINY)
     Image.fromarray(photo((16, 16))).save(tmp_path / "a.png")
     Image.fromarray(photo((16, 16))[..., 0]).save(tmp_path / "grey.png")
-    named = {tmp_path / name: tmp_path / "out" / name for name in ("a.png", "grey.png")}
-    restorer = restore.Restorer(model, {"params": params}, method="whole")
-    assert restore.restore_files(restorer, named, tmp_path / "out") == []
+    named = {tmp_path / name: Path(name) for name in ("a.png", "grey.png")}
+    restorer = tiles.Restorer(model, {"params": params}, method="whole")
+    predictor = restore.RestoringPredictor(restorer)
+    assert predict.answer_files(predictor, named, tmp_path / "out") == {}
     assert caplog.text.count("has colours, which this model for grey images takes off it") == 1
     with Image.open(tmp_path / "out" / "grey.png") as image:
         assert (image.mode, image.size) == ("L", (16, 16))

@@ -10,6 +10,7 @@ from checkpoints import torch
 from tests.conftest import noise, random_params
 from tests.golden_recipe import golden_images, recipe_weights
 from vit_jax import ops, pretrained
+from vit_jax import weights as weight_files
 from vit_jax.models import get_model, swinir
 
 GOLDEN = Path(__file__).parent / "golden" / "swin_swinir_rrdb.npz"
@@ -144,7 +145,7 @@ def test_official_files_are_recognised():
         model = get_model(name)
         shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
         zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
-        weights = pretrained.Weights("a.pth", torch.to_state_dict(zeros, model), True, None)
+        weights = weight_files.Weights("a.pth", torch.to_state_dict(zeros, model), True, None)
         assert pretrained.identify(weights) == [name]
 
 

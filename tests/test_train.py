@@ -20,6 +20,7 @@ from checkpoints.train_state import Checkpointer
 from tests.conftest import tiny_digits_config
 from vit_jax import evaluate, experiment, train
 from vit_jax.machinery import monitor, sharding
+from vit_jax.step import _accumulate, make_train_step
 from vit_jax.workdir import Workdir
 
 
@@ -27,7 +28,7 @@ def run_steps(config, steps=3):
     """Trains for some steps; returns the state and the metrics of each step."""
     exp = experiment.build(config)
     state = exp.init_state()
-    step = train.make_train_step(exp)
+    step = make_train_step(exp)
     metrics = []
     batches = exp.data.train_batches()
     for batch, _ in zip(sharding.to_devices(batches, exp.mesh), range(steps)):
@@ -149,9 +150,9 @@ def test_each_micro_batch_has_a_dropout_key_of_its_own():
 
     def loss_of(params, model_state, batch, key):
         keep = jax.random.bernoulli(key, 0.5, (1000,))
-        return jnp.mean(params["w"] * keep), model_state
+        return jnp.mean(params["w"] * keep), (None, model_state, {})
 
-    _, grads, _ = train._accumulate(loss_of, state, batch, jax.random.key(0), 2)
+    grads, *_ = _accumulate(loss_of, state, batch, jax.random.key(0), 2)
     values, counts = np.unique(np.round(np.asarray(grads["w"]) * 1000, 3), return_counts=True)
     np.testing.assert_allclose(values, [0, 0.5, 1])
     assert (counts > 200).all()
@@ -167,7 +168,7 @@ def test_each_step_has_a_dropout_key_of_its_own(digits_config):
     kernel = state.params["head"]["kernel"]
     state.params["head"]["kernel"] = kernel + jax.random.normal(jax.random.key(0), kernel.shape)
     batch = next(sharding.to_devices(exp.data.train_batches(), exp.mesh))
-    step = train.make_train_step(exp)
+    step = make_train_step(exp)
     losses = []
     for i in (0, 1, 0):
         state, metrics = step(state.replace(step=jnp.asarray(i, jnp.int32)), batch)
@@ -338,10 +339,9 @@ def test_evaluation_is_exact_whatever_the_batch(digits_config):
         exp = experiment.build(digits_config)
         batches = exp.data.eval_batches("test")
         seen.clear()
-        each = evaluate.evaluate_each(
-            evaluate.make_eval_step(exp), variables, batches, exp.mesh, observe
-        )
-        figures = evaluate.average(each)
+        eval_step = evaluate.make_eval_step(exp)
+        each = evaluate.evaluate_each(eval_step, variables, batches, exp.mesh, observe)
+        figures = eval_step.summarize(each)
         assert figures["examples"] == 360
         np.testing.assert_allclose(figures["loss"], expected, rtol=1e-5)
         assert figures["accuracy"] == (out.argmax(-1) == labels).mean()
@@ -359,7 +359,7 @@ def test_evaluation_is_exact_whatever_the_batch(digits_config):
         ({"batch_size": 7}, r"batch_size=7 is not divisible by 2 device\(s\)"),
         ({"total_steps": None}, "say how long to train"),
         ({"loss": "hinge"}, "unknown loss 'hinge'"),
-        ({"metrics": ("f1",)}, "unknown metric 'f1'"),
+        ({"metrics": ("f2",)}, "unknown metric 'f2'"),
         ({"best_metric": "psnr"}, "'psnr' is not evaluated; there are: loss, accuracy"),
         ({"label_smoothing": 1.5}, r"label_smoothing must lie in \[0, 1\)"),
         ({"mixup_alpha": -1.0}, "mixup_alpha must not be negative"),
@@ -367,7 +367,7 @@ def test_evaluation_is_exact_whatever_the_batch(digits_config):
         ({"log_every": 0}, "log_every must be at least 1"),
         ({"eval_every": 0}, "eval_every must be positive"),
         ({"fsdp": 3}, "fsdp=3 does not divide"),
-        ({"model.num_classes": 5}, "the data has 10 classes: leave model.num_classes unset"),
+        ({"model.num_classes": 5}, "num_classes, which is 10: leave model.num_classes unset"),
         ({"dtype": "int8"}, "dtype='int8' is not one of"),
         ({"data.source": "/no/such/place"}, "there is no such folder"),
         ({"data.eval_pp": "grayscale_to_rgb|resize(9)|value_range(-1, 1)"}, "9 x 9 pixels cannot"),

@@ -13,8 +13,9 @@ from configs import common
 from input_pipeline import MadeUp
 from tests.commands import ROOT
 from tests.conftest import TINY
-from vit_jax import experiment, train
+from vit_jax import experiment
 from vit_jax.machinery import sharding
+from vit_jax.step import make_train_step
 
 # Parameters of more than 2^16 elements, which fsdp cuts.
 WIDE = dict(TINY, hidden_size=256, mlp_dim=512)
@@ -31,7 +32,7 @@ def make_experiment(name="ViT-Ti_16", model=WIDE, fsdp=1, classes=10):
 
 
 def run(exp, state, steps):
-    step, losses = train.make_step(exp), []
+    step, losses = make_train_step(exp), []
     batches = sharding.to_devices(exp.data.train_batches(), exp.mesh)
     for batch in itertools.islice(batches, steps):
         state, metrics = step(state, batch)
@@ -85,8 +86,7 @@ def test_who_does_not_read_data_does_not_import_tensorflow():
     """In a process of its own; where it is not installed, importing it would fail besides."""
     code = """
 import sys
-from vit_jax import classify, evaluate, experiment, inference_time, losses, optim, perceptual
-from vit_jax import pretrained, restore, train
+from vit_jax import evaluate, experiment, inference_time, losses, optim, tasks, train
 from vit_jax.benchmark import __main__
 from input_pipeline.sources import kinds_with
 from input_pipeline import check

@@ -16,6 +16,8 @@ import optax
 from ml_collections import ConfigDict
 
 from vit_jax import ops, optim
+from vit_jax.parts import Metrics, Part
+from vit_jax.tasks.base import Batch, Out
 
 _STAGES = (1, 2, 4, 8, 8)  # channels of each stage, in those of the first
 _STRIDE = 2 ** len(_STAGES)
@@ -195,9 +197,36 @@ class Adversary:
         return logits, batch_stats
 
 
+@dataclasses.dataclass(frozen=True)
+class Adversarial(Part):
+    """The adversarial loss of a training step, and the discriminator's own step after it.
+
+    Attributes:
+        adversary: the discriminator.
+        weight: of the loss.
+    """
+
+    adversary: Adversary
+    weight: float
+
+    constants = None
+    follows = True
+
+    def add(
+        self, total: jax.Array, constants: Any, state: Any, out: Out, batch: Batch
+    ) -> tuple[jax.Array, Metrics]:
+        del constants
+        loss = self.adversary.generator_loss(state.adversary, batch["target"], out)
+        return total + self.weight * loss, {"generator_adversarial": loss}
+
+    def follow(self, before: Any, after: Any, out: Out, batch: Batch) -> tuple[Any, Metrics]:
+        own, metrics = self.adversary.update(before.adversary, batch["target"], out)
+        return after.replace(adversary=own), metrics
+
+
 def make_adversary(
     config: ConfigDict, schedule: optim.Schedule, image_shape: tuple[int, ...]
-) -> Adversary | None:
+) -> Adversary:
     """Makes the discriminator that a config asks for, with the generator's kind of optimizer.
 
     Args:
@@ -206,13 +235,11 @@ def make_adversary(
         image_shape: (h, w, c) of the images that the generator makes when it is trained.
 
     Returns:
-        The discriminator, or None if config.gan.weight is 0.
+        The discriminator.
 
     Raises:
         ValueError: if the size of the images or a setting does not fit.
     """
-    if not config.gan.weight:
-        return None
     model = Discriminator(config.gan.num_features, jnp.dtype(config.dtype))
     params = jax.eval_shape(lambda: _init(model, image_shape, config.seed))["params"]
     optimizer = config.optim.copy_and_resolve_references()

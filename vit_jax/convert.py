@@ -4,6 +4,7 @@ import logging
 import os
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,13 +12,15 @@ import optax
 from absl import flags
 from etils import epath
 
-from checkpoints import files, npz, torch
+from checkpoints import files, npz, torch, tree
 from checkpoints.train_state import Checkpointer
 from configs import common
 from vit_jax import experiment, identify, optim, pretrained
 from vit_jax.machinery import cli, model_flags
 from vit_jax.models import get_model
 from vit_jax.pretrained import Pretrained
+from vit_jax.tasks import get_task
+from vit_jax.weights import SUFFIXES, Weights, check_labels_beside, read, write_labels_beside
 from vit_jax.workdir import Workdir
 
 _LOG = logging.getLogger("vit_jax.convert")  # also when it is run as __main__
@@ -51,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(f"{target} is there already: choose another name")
     before = model_flags.load_from(source)
     write(target, before, _NAMING.value)
-    num_classes = getattr(before.model, "num_classes", 0)
+    num_classes = before.model.num_classes if before.model.has_field("num_classes") else 0
     classes = f", {num_classes} classes" if num_classes else ""
     _LOG.info("wrote %s: %s%s", target, before.name, classes)
 
@@ -62,8 +65,9 @@ def main(argv: Sequence[str]) -> int:
     agree = True
     for what in ("features", "logits") if num_classes else ("outputs",):
         expected, found = (run(model, what != "features") for model in (before, after))
-        largest = float(np.abs(expected).max())
-        difference = float(np.abs(expected - found).max())
+        pairs = list(zip(jax.tree.leaves(expected), jax.tree.leaves(found)))
+        largest = max(float(np.abs(a).max()) for a, _ in pairs)
+        difference = max(float(np.abs(a - b).max()) for a, b in pairs)
         print(f"largest difference of the {what}: {difference:.3g}, of values up to {largest:.3g}")
         agree = agree and difference <= _TOLERANCE * largest
     if not agree:
@@ -72,12 +76,25 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def run(model: Pretrained, with_head: bool) -> np.ndarray:
-    """Applies a model, or what precedes its head, to two fixed images of noise."""
-    images = np.random.default_rng(0).uniform(-1, 1, (2, *model.image_size, 3))
+def run(model: Pretrained, with_head: bool) -> Any:
+    """Applies a model, or what precedes its head, to two fixed examples of noise."""
     module = model.model if with_head else model.model.clone(num_classes=0)
-    apply = jax.jit(module.apply)
-    return np.asarray(apply(model.variables, images.astype(np.float32)))
+    head = () if with_head else ("head",)
+    variables = {
+        name: {k: v for k, v in part.items() if k not in head}
+        for name, part in model.variables.items()
+    }
+    inputs = random_inputs(model, 2, seed=0)
+    return jax.device_get(jax.jit(module.apply)(variables, *inputs))
+
+
+def random_inputs(model: Pretrained, count: int, seed: int) -> tuple[np.ndarray, ...]:
+    """Examples of noise for a model: images from -1 to 1."""
+    random = np.random.default_rng(seed)
+    shapes = model.model.inputs(model.image_size)
+    return tuple(
+        random.uniform(-1, 1, (count, *leaf.shape[1:])).astype(leaf.dtype) for leaf in shapes
+    )
 
 
 def write(path: str | os.PathLike[str], model: Pretrained, naming: str | None = None) -> None:
@@ -98,19 +115,19 @@ def write(path: str | os.PathLike[str], model: Pretrained, naming: str | None = 
     if files.is_download(path):
         raise ValueError(f"cannot write to {path}: choose a local path or gs://")
     found = epath.Path(path).expanduser()
-    if found.suffix not in pretrained.SUFFIXES:
+    if found.suffix not in SUFFIXES:
         if not _FOLDER.fullmatch(found.name) or found.is_file():
             raise ValueError(
                 f"{path}: weights are written to a file that ends in one of "
-                f"{', '.join(pretrained.SUFFIXES)}, or to the folder of a run, which has no suffix"
+                f"{', '.join(SUFFIXES)}, or to the folder of a run, which has no suffix"
             )
         _write_workdir(Workdir(path), model)
         return
-    pretrained.check_labels_beside(found.parent, model.labels)
+    check_labels_beside(found.parent, model.labels)
     found.parent.mkdir(parents=True, exist_ok=True)
     made_for = pretrained.say_made_for(model.name, model.fields)
     if found.suffix == ".npz":
-        npz.save(found, model.variables["params"], made_for)
+        npz.save(found, tree.merge(model.variables), made_for)
     else:
         arrays = torch.to_state_dict(model.variables, model.model, naming)
         torch.write(found, arrays, made_for)
@@ -118,7 +135,7 @@ def write(path: str | os.PathLike[str], model: Pretrained, naming: str | None = 
             fields = " ".join(f"--field={k}={v}" for k, v in sorted(made_for.fields.items()))
             _LOG.warning("%s has no place for what its model is: use it with --model=%s %s",
                          found, model.name, fields)  # fmt: skip
-    pretrained.write_labels_beside(found.parent, model.labels)
+    write_labels_beside(found.parent, model.labels)
 
 
 def _write_workdir(workdir: Workdir, model: Pretrained) -> None:
@@ -135,29 +152,30 @@ def _write_workdir(workdir: Workdir, model: Pretrained) -> None:
     config.data.eval_pp = model.eval_pp
     config.loss = model.loss
     config.total_steps = 0
-    if model.model.predicts == "target":
-        crop = 64 * getattr(model.model, "upscale", 1)
-        config.data.kind = "pairs"
-        config.data.train_pp = f"random_crop({crop})|value_range(-1, 1)"
-        config.metrics = model.model.metrics
-        config.best_metric = config.metrics[0]
-    params = model.variables["params"]
-    tx = optim.make_optimizer(config.optim, optax.constant_schedule(0), params)
+    task = get_task(model.model)
+    config.data.kind = task.kind
+    if model.model.any_size:
+        crop = 64 * model.model.upscale
+        config.data.train_pp = f"random_crop({crop})|{model.eval_pp.rpartition('|')[2]}"
+    config.metrics = model.model.metrics or task.metrics
+    config.best_metric = (*config.metrics, "loss")[0]
+    tx = optim.make_optimizer(config.optim, optax.constant_schedule(0), model.variables["params"])
     state = jax.jit(lambda: experiment.new_state(config, model.variables, tx))()
 
     workdir.claim(config, {} if model.labels is None else {"classes": list(model.labels)})
-    pretrained.write_labels_beside(workdir.path, model.labels)
+    write_labels_beside(workdir.path, model.labels)
     with Checkpointer(workdir.checkpoints, 1, config.best_metric, config.best_mode) as checkpointer:
         checkpointer.save(0, state, None)
-    npz.save(workdir.weights, params, pretrained.say_made_for(model.name, fields))
+    made_for = pretrained.say_made_for(model.name, fields)
+    npz.save(workdir.weights, tree.merge(model.variables), made_for)
 
 
 def inspect(path: str, key: str = "") -> str:
     """Describes weights: every array with shape and type, their number, and the model they fit.
 
-    The arguments are those of `pretrained.read`.
+    The arguments are those of `weights.read`.
     """
-    weights = pretrained.read(path, key)
+    weights = read(path, key)
     stored = weights.arrays  # of a .npz, as the file has them rather than as they are read
     if weights.workdir is None and not weights.is_torch:
         stored = npz.read(path)
@@ -172,7 +190,7 @@ def inspect(path: str, key: str = "") -> str:
     return "\n".join(lines)
 
 
-def _describe_model(weights: pretrained.Weights) -> str:
+def _describe_model(weights: Weights) -> str:
     if weights.workdir is not None:
         config = weights.workdir.read_config()
         fields = "".join(f", {name}={value}" for name, value in sorted(config.model.items()))
@@ -185,10 +203,10 @@ def _describe_model(weights: pretrained.Weights) -> str:
         closest = "" if relative is None else f"; the closest is {relative}: {relative.problem}"
         return f"it fits none of the published models with square images{closest}"
     model = get_model(names[0])
-    if not hasattr(model, "num_classes"):
+    if not model.has_field("num_classes"):
         return f"it fits {' and '.join(names)}"
     model = model.clone(**weights.head_fields(model))
-    height, width = model.image_size(weights.params(model))
+    height, width = model.image_size(weights.tree(model))
     return (
         f"it fits {' and '.join(names)}, with {model.num_classes} classes and images of "
         f"{height} x {width} pixels"

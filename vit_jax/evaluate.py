@@ -1,5 +1,6 @@
 """Exact evaluation: every example of a split counts once, however the batches fall."""
 
+import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -8,59 +9,74 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from checkpoints import npz
+from checkpoints import npz, tree
 from checkpoints.train_state import Checkpointer
 from vit_jax import ops, pretrained, report
 from vit_jax.experiment import Experiment, TrainState
 from vit_jax.losses import get_loss
 from vit_jax.machinery import processes, sharding
-from vit_jax.metrics import get_metric
+from vit_jax.tasks.base import INPUT, Batch, Metric, Report
 from vit_jax.workdir import Workdir
 
 _LOG = logging.getLogger(__name__)
 
-EvalStep = Callable[[Any, Mapping[str, jax.Array]], tuple[dict[str, jax.Array], jax.Array]]
-Observe = Callable[[Mapping[str, np.ndarray], np.ndarray], None]
+Observe = Callable[[Mapping[str, np.ndarray], Any], None]
 
 _COUNTED = ("_mask", "index")
 
 
-def make_eval_step(experiment: Experiment) -> EvalStep:
-    """Makes the jitted function (variables, batch) -> (figures, outputs).
+@dataclasses.dataclass(frozen=True)
+class EvalStep:
+    """The jitted function (variables, batch) -> (figures, outputs), and how a split ends.
 
-    The figures are (b,) each and whole on every process: `loss`, the config's metrics, for images
-    the same metrics of the input as `input/NAME` (made as large as the output by bicubic
-    interpolation), and the batch's `_mask` and `index`.
+    Attributes:
+        step: the function. Its figures are (b, ...) each and whole on every process: `loss`, the
+            config's metrics, those of the task's baseline as `input/NAME`, and the batch's `_mask`
+            and `index`.
+        finish: from a figure of all examples to that of the split, by name.
     """
-    config, model = experiment.config, experiment.model
-    loss = get_loss(config.loss, model.predicts)
-    metrics = {name: get_metric(name, model.predicts) for name in config.metrics}
 
-    def eval_step(variables: Any, batch: Mapping[str, jax.Array]) -> Any:
-        out = model.apply(variables, batch["image"], train=False)
-        figures = {"loss": loss(out, batch), **{k: fn(out, batch) for k, fn in metrics.items()}}
-        if model.predicts == "target":
-            enlarged = ops.bicubic_upsample(batch["image"], getattr(model, "upscale", 1))
-            figures |= {f"{report.INPUT}{k}": fn(enlarged, batch) for k, fn in metrics.items()}
-        return {**figures, **{k: batch[k] for k in _COUNTED if k in batch}}, out
+    step: Callable[[Any, Batch], tuple[dict[str, jax.Array], Any]]
+    finish: Mapping[str, Callable[[np.ndarray], float]]
+
+    def __call__(self, variables: Any, batch: Batch) -> tuple[dict[str, jax.Array], Any]:
+        return self.step(variables, batch)
+
+    def summarize(self, each: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """The figures of a split, and `examples`, how many there were; of `evaluate_each`."""
+        figures = {k: self.finish[k](v) for k, v in each.items() if k not in _COUNTED}
+        return {**figures, "examples": len(next(iter(each.values())))}
+
+
+def make_eval_step(experiment: Experiment) -> EvalStep:
+    """Makes the step for the metrics of a config."""
+    config, model, task = experiment.config, experiment.model, experiment.task
+    metrics = {name: task.metric(name, config.loss) for name in config.metrics}
+    figures = {"loss": Metric(get_loss(config.loss, task.losses)), **metrics}
+
+    def eval_step(variables: Any, batch: Batch) -> Any:
+        out = task.evaluate(model, variables, batch)
+        each = {name: metric.each(out, batch) for name, metric in figures.items()}
+        if task.baseline is not None:
+            before = task.baseline(model, batch)
+            each |= {f"{INPUT}{k}": metric.each(before, batch) for k, metric in metrics.items()}
+        return {**each, **{k: batch[k] for k in _COUNTED if k in batch}}, out
 
     mesh = experiment.mesh
-    return jax.jit(
+    step = jax.jit(
         eval_step,
         out_shardings=(sharding.replicated(mesh), sharding.batch_sharding(mesh)),
         compiler_options=ops.compiler_options(),
     )
+    finish = {name: metric.finish for name, metric in figures.items()}
+    return EvalStep(step, finish | {f"{INPUT}{k}": metric.finish for k, metric in metrics.items()})
 
 
 def evaluate(
     eval_step: EvalStep, variables: Any, batches: Iterable[Mapping[str, np.ndarray]], mesh: Mesh
 ) -> dict[str, float]:
-    """Averages the metrics over a split, in float64; see `evaluate_each`.
-
-    Returns:
-        Mean of each metric, and `examples`, how many there were.
-    """
-    return average(evaluate_each(eval_step, variables, batches, mesh))
+    """Computes the figures of a split, see `EvalStep.summarize`."""
+    return eval_step.summarize(evaluate_each(eval_step, variables, batches, mesh))
 
 
 def evaluate_each(
@@ -80,7 +96,7 @@ def evaluate_each(
         observe: called with the real rows of each batch, and this process's outputs for them.
 
     Returns:
-        Figures (examples,) of all processes by name, and `index`, the examples' numbers, if the
+        Figures (examples, ...) of all processes by name, and `index`, the examples' numbers, if the
         source counts them.
     """
     collected: list[dict[str, np.ndarray]] = []
@@ -98,15 +114,10 @@ def evaluate_each(
         pending = figures
         if observe is not None:
             real = _local_rows(batch["_mask"]) > 0
-            observe({k: _local_rows(v)[real] for k, v in batch.items()}, _local_rows(out)[real])
+            rows = {k: _local_rows(v)[real] for k, v in batch.items()}
+            observe(rows, jax.tree.map(lambda leaf, real=real: _local_rows(leaf)[real], out))
     collect()
     return {k: np.concatenate([figures[k] for figures in collected]) for k in collected[0]}
-
-
-def average(each: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Averages what `evaluate_each` returns; adds `examples`, how many there were."""
-    means = {k: float(np.mean(v, dtype=np.float64)) for k, v in each.items() if k not in _COUNTED}
-    return {**means, "examples": len(next(iter(each.values())))}
 
 
 def open_checkpoints(experiment: Experiment, workdir: Workdir) -> Checkpointer:
@@ -136,57 +147,88 @@ def evaluate_workdir(
     Raises:
         ValueError: if the folder holds no checkpoint.
     """
-    config, data = experiment.config, experiment.data
+    data = experiment.data
     workdir.check_data(data.identity)
+    step, variables = _read_best(experiment, workdir)
+    each, shown = _evaluate_splits(experiment, eval_step, variables)
+    figures = {split: eval_step.summarize(values) for split, values in each.items()}
+    # Whole on every process, so that the first can write them.
+    gather = jax.jit(lambda x: x, out_shardings=sharding.replicated(experiment.mesh))
+    variables = gather(variables)
+    if processes.is_first():
+        _write(experiment, workdir, variables, step, figures)
+        if shown is not None:
+            shown.write(workdir.report, list(figures)[-1])
+        _say(experiment, workdir, step, figures)
+    return figures
+
+
+def _read_best(experiment: Experiment, workdir: Workdir) -> tuple[int, dict[str, Any]]:
+    """The step of the best checkpoint, and its variables."""
     with open_checkpoints(experiment, workdir) as checkpointer:
         step = checkpointer.best_step
         if step is None:
             raise ValueError(f"{workdir.checkpoints} holds no checkpoint: train first")
         state: TrainState = checkpointer.restore(step, experiment.abstract_state)
-    assert not state.model_state  # weights.npz holds parameters alone, and no model has more yet
-    variables = state.eval_variables()
+    return step, state.eval_variables()
 
+
+def _evaluate_splits(
+    experiment: Experiment, eval_step: EvalStep, variables: Any
+) -> tuple[dict[str, dict[str, np.ndarray]], Report | None]:
+    """Figures of each example by split, and the report of the last one."""
+    data, mesh = experiment.data, experiment.mesh
     splits = [split for split in ("val", "test") if split in data.splits]
-    pictures: report.ClassificationReport | report.RestorationReport | None = None
-    if data.class_names:
-        pictures = report.ClassificationReport(data.class_names, config.loss)
-    each = {}
+    shown, each = None, {}
     for split in splits:
-        observe = pictures.add if pictures and split == splits[-1] else None
+        observe = None
+        if split == splits[-1]:
+            shown = experiment.task.report(data, split, experiment.config)
+            observe = shown.add if shown.sees_all else None
         batches = data.eval_batches(split)
-        each[split] = evaluate_each(eval_step, variables, batches, experiment.mesh, observe)
-    figures = {split: average(values) for split, values in each.items()}
-    if splits and not data.class_names:
-        names = data.splits[splits[-1]].names
-        pictures = report.RestorationReport(names, each[splits[-1]], config.best_metric)
-        batches = data.eval_batches(splits[-1], pictures.rows)
-        evaluate_each(eval_step, variables, batches, experiment.mesh, pictures.add)
-    if pictures:
-        pictures.gather()
+        each[split] = evaluate_each(eval_step, variables, batches, mesh, observe)
+    if shown is not None:
+        rows = shown.choose(each[splits[-1]])
+        if rows:
+            batches = data.eval_batches(splits[-1], rows)
+            evaluate_each(eval_step, variables, batches, mesh, shown.add)
+        shown.gather()
+    return each, shown
 
-    # Whole on every process, so that the first can write them.
-    gather = jax.jit(lambda x: x, out_shardings=sharding.replicated(experiment.mesh))
-    params = gather(variables["params"])
-    if processes.is_first():
-        workdir.forget_metrics()
-        if "test" in figures:
-            workdir.append_metrics(step, "test", {"protocol": data.eval_pp, **figures["test"]})
-        made_for = pretrained.say_made_for(config.model_name, config.model)
-        npz.save(workdir.weights, params, made_for)
-        if data.class_names:
-            workdir.write_labels(data.class_names)
-        report.write_curves(workdir.read_metrics(), workdir.report)
-        if splits:
-            pictures.write(workdir.report, splits[-1])
-        print(report.format_table(step, figures))
-        if config.benchmark and "test" in figures:
-            print(report.format_comparison(config.benchmark, config.model_name, figures["test"]))
-        if "test" not in figures and "val" in figures:
-            _LOG.info("there is no test split: these images also chose the checkpoint")
-        if not splits:
-            _LOG.info("there is no val and no test split to evaluate")
-        _LOG.info("weights and pictures are in %s", workdir.path)
-    return figures
+
+def _write(
+    experiment: Experiment,
+    workdir: Workdir,
+    variables: Mapping[str, Any],
+    step: int,
+    figures: Mapping[str, Mapping[str, float]],
+) -> None:
+    config, data = experiment.config, experiment.data
+    workdir.forget_metrics()
+    if "test" in figures:
+        workdir.append_metrics(step, "test", {"protocol": data.eval_pp, **figures["test"]})
+    made_for = pretrained.say_made_for(config.model_name, config.model)
+    npz.save(workdir.weights, tree.merge(variables), made_for)
+    if data.class_names:
+        workdir.write_labels(data.class_names)
+    report.write_curves(workdir.read_metrics(), workdir.report)
+
+
+def _say(
+    experiment: Experiment,
+    workdir: Workdir,
+    step: int,
+    figures: Mapping[str, Mapping[str, float]],
+) -> None:
+    config = experiment.config
+    print(report.format_table(step, figures))
+    if config.benchmark and "test" in figures:
+        print(report.format_comparison(config.benchmark, config.model_name, figures["test"]))
+    if "test" not in figures and "val" in figures:
+        _LOG.info("there is no test split: these images also chose the checkpoint")
+    if not figures:
+        _LOG.info("there is no val and no test split to evaluate")
+    _LOG.info("weights and pictures are in %s", workdir.path)
 
 
 def _local_rows(array: jax.Array) -> np.ndarray:

@@ -2,11 +2,10 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import flax.errors
-import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -15,12 +14,14 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from checkpoints import tree
-from vit_jax import optim, pretrained
+from vit_jax import optim, pretrained, weights
 from vit_jax.adversary import Adversary, AdversaryState, make_adversary
-from vit_jax.losses import get_loss
-from vit_jax.machinery import config_keys, processes, sharding
-from vit_jax.metrics import get_metric
-from vit_jax.models import PUBLISHED_SCORES, get_model
+from vit_jax.machinery import processes, sharding
+from vit_jax.models import get_model
+from vit_jax.models.base import Model
+from vit_jax.tasks import Task, get_task
+from vit_jax.tasks.base import Batch, Out
+from vit_jax.validation import check, check_data, validate_config
 
 if TYPE_CHECKING:  # TensorFlow is imported where data is read, and only there
     from input_pipeline import Dataset, MadeUp
@@ -40,6 +41,7 @@ class TrainState(flax.struct.PyTreeNode):
         opt_state: the optimizer's state.
         ema_params: averaged parameters, or None.
         adversary: the discriminator's state, or None without one.
+        ema_model_state: averaged like the parameters; None without averages, or if it is empty.
     """
 
     step: jax.Array
@@ -48,11 +50,13 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: Any
     ema_params: Any
     adversary: AdversaryState | None = None
+    ema_model_state: Any = None
 
     def eval_variables(self) -> dict[str, Any]:
         """Returns the variables to evaluate and to export."""
         params = self.params if self.ema_params is None else self.ema_params
-        return {"params": params, **self.model_state}
+        state = self.model_state if self.ema_model_state is None else self.ema_model_state
+        return {"params": params, **state}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +68,7 @@ class Experiment:
         mesh: of the devices.
         data: this process's part.
         model: with as many classes as the data has, if it has any.
+        task: of the model.
         schedule: learning rate by step.
         tx: the optimizer.
         adversary: the discriminator, or None without one.
@@ -76,7 +81,8 @@ class Experiment:
     config: ConfigDict
     mesh: Mesh
     data: "Dataset | MadeUp"
-    model: nn.Module
+    model: Model
+    task: Task
     schedule: optim.Schedule
     tx: optax.GradientTransformation
     adversary: Adversary | None
@@ -97,12 +103,13 @@ class Experiment:
         return self._load_pretrained(state) if self.config.pretrained else state
 
     def forward(
-        self, params: Any, model_state: Any, images: jax.Array, key: jax.Array
-    ) -> tuple[Any, Any]:
+        self, params: Any, model_state: Any, batch: Batch, key: jax.Array
+    ) -> tuple[Out, Any]:
         """Applies the model as training does; returns its output and its next model_state."""
-        return self.model.apply(
+        return self.task.apply(
+            self.model,
             {"params": params, **model_state},
-            images,
+            batch,
             train=True,
             rngs={"dropout": key},
             mutable=list(model_state),
@@ -124,9 +131,6 @@ class Experiment:
         """
         updates, opt_state = self.tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        ema_params = state.ema_params
-        if self.config.ema_decay:
-            ema_params = optax.incremental_update(params, ema_params, 1 - self.config.ema_decay)
         metrics = {
             "grad_norm": optax.tree.norm(grads),
             "param_norm": optax.tree.norm(params),
@@ -137,18 +141,26 @@ class Experiment:
             params=params,
             model_state=model_state,
             opt_state=opt_state,
-            ema_params=ema_params,
+            ema_params=self._average(params, state.ema_params),
+            ema_model_state=self._average(model_state, state.ema_model_state),
         )
         return state, metrics
 
+    def _average(self, new: Any, old: Any) -> Any:
+        """The moving average, if there is one."""
+        if old is None:
+            return None
+        return optax.incremental_update(new, old, 1 - self.config.ema_decay)
+
     def _load_pretrained(self, state: TrainState) -> TrainState:
         config = self.config
-        path = pretrained.find(config.pretrained, config.pretrained_dir)
+        path = weights.find(config.pretrained, config.pretrained_dir)
         _LOG.info("reading %s", path)
         gather = jax.jit(lambda x: x, out_shardings=sharding.replicated(self.mesh))
-        params = pretrained.adapt(
-            pretrained.read(path, config.pretrained_key),
-            tree.unstack(jax.device_get(gather(state.params))),
+        own = {"params": state.params, **state.model_state}
+        variables = pretrained.adapt(
+            weights.read(path, config.pretrained_key),
+            tree.unstack(jax.device_get(gather(own))),
             self.model,
             self.data.image_shape[:2],
             old_size=tuple(config.pretrained_size) or None,
@@ -156,97 +168,18 @@ class Experiment:
             dont_load=config.dont_load,
             labels=config.pretrained_labels,
         )
-        params = params if tree.unrolled(self.model) is self.model else tree.stack(params)
-        params = jax.device_put(params, self.state_sharding.params)
-        ema_params = jax.tree.map(jnp.copy, params) if config.ema_decay else None
-        return state.replace(params=params, ema_params=ema_params)
-
-
-def validate_config(config: ConfigDict) -> None:
-    """Checks keys and simple values, and locks the config.
-
-    Raises:
-        ValueError: for the first thing that does not fit; the message says what would.
-    """
-    config_keys.check(config)
-    for key in ("batch_size", "accum_steps", "log_every", "keep_checkpoints", "fsdp"):
-        _check(config[key] >= 1, f"{key} must be at least 1, not {config[key]}")
-    _check(0 <= config.seed < 2**31, f"seed must lie in [0, 2^31), and is {config.seed}")
-    for key in ("total_epochs", "eval_every", "checkpoint_every"):
-        _check(config[key] is None or config[key] > 0, f"{key} must be positive")
-    _check((config.total_steps or 0) >= 0, "total_steps must not be negative")
-    _check(
-        len(config.pretrained_size) in (0, 2)
-        and all(isinstance(n, int) and n > 0 for n in config.pretrained_size),
-        f"pretrained_size must be (height, width), not {config.pretrained_size}",
-    )
-    for key in ("dont_load", "pretrained_key", "pretrained_labels"):
-        _check(
-            bool(config.pretrained) or not config[key],
-            f"{key} is for pretrained weights: say --config.pretrained=PATH",
-        )
-    _check(
-        config.data.tfds.shuffle_buffer >= 1,
-        f"data.tfds.shuffle_buffer must be at least 1, not {config.data.tfds.shuffle_buffer}",
-    )
-    for key in ("label_smoothing", "ema_decay"):
-        _check(0 <= config[key] < 1, f"{key} must lie in [0, 1), not {config[key]}")
-    for key in ("mixup_alpha", "cutmix_alpha"):
-        _check(config[key] >= 0, f"{key} must not be negative, and is {config[key]}")
-    for key in ("learning_rate", "weight_decay", "clip_norm"):
-        value = config.optim[key]
-        _check(value >= 0, f"optim.{key} must not be negative, and is {value}")
-    _check(
-        config.total_steps is not None or config.total_epochs is not None,
-        "say how long to train: --config.total_steps=N or --config.total_epochs=N",
-    )
-    model = get_model(config.model_name, **{"dtype": config.dtype, **config.model})
-    get_loss(config.loss, model.predicts)
-    for name in config.metrics:
-        get_metric(name, model.predicts)
-    figures = ("loss", *config.metrics)
-    _check(
-        config.best_metric in figures,
-        f"best_metric={config.best_metric!r} is not evaluated; there are: {', '.join(figures)}",
-    )
-    _check(
-        model.predicts == "label"
-        or not (config.label_smoothing or config.mixup_alpha or config.cutmix_alpha),
-        f"label_smoothing, mixup_alpha and cutmix_alpha are for labels, which {config.model_name} "
-        "does not predict: set them to 0",
-    )
-    _check(
-        config.benchmark in ("", *PUBLISHED_SCORES),
-        f"unknown benchmark {config.benchmark!r}; there are: {', '.join(PUBLISHED_SCORES)}",
-    )
-    _check_gan(config, model)
-    config.lock()
-
-
-def _check_gan(config: ConfigDict, model: nn.Module) -> None:
-    for key in ("weight", "perceptual_weight"):
-        value = config.gan[key]
-        _check(value >= 0, f"gan.{key} must not be negative, and is {value}")
-    if not (config.gan.weight or config.gan.perceptual_weight):
-        return
-    _check(
-        model.predicts == "target",
-        f"gan.weight and gan.perceptual_weight are for images, which {config.model_name} does not "
-        "predict: set them to 0",
-    )
-    _check(
-        config.accum_steps == 1,
-        f"gan.weight and gan.perceptual_weight need accum_steps=1, not {config.accum_steps}, since "
-        "the discriminator compares the images of a whole batch: take a smaller batch_size, or "
-        "model.remat=True",
-    )
+        variables = variables if tree.unrolled(self.model) is self.model else tree.stack(variables)
+        shardings = {"params": self.state_sharding.params, **self.state_sharding.model_state}
+        variables = jax.device_put(variables, shardings)
+        return state.replace(**_beginning(config, variables))
 
 
 def build(config: ConfigDict, data: "MadeUp | None" = None) -> Experiment:
     """Makes the parts of a run, except the state.
 
     Args:
-        config: from `configs`.
+        config: from `configs`; it is validated and locked, and its paths become absolute, so that
+            the run can be continued from any folder.
         data: in place of what `config.data` names.
 
     Returns:
@@ -256,49 +189,24 @@ def build(config: ConfigDict, data: "MadeUp | None" = None) -> Experiment:
         ValueError: if the config does not fit itself, the data or the devices.
     """
     validate_config(config)
-    _check(
+    check(
         bool(config.gan.vgg19) or not config.gan.perceptual_weight,
         "gan.perceptual_weight needs the weights of torchvision's VGG19: say "
         "--config.gan.vgg19=PATH, or set it to 0",
     )
-    with config.unlocked():
-        # So that the run can be continued from any folder.
-        config.pretrained = pretrained.get_absolute(config.pretrained)
-        config.pretrained_labels = pretrained.get_absolute(config.pretrained_labels)
-        config.gan.vgg19 = pretrained.get_absolute(config.gan.vgg19)
+    _make_paths_absolute(config)
     mesh = sharding.make_mesh(config.fsdp)
     sharding.check_batch(mesh, config.batch_size, config.accum_steps)
     data = data or _open_data(config, mesh)
-    model = _make_model(config, data)
-    total_steps = config.total_steps
-    if total_steps is None:
-        total_steps = max(round(config.total_epochs * data.steps_per_epoch), 1)
-    _check(
-        "train" in data.splits or total_steps == 0,
-        "there are no images to train on; --config.total_steps=0 only evaluates",
-    )
+    model = _fit_model(config, data)
+    total_steps = _count_steps(config, data)
     schedule = optim.make_schedule(
         config.schedule, config.optim.learning_rate, total_steps, data.steps_per_epoch
     )
-    variables = jax.eval_shape(_variables_maker(config, model, data.image_shape))
-    params = variables["params"]
-    train_images = jax.ShapeDtypeStruct((1, *data.train_image_shape), jnp.float32)
-    try:
-        out = jax.eval_shape(model.apply, variables, train_images)  # raises if the size is no good
-    except flax.errors.ScopeParamShapeError:
-        raise ValueError(
-            f"images of {data.train_image_shape[:2]} pixels to train on, and of "
-            f"{data.image_shape[:2]} to evaluate, are of different parameters of "
-            f"{config.model_name}: give data.train_pp and data.eval_pp the same size"
-        ) from None
-    values = getattr(model, "input_values", None)
-    if config.pretrained and values and not config.data.train_pp.endswith(values):
-        _LOG.warning(
-            "published weights of %s are for images prepared by %s, and data.train_pp ends "
-            "otherwise", config.model_name, values,
-        )  # fmt: skip
-    tx = optim.make_optimizer(config.optim, schedule, params)
-    adversary = make_adversary(config, schedule, out.shape[1:])
+    variables, out = _shapes(config, model, data)
+    _warn_of_values(config, model)
+    tx = optim.make_optimizer(config.optim, schedule, variables["params"])
+    adversary = make_adversary(config, schedule, out.shape[1:]) if config.gan.weight else None
 
     processes.check_same({**config.to_dict(), "the data": data.identity})
     shapes = jax.eval_shape(_state_maker(config, model, data.image_shape, tx, adversary))
@@ -308,6 +216,7 @@ def build(config: ConfigDict, data: "MadeUp | None" = None) -> Experiment:
         mesh=mesh,
         data=data,
         model=model,
+        task=get_task(model),
         schedule=schedule,
         tx=tx,
         adversary=adversary,
@@ -322,6 +231,17 @@ def build(config: ConfigDict, data: "MadeUp | None" = None) -> Experiment:
     )
 
 
+def _make_paths_absolute(config: ConfigDict) -> None:
+    with config.unlocked():
+        for group, key in (
+            (config, "pretrained"),
+            (config, "pretrained_labels"),
+            (config.gan, "vgg19"),
+            (config.distill, "teacher"),
+        ):
+            group[key] = weights.get_absolute(group[key])
+
+
 def _open_data(config: ConfigDict, mesh: Mesh) -> "Dataset":
     """Opens what `config.data` names, and makes its paths absolute."""
     from input_pipeline import Shard, get_dataset
@@ -330,47 +250,81 @@ def _open_data(config: ConfigDict, mesh: Mesh) -> "Dataset":
     with config.unlocked():
         for key in ("source", "test_source"):
             config.data[key] = get_absolute(config.data[key])
-    scale = getattr(get_model(config.model_name, **config.model), "upscale", 1)
-    _check(scale >= 1, f"model.upscale must be at least 1, not {scale}")
+    scale = get_model(config.model_name, **config.model).upscale
+    check(scale >= 1, f"model.upscale must be at least 1, not {scale}")
     shard = Shard(jax.process_index(), jax.process_count())
     return get_dataset(config.data, config.batch_size, config.seed, shard, mesh.size, scale)
 
 
-def _make_model(config: ConfigDict, data: "Dataset | MadeUp") -> nn.Module:
-    """The model, with as many classes as the data has."""
-    overrides = {"dtype": config.dtype, **config.model}
-    model = get_model(config.model_name, **overrides)
-    wanted = {"label": "classes", "target": "pairs, degraded or hazy_from_clear"}
-    _check(
-        (model.predicts == "label") == bool(data.class_names),
-        f"{config.model_name} learns from other data than these: set data.kind to "
-        f"{wanted[model.predicts]}, or model_name to another model",
-    )
-    if model.predicts != "label":
-        return model
-    num_classes = len(data.class_names)
-    _check(
-        config.model.get("num_classes", num_classes) == num_classes,
-        f"the data has {num_classes} classes: leave model.num_classes unset",
-    )
-    return get_model(config.model_name, **{**overrides, "num_classes": num_classes})
+def _fit_model(config: ConfigDict, data: "Dataset | MadeUp") -> Model:
+    """The model, with the fields that the data decides, such as the number of classes."""
+    fields = {"dtype": config.dtype, **config.model}
+    model = get_model(config.model_name, **fields)
+    task = get_task(model)
+    check_data(model, task, data.truths)
+    fitted = task.fit(model, data)
+    for name, value in fitted.items():
+        check(
+            config.model.get(name, value) == value,
+            f"the data decides {name}, which is {value}: leave model.{name} unset",
+        )
+    return get_model(config.model_name, **{**fields, **fitted}) if fitted else model
 
 
-def _variables_maker(config: ConfigDict, model: nn.Module, image_shape: tuple[int, ...]) -> Any:
+def _count_steps(config: ConfigDict, data: "Dataset | MadeUp") -> int:
+    steps = config.total_steps
+    if steps is None:
+        steps = max(round(config.total_epochs * data.steps_per_epoch), 1)
+    check(
+        "train" in data.splits or steps == 0,
+        "there are no images to train on; --config.total_steps=0 only evaluates",
+    )
+    return steps
+
+
+def _shapes(config: ConfigDict, model: Model, data: "Dataset | MadeUp") -> tuple[Any, Any]:
+    """Shapes of a model's variables, and of its output in training; checks the size of images."""
+    variables = jax.eval_shape(_variables_maker(config, model, data.image_shape))
+    *size, channels = data.train_image_shape
+    try:
+        out = jax.eval_shape(model.apply, variables, *model.inputs(tuple(size), channels))
+    except flax.errors.ScopeParamShapeError:
+        raise ValueError(
+            f"images of {tuple(size)} pixels to train on, and of {data.image_shape[:2]} to "
+            f"evaluate, are of different parameters of {config.model_name}: give data.train_pp and "
+            "data.eval_pp the same size"
+        ) from None
+    return variables, out
+
+
+def _warn_of_values(config: ConfigDict, model: Model) -> None:
+    values = model.input_values
+    if config.pretrained and values and not config.data.train_pp.endswith(values):
+        _LOG.warning(
+            "published weights of %s are for images prepared by %s, and data.train_pp ends "
+            "otherwise", config.model_name, values,
+        )  # fmt: skip
+
+
+def _variables_maker(
+    config: ConfigDict, model: Model, image_shape: tuple[int, int, int]
+) -> Callable[[], dict[str, Any]]:
     def make() -> dict[str, Any]:
-        images = jnp.zeros((1, *image_shape), jnp.float32)
-        return model.init(jax.random.key(config.seed), images, train=False)
+        *size, channels = image_shape
+        shapes = model.inputs(tuple(size), channels)
+        inputs = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        return model.init(jax.random.key(config.seed), *inputs, train=False)
 
     return make
 
 
 def _state_maker(
     config: ConfigDict,
-    model: nn.Module,
-    image_shape: tuple[int, ...],
+    model: Model,
+    image_shape: tuple[int, int, int],
     tx: optax.GradientTransformation,
     adversary: Adversary | None,
-) -> Any:
+) -> Callable[[], TrainState]:
     make_variables = _variables_maker(config, model, image_shape)
 
     def make() -> TrainState:
@@ -384,16 +338,21 @@ def new_state(
     config: ConfigDict, variables: Mapping[str, Any], tx: optax.GradientTransformation
 ) -> TrainState:
     """Makes the state of a run that begins with a model's variables."""
-    params = variables["params"]
+    beginning = _beginning(config, variables)
     return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        model_state={name: v for name, v in variables.items() if name != "params"},
-        opt_state=tx.init(params),
-        ema_params=jax.tree.map(jnp.copy, params) if config.ema_decay else None,
+        step=jnp.zeros((), jnp.int32), opt_state=tx.init(beginning["params"]), **beginning
     )
 
 
-def _check(holds: bool, message: str) -> None:
-    if not holds:
-        raise ValueError(message)
+def _beginning(config: ConfigDict, variables: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a state that hold a model's variables, and their averages."""
+    model_state = {name: v for name, v in variables.items() if name != "params"}
+    averages = config.ema_decay > 0
+    return {
+        "params": variables["params"],
+        "model_state": model_state,
+        "ema_params": jax.tree.map(jnp.copy, variables["params"]) if averages else None,
+        "ema_model_state": jax.tree.map(jnp.copy, model_state)
+        if averages and model_state
+        else None,
+    }

@@ -1,8 +1,8 @@
 """Exports a trained model: python -m vit_jax.export --workdir=W DST.
 
 DST decides about the format: NAME.stablehlo, NAME.onnx, or a folder for a TensorFlow SavedModel.
-Each takes (b, h, w, 3) float32 images, for any b but one size, prepared as the command prints; and
-gives (b, classes) logits, or images.
+Each takes what the model does, (b, h, w, 3) float32 images prepared as the command prints, for any
+b but one size; and gives (b, classes) logits, or images.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ _LOG = logging.getLogger("vit_jax.export")  # also when it is run as __main__
 _TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 _PLATFORMS = ("cpu", "cuda", "tpu")
 
-Apply = Callable[[Any], Any]
+Apply = Callable[..., Any]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -45,32 +45,31 @@ def main(argv: Sequence[str]) -> int:
     if target.exists():
         raise ValueError(f"{target} is there already: choose another name")
     write, read = _format_of(target)
-    from vit_jax import pretrained  # takes seconds to import
+    from vit_jax import convert, weights  # which take seconds to import
 
     model = model_flags.load()
     if target.suffix == ".onnx":  # ONNX Runtime has no convolution in bfloat16
         model = dataclasses.replace(model, model=model.model.clone(dtype=jnp.float32))
     folder = epath.Path(target if target.suffix == "" else target.parent)
-    pretrained.check_labels_beside(folder, model.labels)
+    weights.check_labels_beside(folder, model.labels)
     with ops.portable():
         write(model, target)
-    pretrained.write_labels_beside(folder, model.labels)
+    weights.write_labels_beside(folder, model.labels)
 
     apply, exported = _apply(model), read(target)
     differences = []
     for count in (1, 3):
-        images = np.random.default_rng(count).uniform(-1, 1, (count, *model.image_size, 3))
-        images = images.astype(np.float32)
-        expected = np.asarray(jax.jit(apply)(images))
+        inputs = convert.random_inputs(model, count, seed=count)
+        expected = np.asarray(jax.jit(apply)(*inputs))
         largest = np.abs(expected).max()
         if not largest:
             _LOG.warning("all logits are 0: this head has not been trained, and nothing is checked")
-        differences.append(np.abs(exported(images) - expected).max() / (largest or 1))
+        differences.append(np.abs(exported(*inputs) - expected).max() / (largest or 1))
     height, width = model.image_size
     output = ", ".join(map(str, expected.shape[1:]))
     print(f"{target}: {model.name}, from (b, {height}, {width}, 3) to (b, {output})")
     print(f"images are to be prepared by {model.eval_pp}")
-    if model.model.predicts == "target":
+    if model.model.any_size:
         _LOG.info("for images of %d x %d pixels alone: say --image_size for others", height, width)
     print(f"largest relative difference from the model: {max(differences):.3g}")
     if not max(differences) <= _TOLERANCES[jnp.dtype(model.model.dtype).name]:
@@ -97,15 +96,18 @@ def _format_of(target: Path) -> tuple[Callable[..., None], Callable[[Path], Appl
 
 
 def _apply(model: "Pretrained") -> Apply:
-    """The function from (b, h, w, 3) images to outputs, with the weights in it."""
+    """The function from the model's inputs to its output, with the weights in it."""
     return functools.partial(model.model.apply, jax.device_put(model.variables), train=False)
 
 
 def write_stablehlo(model: "Pretrained", path: Path) -> None:
     """Writes a file that `jax.export.deserialize` reads, for CPU, NVIDIA GPU and TPU."""
     (batch,) = jax.export.symbolic_shape("b")
-    images = jax.ShapeDtypeStruct((batch, *model.image_size, 3), np.float32)
-    exported = jax.export.export(jax.jit(_apply(model)), platforms=_PLATFORMS)(images)
+    inputs = [
+        jax.ShapeDtypeStruct((batch, *leaf.shape[1:]), leaf.dtype)
+        for leaf in model.model.inputs(model.image_size)
+    ]
+    exported = jax.export.export(jax.jit(_apply(model)), platforms=_PLATFORMS)(*inputs)
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.written_whole(path) as partial:
         partial.write_bytes(exported.serialize())
@@ -114,11 +116,11 @@ def write_stablehlo(model: "Pretrained", path: Path) -> None:
 def read_stablehlo(path: Path) -> Apply:
     """Reads what `write_stablehlo` wrote, as a function of numpy arrays."""
     exported = jax.export.deserialize(bytearray(path.read_bytes()))
-    return lambda images: np.asarray(exported.call(images))
+    return lambda *inputs: np.asarray(exported.call(*inputs))
 
 
 def write_saved_model(model: "Pretrained", path: Path) -> None:
-    """Writes the folder of a TensorFlow SavedModel; its input is called `images`.
+    """Writes the folder of a TensorFlow SavedModel; its inputs are called `images`, `images2`, ...
 
     Raises:
         ValueError: if TensorFlow could not run it.
@@ -132,16 +134,19 @@ def write_saved_model(model: "Pretrained", path: Path) -> None:
             f"TensorFlow {tf.__version__} cannot run what JAX {jax.__version__} exports: install "
             "JAX 0.10 (constraints.txt), or export to NAME.stablehlo"
         )
+    specs = [
+        tf.TensorSpec((None, *leaf.shape[1:]), leaf.dtype, f"images{i}" if i > 1 else "images")
+        for i, leaf in enumerate(model.model.inputs(model.image_size), start=1)
+    ]
     converted = jax2tf.convert(
         functools.partial(model.model.apply, train=False),
-        polymorphic_shapes=[None, "(b, ...)"],
+        polymorphic_shapes=[None, *["(b, ...)"] * len(specs)],
         native_serialization_platforms=_PLATFORMS,
     )
     module = tf.Module()
     module.weights = tf.nest.map_structure(tf.Variable, model.variables)
-    images = tf.TensorSpec((None, *model.image_size, 3), tf.float32, name="images")
     module.serve = tf.function(
-        lambda images: converted(module.weights, images), autograph=False, input_signature=[images]
+        lambda *inputs: converted(module.weights, *inputs), autograph=False, input_signature=specs
     )
     tf.saved_model.save(module, str(path), signatures=module.serve.get_concrete_function())
 
@@ -152,16 +157,22 @@ def read_saved_model(path: Path) -> Apply:
 
     loaded = tf.saved_model.load(str(path))
     serve = loaded.signatures["serving_default"]
-    return lambda images: next(iter(serve(images=tf.constant(images)).values())).numpy()
+    names = sorted(serve.structured_input_signature[1])
+
+    def call(*inputs: np.ndarray) -> np.ndarray:
+        given = {name: tf.constant(array) for name, array in zip(names, inputs)}
+        return next(iter(serve(**given).values())).numpy()
+
+    return call
 
 
 def write_onnx(model: "Pretrained", path: Path) -> None:
     """Writes a file in ONNX, by jax2onnx."""
     jax2onnx, _ = _import_onnx()
     path.parent.mkdir(parents=True, exist_ok=True)
-    images = ("B", *model.image_size, 3)
+    inputs = [("B", *leaf.shape[1:]) for leaf in model.model.inputs(model.image_size)]
     with _quiet():
-        jax2onnx.to_onnx(_apply(model), [images], return_mode="file", output_path=str(path))
+        jax2onnx.to_onnx(_apply(model), inputs, return_mode="file", output_path=str(path))
 
 
 def read_onnx(path: Path) -> Apply:
@@ -170,8 +181,8 @@ def read_onnx(path: Path) -> Apply:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda images: session.run(None, {name: images})[0]
+    names = [given.name for given in session.get_inputs()]
+    return lambda *inputs: session.run(None, dict(zip(names, inputs)))[0]
 
 
 def _import_onnx() -> tuple[Any, Any]:

@@ -9,13 +9,14 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import flax.linen as nn
+from flax import traverse_util
 
 from checkpoints import torch, tree
 from vit_jax.models import get_model, list_models
+from vit_jax.models.base import Model
 
 if TYPE_CHECKING:
-    from vit_jax.pretrained import Weights
+    from vit_jax.weights import Weights
 
 _LEAST_KNOWN = 0.5  # share of a file's names that a model knows, to be related to it
 
@@ -74,14 +75,15 @@ def _candidates(weights: "Weights") -> list[Match]:
     size = sum(array.size for array in weights.arrays.values())
     for name, count in list_models().items():
         model = tree.unrolled(get_model(name))
-        shapes, known = _shapes(weights, model.clone(**model.deepest))
-        if known < _LEAST_KNOWN:
-            continue
         try:
+            shapes, known = _shapes(weights, model.clone(**model.deepest))
+            if known < _LEAST_KNOWN:
+                continue
             fields = model.fields_in(shapes)
         except (KeyError, ValueError, IndexError, ZeroDivisionError):
             continue  # names of parts that this model has, and others lack
-        differing = {field: v for field, v in fields.items() if getattr(model, field) != v}
+        own = model.values_of(fields)
+        differing = {field: v for field, v in fields.items() if own[field] != v}
         tells_heads = not weights.is_torch or "num_heads" in fields
         is_sure = tells_heads or "hidden_size" not in differing
         distance = abs(math.log(max(size, 1) / count))
@@ -106,8 +108,8 @@ def _fault(weights: "Weights", name: str, fields: Mapping[str, Any]) -> str:
     try:
         model = get_model(name, **fields)
         model = model.clone(**weights.head_fields(model))
-        params = weights.params(model)
-        tree.check(params, tree.shapes(model, model.image_size(params)))
+        arrays = weights.tree(model)
+        tree.check(arrays, tree.shapes(model, model.image_size(arrays)))
     except KeyError as error:
         return f"the weights do not fit the model (missing: {str(error).strip(chr(39))})"
     except (ValueError, TypeError) as error:
@@ -115,11 +117,13 @@ def _fault(weights: "Weights", name: str, fields: Mapping[str, Any]) -> str:
     return ""
 
 
-def _shapes(weights: "Weights", model: nn.Module) -> tuple[dict[str, tuple[int, ...]], float]:
+def _shapes(weights: "Weights", model: Model) -> tuple[dict[str, tuple[int, ...]], float]:
     """Shapes of a file's arrays by our names and in our layout, and the share that is known."""
     arrays = weights.arrays
     if weights.is_torch:
         return torch.shapes_by_our_names(arrays, model)
-    names = model.torch_names().keys()
+    names = model.torch_names().keys() or traverse_util.flatten_dict(
+        tree.shapes(model, model.image_size({})), sep="/"
+    )
     known = [name for name in arrays if name in names or name.rpartition("/")[0] in names]
     return {k: tuple(v.shape) for k, v in arrays.items()}, len(known) / max(len(arrays), 1)

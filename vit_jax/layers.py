@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import flax.linen as nn
@@ -33,22 +33,6 @@ def count_blocks(names: Iterable[str], pattern: str) -> tuple[int, ...]:
     found = {(int(m[1] or 0), int(m[2])) for m in (re.match(pattern, name) for name in names) if m}
     stages = max((stage for stage, _ in found), default=-1) + 1
     return tuple(sum(stage == i for stage, _ in found) for i in range(stages))
-
-
-class AnySize:
-    """What a model is mixed with whose parameters are for images of any size."""
-
-    def image_size(self, params: Mapping[str, Any]) -> tuple[int, int]:
-        """A size that parameters can be tried with."""
-        del params
-        return 64, 64
-
-    def resize_params(
-        self, params: Mapping[str, Any], old_size: tuple[int, int], new_size: tuple[int, int]
-    ) -> dict[str, Any]:
-        """Returns the parameters."""
-        del old_size, new_size
-        return dict(params)
 
 
 class Conv(nn.Module):

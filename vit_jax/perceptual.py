@@ -5,6 +5,7 @@ Source: Johnson et al., "Perceptual Losses for Real-Time Style Transfer and Supe
 (Simonyan and Zisserman, ICLR 2015), conv5_4, before its ReLU.
 """
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,8 @@ import numpy as np
 
 from checkpoints import torch, tree
 from vit_jax import ops
+from vit_jax.parts import Metrics, Part
+from vit_jax.tasks.base import Batch, Out
 
 # Channels of the convolutions, all 3 x 3, of each stage; in between, pooling halves the sides.
 _STAGES: tuple[tuple[int, ...], ...] = (
@@ -77,6 +80,26 @@ def distance(params: Params, images: jax.Array, targets: jax.Array) -> jax.Array
     wanted = jax.lax.stop_gradient(vgg19_features(params, targets))
     features = vgg19_features(params, images.astype(jnp.float32))
     return jnp.mean(jnp.abs(features - wanted), axis=(1, 2, 3))
+
+
+@dataclasses.dataclass(frozen=True)
+class Perceptual(Part):
+    """The perceptual loss of a training step.
+
+    Attributes:
+        constants: VGG19's parameters.
+        weight: of the loss.
+    """
+
+    constants: Params
+    weight: float
+
+    def add(
+        self, total: jax.Array, constants: Any, state: Any, out: Out, batch: Batch
+    ) -> tuple[jax.Array, Metrics]:
+        del state
+        loss = jnp.mean(distance(constants, out, batch["target"]))
+        return total + self.weight * loss, {"perceptual": loss}
 
 
 def load_vgg19(path: str | os.PathLike[str]) -> dict[str, dict[str, np.ndarray]]:

@@ -1,27 +1,22 @@
-"""Weights that others, or earlier runs, have trained: found, read, and fitted to a model."""
+"""Trained weights fitted to a model: to be fine-tuned, or ready for use."""
 
-import csv
 import dataclasses
-import functools
-import io
 import logging
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
-from etils import epath
 from flax import traverse_util
 
-from checkpoints import files, formats, npz, packages, torch, tree
-from checkpoints.train_state import Checkpointer
+from checkpoints import formats, tree
 from vit_jax.identify import find_relative, identify, what_fits
 from vit_jax.models import MODELS, get_model
-from vit_jax.workdir import Workdir
+from vit_jax.models.base import Model
+from vit_jax.tasks import get_task
+from vit_jax.weights import UNSEEN, Weights, choose_labels, read
 
 _LOG = logging.getLogger(__name__)
 
@@ -31,233 +26,12 @@ _WHICH_GELU = (
     "%s does not say with which GELU it was trained; %s is taken. google-research trained with "
     "gelu_tanh, timm and DINOv2 do with gelu: --%s=gelu"
 )
-# Fields without which weights are computed wrongly, and that their names and shapes do not show.
-_UNSEEN = ("activation", "num_heads")
-SUFFIXES = (".npz", *torch.SAFETENSORS, *torch.PICKLED)
-
-
-def find(pretrained: str, folder: str) -> str:
-    """Says which file `config.pretrained` means.
-
-    Args:
-        pretrained: a path or an address, which is returned as it is; or a name inside `folder`:
-            with a "-" that of a file, less its suffix .npz; else an AugReg short name such as
-            "R_Ti_16", which means the file pretrained on ImageNet-21k that did best on its own
-            validation images, according to the folder's index.csv.
-        folder: `config.pretrained_dir`.
-
-    Returns:
-        The path or address of the weights.
-
-    Raises:
-        ValueError: if the folder or its index.csv does not have it.
-    """
-    is_path = "/" in pretrained or pretrained.endswith(tuple(formats.OF_SUFFIX))
-    if is_path or os.path.exists(pretrained) or packages.is_packaged(pretrained):
-        return pretrained
-    if not folder:
-        raise ValueError(
-            f"pretrained={pretrained!r} is no file here, and no folder is given in which to look "
-            "for that name: say --config.pretrained=PATH, or --config.pretrained_dir=FOLDER"
-        )
-    folder = folder.rstrip("/")
-    if "-" in pretrained:
-        return f"{folder}/{pretrained}.npz"
-    index = f"{folder}/index.csv"
-    reader = csv.DictReader(io.StringIO(files.fetch(index).read_text()))
-    lacking = {"ds", "final_val", "filename"} - set(reader.fieldnames or ())
-    if lacking:
-        raise ValueError(f"{index} lacks the column(s) {', '.join(sorted(lacking))}")
-    rows = [
-        row for row in reader if row["ds"] == "i21k" and row["filename"].split("-")[0] == pretrained
-    ]
-    rows = [row for row in rows if row["final_val"] and math.isfinite(float(row["final_val"]))]
-    if not rows:
-        raise ValueError(f"{index} knows no {pretrained!r} that was pretrained on i21k")
-    best = max(rows, key=lambda row: float(row["final_val"]))
-    return f"{folder}/{best['filename']}.npz"
-
-
-def get_absolute(pretrained: str) -> str:
-    """Makes a local path absolute; an address or a name stays as it is."""
-    is_address = "://" in pretrained or packages.is_packaged(pretrained)
-    if is_address or not os.path.exists(os.path.expanduser(pretrained)):
-        return pretrained
-    return os.path.abspath(os.path.expanduser(pretrained))
-
-
-@dataclasses.dataclass(frozen=True)
-class Weights:
-    """What a file or a run's folder holds, before it is known whether it fits a model.
-
-    Attributes:
-        path: as it was given.
-        arrays: by their names: ours, or timm's if `is_torch`.
-        is_torch: whether names and layout are those of PyTorch.
-        workdir: the run that the weights belong to, or None.
-        made_for: what the file says of its model, or None.
-    """
-
-    path: str
-    arrays: dict[str, np.ndarray]
-    is_torch: bool
-    workdir: Workdir | None
-    made_for: formats.MadeFor | None = None
-
-    @functools.cached_property
-    def labels(self) -> tuple[str, ...] | None:
-        """Class names that lie beside the weights, or None."""
-        if self.workdir is not None:
-            return self.workdir.read_labels()
-        if files.is_download(self.path):
-            return None
-        beside = epath.Path(self.path).expanduser().parent / "labels.txt"
-        return read_labels(beside) if beside.exists() else None
-
-    @functools.cached_property
-    def image_size(self) -> tuple[int, int] | None:
-        """(h, w) of the images that the run evaluated; None without a run, or for any size."""
-        if self.workdir is None:
-            return None
-        config = self.workdir.read_config()
-        if get_model(config.model_name).predicts == "target":
-            return None
-        from input_pipeline import preprocess  # TensorFlow takes seconds to import
-
-        return preprocess.output_shape(config.data.eval_pp)[:2]
-
-    def head_fields(self, model: nn.Module) -> dict[str, Any]:
-        """Fields of a classifier that the weights decide: how many classes, and pre_logits."""
-        flat = self.arrays
-        if not hasattr(model, "num_classes"):
-            return {}
-        names = torch.names_of(model, found=flat) if self.is_torch else {}
-        bias, pre_logits = (
-            flat.get(f"{names.get(part)}.bias" if self.is_torch else f"{part}/bias")
-            for part in ("head", "pre_logits")
-        )
-        fields = {"representation_size": None if pre_logits is None else pre_logits.size}
-        if not hasattr(model, "representation_size"):
-            fields = {}
-        return {**fields, "num_classes": 0 if bias is None else bias.size}
-
-    def unseen_fields(self, model: nn.Module) -> dict[str, Any]:
-        """Fields of the weights' model, as far as known, that their names and shapes do not show.
-
-        Args:
-            model: of the kind that they are for.
-        """
-        if self.workdir is not None:
-            config = self.workdir.read_config()
-            trained = get_model(config.model_name, **config.model)
-            fields = {name: getattr(trained, name, None) for name in _UNSEEN}
-        else:
-            fields = dict(self.made_for.fields) if self.made_for else {}
-            if self.is_torch and hasattr(model, "naming_fields"):
-                naming = torch.naming_of(self.arrays, model)
-                fields = {**model.naming_fields.get(naming, {}), **fields}
-        return {name: v for name, v in fields.items() if name in _UNSEEN and hasattr(model, name)}
-
-    def params(self, model: nn.Module) -> dict[str, Any]:
-        """The parameters with our names, unrolled, whether or not they are all that a model has.
-
-        Args:
-            model: that timm's names are looked up for; its head does not matter.
-        """
-        arrays = self.arrays
-        if self.is_torch:
-            arrays = torch.rename(arrays, tree.unrolled(model).clone(**self.head_fields(model)))
-        return traverse_util.unflatten_dict(arrays, sep="/")
-
-
-def read(path: str | os.PathLike[str], key: str = "") -> Weights:
-    """Reads weights.
-
-    Args:
-        path: a file of numpy's (.npz), of safetensors or of PyTorch, whatever its name, local or at
-            an address that `checkpoints.files.fetch` takes; the folder of a run; or package:NAME.
-        key: which weights of a PyTorch file with several, see `checkpoints.torch.read`.
-
-    Returns:
-        The weights.
-
-    Raises:
-        ValueError: if there are none, or they cannot be read.
-    """
-    path = os.fspath(path)
-    if packages.is_packaged(path):
-        _check_no_key(path, key)
-        row = packages.find(path)
-        made_for = formats.MadeFor(row.model, row.fields)
-        return Weights(path, packages.read(path), True, None, made_for)
-    path = _hub_file(path)
-    workdir = _find_workdir(path)
-    if workdir is not None:
-        _check_no_key(path, key)
-        params = npz.load(workdir.weights) if workdir.weights.exists() else _read_best(workdir)
-        return Weights(path, traverse_util.flatten_dict(params, sep="/"), False, workdir)
-    found = files.fetch(path)
-    kind = formats.find_format(found)
-    if kind == formats.NPZ:
-        _check_no_key(path, key)
-        arrays = traverse_util.flatten_dict(npz.load(found), sep="/")
-        return Weights(path, arrays, False, None, npz.read_made_for(found))
-    arrays = torch.read(found, key)
-    made_for = torch.read_made_for(found) if kind == formats.SAFETENSORS else None
-    return Weights(path, arrays, True, None, made_for)
-
-
-def _check_no_key(path: str, key: str) -> None:
-    if key:
-        raise ValueError(f"{path} holds one set of weights: leave the key {key!r} out")
-
-
-def _hub_file(path: str) -> str:
-    """The file of weights in a folder as transformers saves it; else the path itself."""
-    folder = epath.Path(path).expanduser()
-    if not files.is_download(path) and not path.endswith(SUFFIXES) and folder.is_dir():
-        for name in ("model.safetensors", "pytorch_model.bin"):
-            if (folder / name).exists() and not (folder / "data.json").exists():
-                return os.fspath(folder / name)
-    return path
-
-
-def _find_workdir(path: str) -> Workdir | None:
-    """The run whose folder, or whose weights.npz, the path is."""
-    if files.is_download(path):
-        return None
-    workdir = Workdir(path)
-    if not path.endswith(SUFFIXES):
-        if workdir.path.exists() and not workdir.path.is_dir():
-            return None
-        if not workdir.has_config:
-            raise ValueError(f"{path} holds no run, and is no file. {files.ALTERNATIVES}")
-        return workdir
-    beside = Workdir(workdir.path.parent)
-    return beside if beside.weights == workdir.path and beside.has_config else None
-
-
-def _read_best(workdir: Workdir) -> dict[str, Any]:
-    """Parameters of the best checkpoint of a run that has not written its weights.npz yet."""
-    config = workdir.read_config()
-    if not workdir.checkpoints.exists():
-        raise ValueError(
-            f"{workdir.path} has no weights yet, neither weights.npz nor checkpoints: train first"
-        )
-    with Checkpointer(
-        workdir.checkpoints, config.keep_checkpoints, config.best_metric, config.best_mode
-    ) as checkpointer:
-        if checkpointer.best_step is None:
-            raise ValueError(f"{workdir.checkpoints} holds no checkpoint: train first")
-        state = checkpointer.restore_as_saved(checkpointer.best_step)
-    params = state["params"] if state.get("ema_params") is None else state["ema_params"]
-    return tree.unstack(jax.tree.map(np.asarray, params))
 
 
 def adapt(
     weights: Weights,
     init: Mapping[str, Any],
-    model: nn.Module,
+    model: Model,
     image_size: tuple[int, int],
     old_size: tuple[int, int] | None = None,
     class_names: Sequence[str] | None = None,
@@ -272,7 +46,7 @@ def adapt(
 
     Args:
         weights: from `read`.
-        init: the model's own initial parameters, unrolled.
+        init: the model's own initial variables, unrolled.
         model: to be fine-tuned.
         image_size: (h, w) of its images.
         old_size: (h, w) of the images that the weights were trained with; None: that of their run,
@@ -284,13 +58,13 @@ def adapt(
             labels.txt beside them, if there is one.
 
     Returns:
-        Parameters like `init`, of the same types.
+        Variables like `init`, of the same types.
 
     Raises:
         ValueError: with sorted lists of what is missing, extra, or of another shape.
     """
-    old = traverse_util.flatten_dict(weights.params(model), sep="/")
-    new = traverse_util.flatten_dict(init, sep="/")
+    old = traverse_util.flatten_dict(weights.tree(model), sep="/")
+    new = traverse_util.flatten_dict(tree.merge(init), sep="/")
     regex = _compile(dont_load, (*old, *new))
     # What is not loaded need not fit; but the class token says how the positions are to be read.
     old = {k: v for k, v in old.items() if k == "cls" or not (dont_load and regex.search(k))}
@@ -327,11 +101,11 @@ def adapt(
             "leaves parameters as they were initialised"
         ) from None
     loaded = {name: np.asarray(array, new[name].dtype) for name, array in loaded.items()}
-    return traverse_util.unflatten_dict({**new, **loaded}, sep="/")
+    return tree.split(traverse_util.unflatten_dict({**new, **loaded}, sep="/"))
 
 
 def _image_size(
-    weights: Weights, params: Mapping[str, Any], model: nn.Module, new: tuple[int, int]
+    weights: Weights, params: Mapping[str, Any], model: Model, new: tuple[int, int]
 ) -> tuple[int, int]:
     try:
         return model.image_size(params)
@@ -368,7 +142,7 @@ def _why_new_head(
 def _old_names(weights: Weights, labels: str, count: int) -> Sequence[str] | None:
     """The names of a head's classes, if they are known."""
     if labels and count:
-        return _labels(labels, None, count, flag="--config.pretrained_labels")
+        return choose_labels(labels, None, count, flag="--config.pretrained_labels")
     beside = weights.labels
     if beside is not None and len(beside) != count:
         if count:
@@ -403,16 +177,16 @@ def _some(names: Sequence[str], most: int = 20) -> str:
     return ", ".join(names[:most]) + rest
 
 
-def _tell_unseen(weights: Weights, model: nn.Module) -> None:
+def _tell_unseen(weights: Weights, model: Model) -> None:
     """Says if a model computes otherwise than the weights' own, or if that is not known."""
     known = weights.unseen_fields(model)
-    for name, value in known.items():
-        if getattr(model, name) != value:
+    for name, own in model.values_of(known).items():
+        if own != known[name]:
             _LOG.warning(
                 "%s was trained with %s=%s, and the model has %s: say --config.model.%s=%s",
-                weights.path, name, value, getattr(model, name), name, value,
+                weights.path, name, known[name], own, name, known[name],
             )  # fmt: skip
-    if weights.is_torch and "activation" not in known and hasattr(model, "activation"):
+    if weights.is_torch and "activation" not in known and model.has_field("activation"):
         _LOG.info(_WHICH_GELU, weights.path, model.activation, "config.model.activation")
 
 
@@ -449,7 +223,7 @@ class Pretrained:
 
     name: str
     fields: Mapping[str, Any]
-    model: nn.Module
+    model: Model
     variables: dict[str, Any]
     image_size: tuple[int, int]
     labels: tuple[str, ...] | None
@@ -469,7 +243,7 @@ def load(
     """Loads a model for use.
 
     Args:
-        path: as for `read`.
+        path: as for `weights.read`.
         name: of the model, for a file without a run; found out if only one model fits.
         fields: of the model that differ from the published ones, for a file without a run.
         image_size: (h, w) to use it at; None for what it was trained with.
@@ -485,59 +259,63 @@ def load(
         ValueError: if something is missing or does not fit; the message says what.
     """
     weights = read(path, key)
-    eval_pp = loss = None
-    if weights.workdir is not None:
-        if name or fields:
-            raise ValueError(
-                f"{path} is a run, which says itself which model it is: leave --model and --field"
-            )
-        config = weights.workdir.read_config()
-        name, eval_pp, loss = config.model_name, config.data.eval_pp, config.loss
-        fields = {**config.model, "dtype": config.dtype}
-    fields = dict(fields or {})
-    made_for = weights.made_for
-    if made_for is not None and made_for.model in MODELS and name in (None, made_for.model):
-        name, fields = made_for.model, {**made_for.fields, **fields}
-    if name is None:
-        name, read_fields = _choose_model(weights)
-        fields = {**read_fields, **fields}
-    if weights.workdir is None:
-        fields = {**weights.unseen_fields(get_model(name)), **fields}
+    name, fields = _which_model(weights, name, fields or {})
     model = tree.unrolled(get_model(name, **fields))
     head = weights.head_fields(model)
     wrong = [k for k, v in head.items() if fields.get(k, v) != v]
     if wrong:
         raise ValueError(f"{path} has {wrong[0]}={head[wrong[0]]}, and not {fields[wrong[0]]}")
     model = model.clone(**head)
-    if weights.is_torch and hasattr(model, "activation") and "activation" not in fields:
+    if weights.is_torch and model.has_field("activation") and "activation" not in fields:
         _LOG.info(_WHICH_GELU, path, model.activation, "field=activation")
-    params = weights.params(model)
-    old_size = old_size or weights.image_size or _square_or(image_size, path, model, params)
+    arrays = weights.tree(model)
+    old_size = old_size or weights.image_size or _square_or(image_size, path, model, arrays)
     size = image_size or old_size
     if size != old_size:
-        params = model.resize_params(params, old_size, size)
-        if eval_pp and model.predicts == "label":
-            eval_pp = _resize_preprocessing(eval_pp, size)
+        arrays = model.resize_params(arrays, old_size, size)
     shapes = tree.shapes(model, size)
     try:
-        tree.check(params, shapes)
+        tree.check(arrays, shapes)
     except ValueError as error:
         raise ValueError(f"{path}: {error}. {what_fits(weights)}") from None
+    arrays = jax.tree.map(lambda a, s: np.asarray(a, s.dtype), arrays, shapes)
+    classes = model.num_classes if model.has_field("num_classes") else 0
+    config = weights.workdir.read_config() if weights.workdir else None
     return Pretrained(
         name=name,
         fields=fields,
         model=model,
-        variables={"params": jax.tree.map(lambda a, s: np.asarray(a, s.dtype), params, shapes)},
+        variables=tree.split(arrays),
         image_size=size,
-        labels=_labels(labels, weights.labels, getattr(model, "num_classes", 0)),
-        eval_pp=eval_pp
-        or (_preprocessing(model, size) if model.predicts == "label" else "value_range(-1, 1)"),
-        loss=loss or {"label": "softmax_xent", "target": "l1"}[model.predicts],
+        labels=choose_labels(labels, weights.labels, classes),
+        eval_pp=_eval_pp(model, size, old_size, config and config.data.eval_pp),
+        loss=config.loss if config else next(iter(get_task(model).losses)),
     )
 
 
+def _which_model(
+    weights: Weights, name: str | None, fields: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Name and fields of the model that weights are of, as far as a person did not say them."""
+    if weights.workdir is not None:
+        if name or fields:
+            raise ValueError(
+                f"{weights.path} is a run, which says itself which model it is: leave --model and "
+                "--field"
+            )
+        config = weights.workdir.read_config()
+        return config.model_name, {**config.model, "dtype": config.dtype}
+    made_for = weights.made_for
+    if made_for is not None and made_for.model in MODELS and name in (None, made_for.model):
+        name, fields = made_for.model, {**made_for.fields, **fields}
+    if name is None:
+        name, read_fields = _choose_model(weights)
+        fields = {**read_fields, **fields}
+    return name, {**weights.unseen_fields(get_model(name)), **fields}
+
+
 def _square_or(
-    image_size: tuple[int, int] | None, path: Any, model: nn.Module, params: Mapping[str, Any]
+    image_size: tuple[int, int] | None, path: Any, model: Model, params: Mapping[str, Any]
 ) -> tuple[int, int]:
     """The size that weights were made for: a square, or else that which is wanted."""
     try:
@@ -556,7 +334,7 @@ def _square_or(
 def say_made_for(name: str, fields: Mapping[str, Any]) -> formats.MadeFor:
     """What a file of weights is to say of its model: all but how it is run."""
     model = get_model(name, **fields)
-    fields = {**fields, **{k: getattr(model, k) for k in _UNSEEN if hasattr(model, k)}}
+    fields = {**fields, **model.values_of(UNSEEN)}
     return formats.MadeFor(name, {k: v for k, v in fields.items() if k not in _RUN})
 
 
@@ -565,9 +343,17 @@ def standard_preprocessing(size: tuple[int, int]) -> str:
     return f"decode|resize({_side(size)})|value_range(-1, 1)"
 
 
-def _preprocessing(model: nn.Module, size: tuple[int, int]) -> str:
-    """The evaluation's preprocessing of a model's published weights."""
-    if not hasattr(model, "input_values"):
+def _eval_pp(
+    model: Model, size: tuple[int, int], old_size: tuple[int, int], trained: str | None
+) -> str:
+    """The preprocessing of a file: as a run had it, or as published weights expect it."""
+    if trained is not None:
+        return (
+            trained if size == old_size or model.any_size else _resize_preprocessing(trained, size)
+        )
+    if model.any_size:
+        return model.input_values or "value_range(-1, 1)"
+    if not model.input_values:
         return standard_preprocessing(size)
     if size[0] != size[1]:
         return f"decode|resize({size}, method='bicubic')|{model.input_values}"
@@ -615,49 +401,3 @@ def _choose_model(weights: Weights) -> tuple[str, Mapping[str, Any]]:
     raise ValueError(
         f"{weights.path}: say which model it is, --model=NAME; of the published ones {found}"
     )
-
-
-def read_labels(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Reads a file with a class name per line."""
-    try:
-        return tuple(epath.Path(path).read_text(encoding="utf-8").splitlines())
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"cannot read the labels {os.fspath(path)}: {reason}") from None
-
-
-def check_labels_beside(folder: epath.Path, labels: Sequence[str] | None) -> None:
-    """Raises a ValueError if a folder already names other classes, or any where none are known."""
-    path = folder / "labels.txt"
-    if path.exists() and (labels is None or read_labels(path) != tuple(labels)):
-        raise ValueError(f"{path} names the classes of other weights: choose another folder")
-
-
-def write_labels_beside(folder: epath.Path, labels: Sequence[str] | None) -> None:
-    """Writes class names, if they are known, to a folder where weights lie."""
-    if labels is not None:
-        Workdir(folder).write_labels(labels)
-
-
-def _labels(
-    wanted: str | None, beside: Sequence[str] | None, count: int, flag: str = "--labels"
-) -> tuple[str, ...] | None:
-    if wanted == "none" or not count:
-        return None
-    if wanted == "imagenet1k":
-        # The builder of another data set spells out the names; imagenet2012's has the synsets.
-        from tensorflow_datasets.datasets.siscore.labels import IMAGENET_LABELS_LIST
-
-        names, where = tuple(IMAGENET_LABELS_LIST), wanted
-    elif wanted:
-        names, where = read_labels(wanted), wanted
-    elif beside is not None:
-        names, where = tuple(beside), "the labels.txt beside the weights"
-    else:
-        return None
-    if len(names) != count:
-        raise ValueError(
-            f"{where} has {len(names)} names, but the head has {count} classes: say which are "
-            f"meant, {flag}=FILE with a name per line, or {flag}=none"
-        )
-    return names

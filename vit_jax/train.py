@@ -1,103 +1,21 @@
-"""Training: one step, and the loop around it."""
+"""Training: the loop around the step."""
 
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from checkpoints.train_state import Checkpointer
-from vit_jax import evaluate, experiment, mixing, ops
+from vit_jax import evaluate, experiment
 from vit_jax.experiment import Experiment, TrainState
-from vit_jax.gan_step import make_gan_step
-from vit_jax.losses import get_loss, one_hot, smooth_labels
-from vit_jax.machinery import memory, preemption, processes, sharding
+from vit_jax.machinery import preemption, processes, sharding
 from vit_jax.machinery.monitor import Monitor
+from vit_jax.step import make_train_step
 from vit_jax.workdir import Workdir
 
 _LOG = logging.getLogger(__name__)
-
-Batch = Mapping[str, jax.Array]
-Metrics = dict[str, jax.Array]
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
-
-
-def make_step(exp: Experiment) -> TrainStep:
-    """Makes the step that the config asks for: with `config.gan`, or the plain one."""
-    gan = exp.config.gan
-    return make_gan_step(exp) if gan.weight or gan.perceptual_weight else make_train_step(exp)
-
-
-def make_train_step(exp: Experiment) -> TrainStep:
-    """Makes the jitted function (state, batch) -> (state, metrics); the old state is used up.
-
-    The metrics are `loss` and `grad_norm` of the batch before the update, the `learning_rate`, and
-    the `param_norm` after it.
-    """
-    config = exp.config
-    loss_fn = get_loss(config.loss, exp.model.predicts)
-    softens = bool(config.label_smoothing or config.mixup_alpha or config.cutmix_alpha)
-
-    def loss_of(params: Any, model_state: Any, batch: Batch, key: jax.Array) -> Any:
-        out, new_state = exp.forward(params, model_state, batch["image"], key)
-        return jnp.mean(loss_fn(out, batch)), new_state
-
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        mix_key, dropout_key = jax.random.split(key)
-        if softens:
-            labels = one_hot(batch["label"], len(exp.data.class_names))
-            batch = {**batch, "label": smooth_labels(labels, config.label_smoothing)}
-            batch = mixing.mix(mix_key, batch, config.mixup_alpha, config.cutmix_alpha)
-
-        loss, grads, model_state = _accumulate(
-            loss_of, state, batch, dropout_key, config.accum_steps
-        )
-        state, metrics = exp.update(state, grads, model_state)
-        return state, {"loss": loss, **metrics}
-
-    return jax.jit(
-        train_step,
-        in_shardings=(exp.state_sharding, sharding.batch_sharding(exp.mesh)),
-        out_shardings=(exp.state_sharding, sharding.replicated(exp.mesh)),
-        donate_argnums=0,
-        compiler_options=ops.compiler_options(),
-    )
-
-
-def _accumulate(
-    loss_of: Callable[..., Any],
-    state: TrainState,
-    batch: Batch,
-    key: jax.Array,
-    steps: int,
-) -> tuple[jax.Array, Any, Any]:
-    """Averages loss and gradient over micro-batches, each with a dropout key of its own."""
-    grad_of = jax.value_and_grad(loss_of, has_aux=True)
-    if steps == 1:
-        (loss, model_state), grads = grad_of(state.params, state.model_state, batch, key)
-        return loss, grads, model_state
-
-    def split(x: jax.Array) -> jax.Array:
-        # Row i goes to micro-batch i % steps, so that each device keeps the rows it has.
-        return x.reshape(-1, steps, *x.shape[1:]).swapaxes(0, 1)
-
-    def add(carry: Any, micro: Any) -> tuple[Any, None]:
-        model_state, loss, grads = carry
-        micro_batch, micro_key = micro
-        (micro_loss, model_state), micro_grads = grad_of(
-            state.params, model_state, micro_batch, micro_key
-        )
-        return (model_state, loss + micro_loss, jax.tree.map(jnp.add, grads, micro_grads)), None
-
-    zeros = jax.tree.map(jnp.zeros_like, state.params)
-    micros = (jax.tree.map(split, dict(batch)), jax.random.split(key, steps))
-    (model_state, loss, grads), _ = jax.lax.scan(add, (state.model_state, 0.0, zeros), micros)
-    return loss / steps, jax.tree.map(lambda g: g / steps, grads), model_state
 
 
 def train_and_evaluate(
@@ -123,7 +41,7 @@ def train_and_evaluate(
     exp = experiment.build(config)
     folder = Workdir(workdir)
     folder.claim(config, exp.data.identity, writes=processes.is_first())
-    train_step = memory.Measured(make_step(exp))
+    train_step = make_train_step(exp)
     eval_step = evaluate.make_eval_step(exp)
 
     with contextlib.ExitStack() as stack:

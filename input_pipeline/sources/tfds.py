@@ -168,6 +168,10 @@ def splits(config: Any) -> dict[str, Source]:
     Raises:
         ValueError: for an unknown name or split, or a data set without images and classes.
     """
+    if config.tfds.shuffle_buffer < 1:
+        raise ValueError(
+            f"data.tfds.shuffle_buffer must be at least 1, not {config.tfds.shuffle_buffer}"
+        )
     builder = _open(config)
     wanted = {
         "train": config.tfds.train_split,

@@ -52,9 +52,8 @@ def make(name: str, size: int, dtype: str, **fields: Any) -> tuple[Any, Any]:
 
 def without_dropping(model: Any) -> dict[str, float]:
     """The fields that keep a model from dropping anything in training, as others would not."""
-    return {
-        field: 0.0 for field in ("dropout_rate", "drop_path_rate") if getattr(model, field, 0.0)
-    }
+    rates = model.values_of(("dropout_rate", "drop_path_rate"))
+    return {field: 0.0 for field, rate in rates.items() if rate}
 
 
 def flops(name: str, size: int, images: int, per_mac: int) -> float | None:
@@ -92,7 +91,7 @@ def in_pytorch(name: str, model: Any, size: tuple[int, int]) -> Any:
     if name in _IN_TIMM:
         return _in_timm(name, model, size)
     make_module, fields = _IN_PYTORCH[type(model)]
-    return make_module(size, **{field: getattr(model, field) for field in fields})
+    return make_module(size, **model.values_of(fields))
 
 
 def _in_timm(name: str, model: Any, size: tuple[int, int]) -> Any:

@@ -106,11 +106,13 @@ def like(model: Any) -> Iterator[tuple[str, VisionTransformer]]:
         `PLAIN` in float32, as google-research/vision_transformer does by default, and another in
         the model's compute type if it has another, as big_vision does.
     """
-    if getattr(model, "classifier", "") != "token" or model.resnet_layers is not None:
+    if model.values_of(["classifier", "resnet_layers"]) != {
+        "classifier": "token", "resnet_layers": None,
+    }:  # fmt: skip
         return
     fields = VisionTransformer.__dataclass_fields__
     names = [name for name in fields if name not in ("parent", "name", "dtype")]
-    plain = VisionTransformer(**{name: getattr(model, name) for name in names})
+    plain = VisionTransformer(**model.values_of(names))
     yield PLAIN, plain
     if model.dtype != jnp.float32:
         yield f"{PLAIN}, {model.dtype.name}", plain.clone(dtype=model.dtype)

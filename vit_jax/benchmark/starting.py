@@ -15,15 +15,16 @@ import jax.numpy as jnp
 from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
-from checkpoints import npz
+from checkpoints import npz, tree
 from configs import common
-from vit_jax import experiment, train
+from vit_jax import experiment
 from vit_jax.benchmark import plain_flax
 from vit_jax.benchmark.race import OURS, Case, Contender, Goal
 from vit_jax.benchmark.training import make_plain_step
 from vit_jax.experiment import Experiment
 from vit_jax.machinery import sharding
 from vit_jax.models import get_model
+from vit_jax.step import make_train_step
 
 UNROLLED, COLD, SYNTHETIC = "unrolled", "cold", "synthetic data"
 
@@ -80,11 +81,11 @@ def predict(name: str) -> Case:
 
     def contenders(folder: Path) -> Iterator[Contender]:
         model = get_model(name)
-        side = 256 if model.predicts == "target" else 224
+        side = 256 if model.any_size else 224
         image, weights = folder / "photo.png", folder / "weights.npz"
         Image.effect_noise((side, side), 50).convert("RGB").save(image)
         variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, side, side, 3)))
-        npz.save(weights, variables["params"])
+        npz.save(weights, tree.merge(variables))
         outputs = (folder / "out" / str(i) for i in itertools.count())
 
         def run(cache: str) -> None:
@@ -92,7 +93,7 @@ def predict(name: str) -> Case:
                 sys.executable, "-m", "vit_jax.predict", f"--checkpoint={weights}",
                 f"--model={name}", f"--compilation_cache={cache}", str(image),
             ]  # fmt: skip
-            if model.predicts == "target":
+            if model.any_size:
                 command += [f"--output={next(outputs)}"]
             env = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
             result = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
@@ -117,7 +118,7 @@ def train_on_files(name: str, batch: int, dtype: str) -> Case:
         config.model_name, config.dtype, config.batch_size = name, dtype, batch
         config.data.source, config.total_steps = str(folder), 10**6
         exp = experiment.build(config)
-        step = train.make_train_step(exp)
+        step = make_train_step(exp)
         read = sharding.to_devices(exp.data.train_batches(), exp.mesh)
         yield _training(OURS, exp, step, read)
         yield _training(SYNTHETIC, exp, step, itertools.repeat(next(read)))

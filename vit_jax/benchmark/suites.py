@@ -109,7 +109,7 @@ def of_models(
 
 def _on_accelerators(suite: str, dtype: str) -> Iterator[Case]:
     for spec in SPECS:
-        restores = get_model(spec.model).predicts == "target"
+        restores = get_model(spec.model).any_size
         of_spec = "restore" if spec.suite == "inference" and restores else spec.suite
         if of_spec == suite:
             yield spec.make(dtype)

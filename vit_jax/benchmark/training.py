@@ -13,12 +13,13 @@ import optax
 from configs import common
 from input_pipeline import MadeUp
 from vit_jax import experiment
-from vit_jax import train as trainer
 from vit_jax.benchmark import models, plain_flax
 from vit_jax.benchmark.race import OURS, Case, Contender, Goal, bytes_of, compiled, stepping
 from vit_jax.experiment import Experiment
-from vit_jax.losses import softmax_xent
 from vit_jax.machinery import sharding
+from vit_jax.step import make_train_step
+from vit_jax.tasks import get_task
+from vit_jax.tasks.classify import softmax_xent
 
 _RATE, _WEIGHT_DECAY = 1e-4, 1e-4
 
@@ -52,8 +53,8 @@ def train(
         make_state = functools.partial(experiment.new_state, exp.config, tx=exp.tx)
         state = jax.jit(make_state, out_shardings=exp.state_sharding)(variables)
         on_devices = next(sharding.to_devices(itertools.repeat(data), exp.mesh))
-        step = trainer.make_train_step(exp)
-        yield _jitted(OURS, step, state, on_devices, calls, exp.mesh.size)
+        step = make_train_step(exp)
+        yield _jitted(OURS, step.function, state, on_devices, calls, exp.mesh.size, step.first)
         if exp.mesh.size > 1 and jax.default_backend() != "cpu":
             return  # the others would use one device
         for who, plain in plain_flax.like(model):
@@ -83,12 +84,10 @@ def make_experiment(
     config.optim.learning_rate, config.optim.weight_decay = _RATE, _WEIGHT_DECAY
     config.optim.weight_decay_on = ""  # found in every path: PyTorch decays everything
     config.schedule.name = "constant"
-    if model.predicts == "label":
-        data = MadeUp((size, size, 3), batch, model.num_classes)
-    else:
-        config.loss, config.metrics, config.best_metric = "l1", (), "loss"
-        data = MadeUp((size, size, 3), batch, scale=getattr(model, "upscale", 1))
-    return experiment.build(config, data)
+    config.loss = next(iter(get_task(model).losses))
+    config.metrics, config.best_metric = (), "loss"
+    classes = model.num_classes if model.has_field("num_classes") else 0
+    return experiment.build(config, MadeUp((size, size, 3), batch, classes, model.upscale))
 
 
 def make_plain_step(model: Any) -> tuple[Any, Any]:
@@ -109,13 +108,19 @@ def make_plain_step(model: Any) -> tuple[Any, Any]:
 
 
 def _jitted(
-    name: str, step: Any, state: Any, batch: Any, calls: int, devices: int = 1
+    name: str,
+    step: Any,
+    state: Any,
+    batch: Any,
+    calls: int,
+    devices: int = 1,
+    first: tuple[Any, ...] = (),
 ) -> Contender:
-    program, compile_s = compiled(step, state, batch)
+    program, compile_s = compiled(step, *first, state, batch)
 
     def advance() -> jax.Array:
         nonlocal state
-        state, metrics = program(state, batch)
+        state, metrics = program(*first, state, batch)
         return metrics["loss"]
 
     return stepping(

@@ -1,7 +1,6 @@
 """How much memory a step takes, said before the first, and what to do if it is too much."""
 
 import contextlib
-import functools
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,27 +20,28 @@ class Measured:
     """A jitted function that is compiled at its first call, and then says what memory it takes.
 
     Args:
-        function: of `jax.jit`, or a `functools.partial` of one with further positional arguments;
-            always called with arguments of the same shapes.
+        function: of `jax.jit`; always called with arguments of the same shapes.
+        *first: arguments that come before those of every call.
 
     Attributes:
+        function: as it was given.
+        first: as they were given.
         needs: says what a call takes; "" before the first.
     """
 
-    def __init__(self, function: Any) -> None:
-        is_bound = isinstance(function, functools.partial)
-        self._function, self._bound = (function.func, function.args) if is_bound else (function, ())
+    def __init__(self, function: Any, *first: Any) -> None:
+        self.function = function
+        self.first = first
         self._compiled: Callable[..., Any] | None = None
         self.needs = ""
 
     def __call__(self, *args: Any) -> Any:
         """Calls the function."""
-        args = (*self._bound, *args)
         if self._compiled is None:
-            self._compiled = self._function.lower(*args).compile()
+            self._compiled = self.function.lower(*self.first, *args).compile()
             self.needs = _describe(self._compiled.memory_analysis())
             _LOG.info("%s", self.needs)
-        return self._compiled(*args)
+        return self._compiled(*self.first, *args)
 
     @contextlib.contextmanager
     def explained(self) -> Iterator[None]:

@@ -31,6 +31,9 @@ _LABELS = flags.DEFINE_string(
     None,
     "A class name per line, or imagenet1k, or none; unset: the labels.txt beside the weights.",
 )
+_PLUGINS = flags.DEFINE_list(
+    "plugins", [], "Modules with models and tasks of your own, see docs/adding.md."
+)
 _PRETRAINED_SIZE = flags.DEFINE_string(
     "pretrained_size",
     None,
@@ -49,8 +52,9 @@ def load() -> Any:
 
 def load_from(path: str) -> Any:
     """Loads the model that lies at a path, with the flags that say more about it."""
-    from vit_jax import pretrained  # takes seconds to import
+    from vit_jax import plugins, pretrained  # takes seconds to import
 
+    plugins.load(_PLUGINS.value)
     return pretrained.load(
         path,
         name=_MODEL.value,
@@ -60,6 +64,12 @@ def load_from(path: str) -> Any:
         old_size=parse_size("pretrained_size", _PRETRAINED_SIZE.value),
         key=KEY.value,
     )
+
+
+def plugins_in(argv: list[str]) -> list[str]:
+    """The modules that --plugins names, before flags are read: they can bring flags themselves."""
+    given = [arg.lstrip("-") for arg in argv if re.match(r"--?plugins=", arg)]
+    return [name for arg in given for name in arg.partition("=")[2].split(",") if name]
 
 
 def parse_fields(settings: list[str]) -> dict[str, Any]:

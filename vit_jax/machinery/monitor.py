@@ -13,9 +13,9 @@ import jax
 from tqdm import tqdm
 
 from checkpoints.train_state import Checkpointer
-from vit_jax import report
 from vit_jax.experiment import Experiment
 from vit_jax.machinery import console, processes
+from vit_jax.tasks.base import INPUT
 from vit_jax.workdir import Workdir
 
 _LOG = logging.getLogger(__name__)
@@ -163,7 +163,7 @@ class Monitor:
         shown = "  ".join(
             f"{name} {value:.4f}"
             for name, value in figures.items()
-            if isinstance(value, float) and not name.startswith(report.INPUT)
+            if isinstance(value, float) and not name.startswith(INPUT)
         )
         _LOG.info("step %d  %s  %s", step, split, shown)
         self._record(step, split, {"protocol": self._exp.data.val_pp, **figures})

@@ -1,41 +1,24 @@
-"""The models, by name. To add one: its file, and its line here."""
+"""The models, by name. To add one: its file, and its line at the end of this one."""
 
 import dataclasses
 import difflib
+import inspect
 import typing
+from collections.abc import Mapping
 from types import UnionType
 from typing import Any
 
-import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from vit_jax.models import dehazeformer, mixer, rrdb, swin, swinir, vit
+from vit_jax.models.base import Model
 
-_FILES = {
-    vit: vit.VisionTransformer,
-    mixer: mixer.MlpMixer,
-    swin: swin.Swin,
-    dehazeformer: dehazeformer.DehazeFormer,
-    swinir: swinir.SwinIR,
-    rrdb: rrdb.RRDB,
-}
-
-MODELS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
-    name: (module, fields)
-    for file, module in _FILES.items()
-    for name, fields in file.VARIANTS.items()
-}
-
-_PARAMETER_COUNTS = {
-    name: count for file in _FILES for name, count in file.PARAMETER_COUNTS.items()
-}
-
+MODELS: dict[str, tuple[type[Model], dict[str, Any]]] = {}
 # Benchmark -> number of test images, the same for all, and model -> figures by name.
 PUBLISHED_SCORES: dict[str, tuple[int, dict[str, dict[str, float]]]] = {}
-for _file in (dehazeformer, swinir):
-    for _benchmark, (_count, _scores) in _file.PUBLISHED_SCORES.items():
-        _, _others = PUBLISHED_SCORES.get(_benchmark, (_count, {}))
-        PUBLISHED_SCORES[_benchmark] = (_count, _others | _scores)
+
+_counts: dict[str, int] = {}
 
 # How the files of Steiner et al., "How to train your ViT?" (TMLR 2022) begin.
 AUGREG_NAMES = {
@@ -56,15 +39,64 @@ _MOST_BLOCKS = 1000  # of a model's stage; each takes milliseconds before the fi
 DTYPES = ("float32", "bfloat16", "float16")
 
 
+def register(
+    model: type[Model],
+    variants: Mapping[str, Mapping[str, Any]],
+    counts: Mapping[str, int] | None = None,
+    scores: Mapping[str, tuple[int, Mapping[str, Mapping[str, float]]]] | None = None,
+) -> None:
+    """Makes models known by name, those of this package and anybody's.
+
+    Args:
+        model: derives from `base.Model`.
+        variants: fields of each that differ from the defaults, by its name.
+        counts: their numbers of parameters; those that are not said are counted when asked for.
+        scores: that were published, as in `PUBLISHED_SCORES`.
+
+    Raises:
+        ValueError: for a part of the contract that is missing, or a name that is taken.
+    """
+    name = getattr(model, "__name__", repr(model))
+    if not (isinstance(model, type) and issubclass(model, Model)):
+        raise ValueError(f"{name} is no model: derive it from vit_jax.models.base.Model")
+    if not model.task:
+        raise ValueError(f"{name} lacks `task`: say what it is trained for, such as 'classify'")
+    if not model.has_field("dtype"):
+        raise ValueError(f"{name} lacks the field `dtype: Any = jnp.float32`, its compute type")
+    if "train" not in inspect.signature(model.__call__).parameters:
+        raise ValueError(f"{name}.__call__ lacks the argument `train: bool = False`")
+    for variant, fields in variants.items():
+        unknown = sorted(set(fields) - set(_field_types(model)))
+        if unknown:
+            raise ValueError(f"{variant}: {name} has no field {', '.join(unknown)}")
+        taken = MODELS.get(variant, (model, {}))[0]
+        if (taken.__module__, taken.__qualname__) != (model.__module__, model.__qualname__):
+            raise ValueError(f"{variant} is taken by {taken.__module__}.{taken.__qualname__}")
+    MODELS.update({variant: (model, dict(fields)) for variant, fields in variants.items()})
+    _counts.update(counts or {})
+    for benchmark, (count, figures) in (scores or {}).items():
+        _, others = PUBLISHED_SCORES.get(benchmark, (count, {}))
+        merged = {**others, **{name: dict(values) for name, values in figures.items()}}
+        PUBLISHED_SCORES[benchmark] = (count, merged)
+
+
 def list_models() -> dict[str, int]:
     """Names of all models, sorted, with their numbers of parameters.
 
     Image classifiers are counted with 1000 classes at 224 pixels, or at what the name says.
     """
-    return {name: _PARAMETER_COUNTS[name] for name in sorted(MODELS)}
+    for name in MODELS.keys() - _counts.keys():
+        _counts[name] = _count_parameters(get_model(name))
+    return {name: _counts[name] for name in sorted(MODELS)}
 
 
-def get_model(name: str, **overrides: Any) -> nn.Module:
+def _count_parameters(model: Model) -> int:
+    inputs = model.inputs((64, 64) if model.any_size else (224, 224))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), *inputs)["params"]
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+
+def get_model(name: str, **overrides: Any) -> Model:
     """Makes a model by its published name.
 
     Args:
@@ -73,8 +105,7 @@ def get_model(name: str, **overrides: Any) -> nn.Module:
             `dtype` may be a string, and lists stand for tuples.
 
     Returns:
-        A flax module: `model.apply(variables, images, train=False) -> out`. Its `predicts` says
-        with what part of a batch the output is compared: "label" or "target".
+        A flax module: `model.apply(variables, *inputs, train=False) -> out`, see `base.Model`.
 
     Raises:
         ValueError: for an unknown name or field, or a value of the wrong type.
@@ -83,7 +114,7 @@ def get_model(name: str, **overrides: Any) -> nn.Module:
     if name not in MODELS:
         close = difflib.get_close_matches(name, MODELS, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"unknown model {name!r}; {hint}there are: {', '.join(list_models())}")
+        raise ValueError(f"unknown model {name!r}; {hint}there are: {', '.join(sorted(MODELS))}")
     module, fields = MODELS[name]
     types = _field_types(module)
     overrides = {k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()}
@@ -109,7 +140,7 @@ def _numbers(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
-def _field_types(module: type[nn.Module]) -> dict[str, Any]:
+def _field_types(module: type[Model]) -> dict[str, Any]:
     """The type of each field of a module, less those that flax adds."""
     hints = typing.get_type_hints(module)
     names = [field.name for field in dataclasses.fields(module)]
@@ -149,3 +180,14 @@ def _dtype(value: Any) -> jnp.dtype:
     if dtype is None or dtype.name not in DTYPES:
         raise ValueError(f"dtype={value!r} is not one of {DTYPES}")
     return dtype
+
+
+for _file, _model in {
+    vit: vit.VisionTransformer,
+    mixer: mixer.MlpMixer,
+    swin: swin.Swin,
+    rrdb: rrdb.RRDB,
+}.items():
+    register(_model, _file.VARIANTS, _file.PARAMETER_COUNTS)
+for _file, _model in {dehazeformer: dehazeformer.DehazeFormer, swinir: swinir.SwinIR}.items():
+    register(_model, _file.VARIANTS, _file.PARAMETER_COUNTS, _file.PUBLISHED_SCORES)

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from vit_jax import ops
-from vit_jax.layers import AnySize, Conv, Init, count_blocks, uniform_by_fan_in
+from vit_jax.layers import Conv, Init, count_blocks, uniform_by_fan_in
+from vit_jax.models.base import Model
 
 _NARROW, _WIDE = (24, 48, 96, 48, 24), (48, 96, 192, 96, 48)
 _MIXED = (0.25, 0.5, 0.75, 0.0, 0.0)
@@ -247,7 +248,7 @@ class SKFusion(nn.Module):
         return decoder * weights[..., 0, :] + skip * weights[..., 1, :]
 
 
-class DehazeFormer(AnySize, nn.Module):
+class DehazeFormer(Model):
     """DehazeFormer, for images of any height and width of at least 25 pixels.
 
     RescaleNorm and SKFusion see the whole image: neither padding nor tiles leave the result as it
@@ -274,7 +275,8 @@ class DehazeFormer(AnySize, nn.Module):
     band_rows: int = 0
     dtype: Any = jnp.float32
 
-    predicts = "target"
+    task = "restore"
+    any_size = True
     metrics = ("dehazeformer/psnr", "dehazeformer/ssim")
     deepest = {"depths": (64,) * _STAGES, "attention_ratios": (1.0,) * _STAGES}  # noqa: RUF012
 

@@ -15,6 +15,7 @@ from flax import traverse_util
 
 from vit_jax import ops
 from vit_jax.layers import count_blocks
+from vit_jax.models.base import Model
 
 _BASE = dict(num_blocks=12, hidden_dim=768, tokens_mlp_dim=384, channels_mlp_dim=3072)
 _LARGE = dict(num_blocks=24, hidden_dim=1024, tokens_mlp_dim=512, channels_mlp_dim=4096)
@@ -70,7 +71,7 @@ class MixerBlock(nn.Module):
         return MlpBlock(width, self.activation, dtype=self.dtype, name=name)
 
 
-class MlpMixer(nn.Module):
+class MlpMixer(Model):
     """MLP-Mixer.
 
     Its weights depend on the number of patches: a model takes images of the size that it was
@@ -96,7 +97,7 @@ class MlpMixer(nn.Module):
     activation: str = "gelu_tanh"
     dtype: Any = jnp.float32
 
-    predicts = "label"
+    task = "classify"
     deepest = {"num_blocks": 64}  # noqa: RUF012
 
     @nn.compact

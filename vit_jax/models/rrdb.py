@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from vit_jax import ops
-from vit_jax.layers import AnySize, Conv, count_blocks
+from vit_jax.layers import Conv, count_blocks
+from vit_jax.models.base import Model
 
 VARIANTS: dict[str, dict[str, Any]] = {f"RRDB-x{s}": dict(upscale=s) for s in (1, 2, 4)}
 
@@ -61,7 +62,7 @@ class Block(nn.Module):
         return conv(self.num_features, 5)(seen) * _RESIDUAL + x
 
 
-class RRDB(AnySize, nn.Module):
+class RRDB(Model):
     """Enlarges images of any size.
 
     Attributes:
@@ -80,7 +81,8 @@ class RRDB(AnySize, nn.Module):
     remat: bool = False
     dtype: Any = jnp.float32
 
-    predicts = "target"
+    task = "restore"
+    any_size = True
     metrics = ("basicsr/psnr_y", "basicsr/ssim_y")
     torch_namings = ("basicsr", "esrgan")
     deepest = {"num_blocks": 64}  # noqa: RUF012

@@ -16,6 +16,7 @@ from flax import traverse_util
 
 from vit_jax import ops
 from vit_jax.layers import Conv, count_blocks
+from vit_jax.models.base import Model
 
 _DEEP = (2, 2, 18, 2)
 
@@ -122,7 +123,7 @@ class PatchMerging(nn.Module):
         return _dense(2 * c, self.dtype, "reduction", use_bias=False)(x)
 
 
-class Swin(nn.Module):
+class Swin(Model):
     """Swin Transformer, for images of any size.
 
     Attributes:
@@ -146,7 +147,7 @@ class Swin(nn.Module):
     remat: bool = False
     dtype: Any = jnp.float32
 
-    predicts = "label"
+    task = "classify"
     input_values = "normalize()"
     torch_namings = ("timm", "official")
     deepest = {"depths": (64,) * 4}  # noqa: RUF012

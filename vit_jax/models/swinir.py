@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from vit_jax import ops
-from vit_jax.layers import AnySize, Conv, count_blocks
+from vit_jax.layers import Conv, count_blocks
+from vit_jax.models.base import Model
 from vit_jax.models.swin import BLOCK_NAMES
 
 _MEDIUM = dict(embed_dim=180, depths=(6,) * 6, num_heads=(6,) * 6)
@@ -145,7 +146,7 @@ class Block(nn.Module):
         return x + maybe_drop(_dense(x.shape[-1], self.dtype, "mlp_fc2")(y))
 
 
-class SwinIR(AnySize, nn.Module):
+class SwinIR(Model):
     """SwinIR, for images of any height and width of more than half a window.
 
     Attributes:
@@ -179,7 +180,8 @@ class SwinIR(AnySize, nn.Module):
     remat: bool = False
     dtype: Any = jnp.float32
 
-    predicts = "target"
+    task = "restore"
+    any_size = True
     metrics = ("basicsr/psnr_y", "basicsr/ssim_y")
     deepest = {"depths": (36,) * 12, "num_heads": (6,) * 12}  # noqa: RUF012
     torch_buffers = ("relative_position_index", "attn_mask")

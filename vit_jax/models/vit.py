@@ -22,6 +22,7 @@ from flax import traverse_util
 from vit_jax import ops
 from vit_jax.layers import count_blocks
 from vit_jax.models import resnet
+from vit_jax.models.base import Model
 
 SIZES = {
     "Ti": dict(hidden_size=192, mlp_dim=768, num_heads=3, num_layers=12),
@@ -411,7 +412,7 @@ def _transformers_names(num_layers: int, is_bare: bool) -> dict[str, str]:
     return names
 
 
-class VisionTransformer(nn.Module):
+class VisionTransformer(Model):
     """Vision Transformer.
 
     Attributes:
@@ -463,7 +464,7 @@ class VisionTransformer(nn.Module):
     scan: bool = False
     dtype: Any = jnp.float32
 
-    predicts = "label"
+    task = "classify"
     torch_namings = ("timm", "transformers", "transformers-ViTModel")
     # What whoever published weights with such names computes with; of timm's it is not known.
     naming_fields = {  # noqa: RUF012

@@ -3,27 +3,15 @@
 import dataclasses
 import functools
 import itertools
-import logging
-import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 import psutil
-from PIL import Image
-from tqdm import tqdm
 
-from checkpoints import files
-from vit_jax import ops, photos
-from vit_jax.machinery import console
-
-if TYPE_CHECKING:  # it takes seconds to import
-    from vit_jax.pretrained import Pretrained
-
-_LOG = logging.getLogger(__name__)
+from vit_jax import ops
+from vit_jax.models.base import Model
 
 METHODS = ("auto", "whole", "bounded", "tiles")
 _BAND_ROWS = 64
@@ -52,7 +40,7 @@ class Restorer:
         ensemble: whether to average over the image's eight rotations and reflections.
     """
 
-    model: nn.Module
+    model: Model
     variables: Mapping[str, Any]
     method: str = "auto"
     tile: int = _TILE
@@ -62,7 +50,7 @@ class Restorer:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"unknown method {self.method!r}; there are: {', '.join(METHODS)}")
-        if self.method == "bounded" and not hasattr(self.model, "band_rows"):
+        if self.method == "bounded" and not self.model.has_field("band_rows"):
             raise ValueError(f"{type(self.model).__name__} has no bounded mode; use tiles")
         if self.memory is not None and self.memory <= 0:
             raise ValueError(f"memory must be positive, not {self.memory}")
@@ -89,12 +77,12 @@ class Restorer:
     @property
     def upscale(self) -> int:
         """How many times as high and as wide the result is."""
-        return getattr(self.model, "upscale", 1)
+        return self.model.upscale
 
     @property
     def _step(self) -> int:
         """What divides the sides of the images that the model gets, and where tiles begin."""
-        return getattr(self.model, "tile_multiple", 1)
+        return self.model.tile_multiple
 
     def _output_shape(self, image: np.ndarray) -> tuple[int, int, int]:
         height, width, channels = image.shape
@@ -121,7 +109,7 @@ class Restorer:
         if self.method != "auto":
             return self.method
         size = tuple(side + -side % self._step for side in size)
-        candidates = ["whole", "bounded"] if hasattr(self.model, "band_rows") else ["whole"]
+        candidates = ["whole", "bounded"] if self.model.has_field("band_rows") else ["whole"]
         for method in candidates:
             if self._fits(method, size):
                 return method
@@ -223,120 +211,3 @@ def _feather(side: int) -> np.ndarray:
     """(side,) weights of a tile's pixels, less towards its edges."""
     distance = np.minimum(np.arange(1, side + 1), np.arange(side, 0, -1))
     return np.minimum(distance / max(side // _OVERLAP, 1), 1).astype(np.float32)
-
-
-def name_outputs(
-    arguments: Sequence[str], output: Path, compare: Path | None = None
-) -> dict[Path, Path]:
-    """Says where the restored images go: those of a folder keep their place in it.
-
-    Args:
-        arguments: files and folders.
-        output: folder for the results.
-        compare: folder for pictures of each image before and after, or None.
-
-    Returns:
-        Output by input.
-
-    Raises:
-        ValueError: if two would get the same name, or a file is there already.
-    """
-    named: dict[Path, Path] = {}
-    taken: dict[Path, Path] = {}
-    for argument in map(Path, arguments):
-        for path in photos.find_images([str(argument)]):
-            target = output / (path.relative_to(argument) if argument.is_dir() else path.name)
-            if target in taken and taken[target] != path:
-                raise ValueError(f"{taken[target]} and {path} would both be written to {target}")
-            named[path], taken[target] = target, path
-    targets = [*taken]
-    if compare is not None:
-        targets += [_compared(target, output, compare) for target in taken]
-        if len(set(targets)) < len(targets):
-            raise ValueError(f"a result would be written to {compare}: leave --compare out")
-    there = [str(target) for target in targets if target.exists()]
-    if there:
-        raise ValueError(
-            f"{len(there)} of the results are there already, such as {there[0]}: choose another "
-            "--output, or remove them"
-        )
-    return named
-
-
-def _compared(target: Path, output: Path, compare: Path) -> Path:
-    """Where the picture of an image before and after goes."""
-    inside = target.relative_to(output)
-    return compare / inside.with_name(files.with_ending(inside.name, ".png"))
-
-
-def restore_files(
-    restorer: Restorer, named: Mapping[Path, Path], output: Path, compare: Path | None = None
-) -> list[str]:
-    """Restores image files.
-
-    Args:
-        restorer: does it.
-        named: output by input, from `name_outputs`, as are the rest.
-        output: folder for the results.
-        compare: folder for pictures of each image before and after, or None.
-
-    Returns:
-        What went wrong, a line per file that was not restored, or not compared.
-    """
-    problems = []
-    for path, target in console.progress(named.items(), unit="image", disable=len(named) == 1):
-        begin, method, doing = time.monotonic(), restorer.method, "restore"
-        try:
-            photo = photos.read(path)
-            method = restorer.method_for(photo.pixels.shape[:2])
-            if method == "tiles" and restorer.method == "auto":
-                _LOG.warning("%s is too large for the memory: tiles give another result", path)
-            if (
-                getattr(restorer.model, "in_channels", 3) == 1
-                and np.ptp(photo.pixels, axis=-1).any()
-            ):
-                _LOG.warning("%s has colours, which this model for grey images takes off it", path)
-            restored = restorer(photo.pixels)
-            _write(target, photo.encode(restored))
-            if compare is not None:
-                doing = "compare"
-                picture = _compared(target, output, compare)
-                picture.parent.mkdir(parents=True, exist_ok=True)
-                with files.written_whole(picture) as partial:
-                    _draw_comparison(photo.pixels, restored).save(partial, "PNG")
-        except jax.errors.JaxRuntimeError as error:
-            problems.append(f"cannot restore {path} by method {method}: {error}".splitlines()[0])
-            continue
-        except Exception as error:  # whatever one file does, the others are restored
-            problems.append(f"cannot {doing} {path}: {photos.explain(error)}")
-            continue
-        height, width = restored.shape[:2]
-        seconds = time.monotonic() - begin
-        tqdm.write(f"{path} -> {target} ({width} x {height}, {method}, {seconds:.1f} s)")
-    return problems
-
-
-def _draw_comparison(before: np.ndarray, after: np.ndarray) -> Image.Image:
-    """Both images side by side, the first as large as the second."""
-    height, width = after.shape[:2]
-    picture = Image.new("RGB", (2 * width, height))
-    picture.paste(Image.fromarray(photos.show(before)).resize((width, height), Image.BICUBIC))
-    picture.paste(Image.fromarray(photos.show(after)), (width, 0))
-    return picture
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with files.written_whole(path) as partial:
-        partial.write_bytes(data)
-
-
-def make_restorer(pretrained: "Pretrained", **options: Any) -> Restorer:
-    """Makes a restorer of a model, see `pretrained.load`; the options are its attributes.
-
-    Raises:
-        ValueError: if the model does not restore images, or an option does not fit.
-    """
-    if pretrained.model.predicts != "target":
-        raise ValueError(f"{pretrained.name} does not restore images")
-    return Restorer(pretrained.model, jax.device_put(pretrained.variables), **options)

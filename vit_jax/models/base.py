@@ -1,0 +1,114 @@
+"""The contract between a model and the rest of the code."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class Model(nn.Module):
+    """What all models derive from: everything that the rest of the code asks of one.
+
+    A model says its `task`, has a field `dtype`, and computes `model.apply(variables, *inputs,
+    train=False)`. The rest is here as it holds for a model that does not say otherwise, in its
+    class or by a field.
+
+    Attributes:
+        task: name of what it is trained for, one of `vit_jax.tasks.TASKS`.
+        input_values: the last op of the preprocessing that its published weights expect; "" where
+            a plain resize and value_range(-1, 1) will do.
+        any_size: whether its parameters are for images of any size.
+        upscale: how many times higher and wider than the image its output is.
+        tile_multiple: what must divide the sides of an image's tiles, and where they begin, for
+            them to have the windows of the whole image.
+        in_channels: of what it looks at; images have three all the same.
+        metrics: that its paper reports; () are the task's.
+        torch_namings: whose names its weights can have in PyTorch's files, if there are several;
+            the one to write comes first.
+        torch_buffers: ends of names in such files that are no weights.
+        naming_fields: fields with which all published weights of a naming were trained.
+        deepest: fields with more blocks than any file has, see `vit_jax.identify`.
+    """
+
+    task = ""
+    input_values = ""
+    any_size = False
+    upscale = 1
+    tile_multiple = 1
+    in_channels = 3
+    metrics: ClassVar[tuple[str, ...]] = ()
+    torch_namings: ClassVar[tuple[str, ...]] = ()
+    torch_buffers: ClassVar[tuple[str, ...]] = ()
+    naming_fields: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    deepest: ClassVar[Mapping[str, Any]] = {}
+
+    @classmethod
+    def has_field(cls, name: str) -> bool:
+        """Whether models of this class have a field of that name, such as num_classes."""
+        return name in {field.name for field in dataclasses.fields(cls)}
+
+    def values_of(self, names: Iterable[str]) -> dict[str, Any]:
+        """The values of some fields, as far as the model has them."""
+        return {name: getattr(self, name) for name in names if self.has_field(name)}
+
+    def inputs(
+        self, image_size: tuple[int, int], channels: int = 3
+    ) -> tuple[jax.ShapeDtypeStruct, ...]:
+        """What a call takes, for one example.
+
+        Args:
+            image_size: (h, w) in pixels.
+            channels: of the image.
+        """
+        return (jax.ShapeDtypeStruct((1, *image_size, channels), jnp.float32),)
+
+    def image_size(self, params: Mapping[str, Any]) -> tuple[int, int]:
+        """Height and width of the square images that parameters were made for.
+
+        Where any size will do, one that they can be tried with.
+
+        Raises:
+            KeyError: for what they lack.
+            ValueError: if they were made for no square.
+        """
+        del params
+        return 64, 64
+
+    def resize_params(
+        self, params: Mapping[str, Any], old_size: tuple[int, int], new_size: tuple[int, int]
+    ) -> dict[str, Any]:
+        """Fits parameters that were made for images of one (h, w) to those of another.
+
+        Raises:
+            ValueError: if that cannot be.
+        """
+        del old_size, new_size
+        return dict(params)
+
+    def torch_names(self, naming: str = "") -> dict[str, str]:
+        """Names in PyTorch's files of the submodules, and of the parameters outside of them.
+
+        `[i]` marks part i of a tensor that is kept fused there; see `checkpoints.torch`.
+
+        Args:
+            naming: one of `torch_namings`, if there are several.
+
+        Returns:
+            Their names by ours; empty if nobody has published such weights.
+        """
+        del naming
+        return {}
+
+    @staticmethod
+    def fields_in(shapes: Shapes) -> dict[str, Any]:
+        """Reads fields off the shapes of a file's arrays, by our names; see `vit_jax.identify`.
+
+        Raises:
+            KeyError: if the arrays are those of another kind of model.
+        """
+        raise KeyError(f"nothing is known to tell its fields by, of {len(shapes)} arrays")

@@ -1,0 +1,39 @@
+"""The tasks, by name. To add one: its file, and its row here or a call of `register`."""
+
+from typing import Any
+
+from vit_jax.tasks import classify, restore
+from vit_jax.tasks.base import Task
+
+TASKS: dict[str, Task] = {}
+
+
+def register(task: Task) -> None:
+    """Makes a task known by its name, of this package or anybody's.
+
+    Raises:
+        ValueError: if another has the name, or there is nothing to learn it by.
+    """
+    if TASKS.get(task.name, task) != task:
+        raise ValueError(f"there is a task called {task.name!r} already")
+    if not task.losses:
+        raise ValueError(f"the task {task.name!r} has no losses")
+    TASKS[task.name] = task
+
+
+def get_task(model: Any) -> Task:
+    """The task of a model.
+
+    Raises:
+        ValueError: if nobody has registered it.
+    """
+    if model.task not in TASKS:
+        raise ValueError(
+            f"{type(model).__name__} is for the task {model.task!r}, which nobody has registered; "
+            f"there are: {', '.join(TASKS)}"
+        )
+    return TASKS[model.task]
+
+
+for _task in (classify.TASK, restore.TASK):
+    register(_task)

@@ -1,0 +1,203 @@
+"""What a task is: all that differs between kinds of work, as one row of plain functions.
+
+A task says which parts of a batch a model gets and which say what should come out, its losses and
+metrics, what a report shows, and what is done with a person's own files. The trainer, the
+evaluation and the commands know tasks by this row alone.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+Batch = Mapping[str, Any]
+Out = Any  # what a model returns: an array, or a tree of them
+Loss = Callable[[Out, Batch], jax.Array]
+
+INPUT = "input/"  # begins the names of figures of the input itself, see `Task.baseline`
+
+
+def mean(each: np.ndarray) -> float:
+    """Averages (examples,) figures, in float64."""
+    return float(np.mean(each, dtype=np.float64))
+
+
+class Metric(NamedTuple):
+    """A figure of a split.
+
+    Attributes:
+        each: from a model's output and its batch to (b, ...) numbers, on the device.
+        finish: from the (examples, ...) numbers of a whole split to the figure: their mean, or one
+            that no mean of examples is, such as F1, AUC, mIoU or recall@k.
+    """
+
+    each: Loss
+    finish: Callable[[np.ndarray], float] = mean
+
+
+class Report(Protocol):
+    """What an evaluation has to show of a split, collected batch by batch.
+
+    Attributes:
+        sees_all: whether `add` gets every example, while the figures are computed.
+    """
+
+    sees_all: bool
+
+    def choose(self, each: Mapping[str, np.ndarray]) -> Sequence[int]:
+        """Takes the figures of every example, and their `index`; says which `add` is to get."""
+
+    def add(self, batch: Mapping[str, np.ndarray], out: Any) -> None:
+        """Takes the real rows of a batch, and this process's outputs for them."""
+
+    def gather(self) -> None:
+        """Adds what the other processes of a run have seen; each must call it."""
+
+    def write(self, folder: Any, split: str) -> None:
+        """Writes pictures and tables to a folder, an `epath.Path`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What came of a person's file.
+
+    Attributes:
+        path: of the file.
+        line: what the terminal says; "" if nothing came of it.
+        row: its cells in predictions.csv, after the file's name.
+        files: what to write, by path inside of the output folder.
+        problems: what went wrong, a line each.
+    """
+
+    path: Path
+    line: str = ""
+    row: tuple[object, ...] = ()
+    files: Mapping[PurePath, bytes] = dataclasses.field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+
+class Predictor(Protocol):
+    """Turns a person's files into answers.
+
+    Attributes:
+        header: of predictions.csv, after the file's name; () if there is none.
+        has_files: whether answers have files, so that an output folder must be given.
+    """
+
+    header: tuple[str, ...]
+    has_files: bool
+
+    def outputs(self, inside: PurePath) -> Sequence[PurePath]:
+        """Says which files an answer will have that need a name of their own.
+
+        Args:
+            inside: where the file lies in the folder that was given, or its name.
+        """
+
+    def answers(self, files: Mapping[Path, PurePath]) -> Iterator[Answer]:
+        """Answers for each file in turn; whatever one does, the others get an answer.
+
+        Args:
+            files: where each lies, and where in the folder that was given.
+        """
+
+
+class Pretrained(Protocol):
+    """A model with its weights, see `vit_jax.pretrained.Pretrained`."""
+
+    name: str
+    model: Any
+    variables: Mapping[str, Any]
+    image_size: tuple[int, int]
+    labels: tuple[str, ...] | None
+    eval_pp: str
+    loss: str
+
+
+@dataclasses.dataclass(frozen=True)
+class NoOptions:
+    """A task whose predictor has no choices."""
+
+
+def option(default: Any, text: str, choices: Sequence[str] = (), writes: bool = False) -> Any:
+    """A field of a task's options, which becomes a flag of `predict`.
+
+    Args:
+        default: of its value: False for a switch, else None.
+        text: its help.
+        choices: the values there are; () for any.
+        writes: whether it makes files, so that a folder for results must be given.
+    """
+    metadata = {"help": text, "choices": tuple(choices), "writes": writes}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def _no_fields(model: Any, data: Any) -> dict[str, Any]:
+    del model, data
+    return {}
+
+
+def _as_it_is(config: Any, model: Any) -> None:
+    del config, model
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A kind of work.
+
+    Attributes:
+        name: what models call it, see `models.base.Model.task`.
+        truths: keys of a batch that say what should come out.
+        losses: by name; the first is that of weights whose training is not known.
+        metric: makes a metric of its name and that of the loss, which says what an output means;
+            raises a ValueError that lists what there is.
+        report: makes the report of a split, of the data, the split's name and the config.
+        predictor: makes what `predict` does with files, of a model, the options and the folder for
+            results, if there is one; raises a ValueError for a model or options that do not fit.
+        options: a dataclass of `option` fields.
+        kind: `data.kind` of a folder from which it is usually learned.
+        inputs: keys of a batch that the model gets, in the order of its arguments.
+        metrics: of a model that says none itself.
+        settings: keys of the config that this task alone reads; unset they are 0 or "".
+        is_independent: whether the loss of an example depends on that example alone. If not, it
+            compares a whole batch, which is not accumulated in parts, and must leave out those
+            that `_mask` marks as padding.
+        fit: fields of the model that the data decides, given the model and the data; raises a
+            ValueError if they do not fit each other.
+        prepare: makes what is done to a batch on the device before a training step, a function of
+            a random key and the batch, given the config and the model; or None for nothing.
+        baseline: what the input itself is worth, as an output of the model, given the model and a
+            batch; its metrics are called input/NAME. None if an input is no output.
+        answer: what a trained model says to a batch, where that is not what it returns when it is
+            applied, but decoded, say: a function of the model, its variables and the batch.
+    """
+
+    name: str
+    truths: tuple[str, ...]
+    losses: Mapping[str, Loss]
+    metric: Callable[[str, str], Metric]
+    report: Callable[[Any, str, Any], Report]
+    predictor: Callable[[Pretrained, Any, Path | None], Predictor]
+    options: type = NoOptions
+    kind: str = "classes"
+    inputs: tuple[str, ...] = ("image",)
+    metrics: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    is_independent: bool = True
+    fit: Callable[[Any, Any], dict[str, Any]] = _no_fields
+    prepare: Callable[[Any, Any], Callable[[jax.Array, Batch], Batch] | None] = _as_it_is
+    baseline: Callable[[Any, Batch], Out] | None = None
+    answer: Callable[[Any, Any, Batch], Out] | None = None
+
+    def apply(self, model: Any, variables: Any, batch: Batch, **how: Any) -> Out:
+        """Applies a model to what it gets of a batch; `how` are flax's arguments, and `train`."""
+        return model.apply(variables, *(batch[key] for key in self.inputs), **how)
+
+    def evaluate(self, model: Any, variables: Any, batch: Batch) -> Out:
+        """What a trained model makes of a batch."""
+        if self.answer is not None:
+            return self.answer(model, variables, batch)
+        return self.apply(model, variables, batch, train=False)

@@ -1,0 +1,101 @@
+"""A report and a predictor for tasks that need nothing of their own."""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+import jax
+import numpy as np
+
+from vit_jax import photos
+from vit_jax.tasks import base
+
+
+class FiguresReport:
+    """Lists the figures of every example.
+
+    Args:
+        names: of the examples, in the order of their `index`; () numbers them.
+    """
+
+    sees_all = False
+
+    def __init__(self, names: Sequence[str] = ()) -> None:
+        self._names = names
+        self._figures: dict[str, np.ndarray] = {}
+
+    def choose(self, each: Mapping[str, np.ndarray]) -> Sequence[int]:
+        """Keeps the figures that are one number per example; no example is wanted again."""
+        count = len(next(iter(each.values())))
+        order = np.argsort(each.get("index", np.arange(count)))
+        self._figures = {k: v[order] for k, v in each.items() if k != "index" and v.ndim == 1}
+        return ()
+
+    def add(self, batch: Mapping[str, np.ndarray], out: Any) -> None:
+        raise AssertionError("no example was wanted")
+
+    def gather(self) -> None:
+        """Nothing is missing: figures are whole on every process."""
+
+    def write(self, folder: Any, split: str) -> None:
+        """Writes SPLIT.csv with the figures by example."""
+        from vit_jax import report  # matplotlib takes a while to import
+
+        report.write_figures(self._names, self._figures, folder, split)
+
+
+class FilesPredictor:
+    """Says what a model makes of an image file, one by one.
+
+    Args:
+        pretrained: the model.
+        say: turns what it makes of one image into words.
+    """
+
+    header = ("answer",)
+    has_files = False
+
+    def __init__(self, pretrained: base.Pretrained, say: Callable[[Any], str]) -> None:
+        from vit_jax.tasks import get_task
+
+        task, model = get_task(pretrained.model), pretrained.model
+        self._spec = pretrained.eval_pp
+        self._say = say
+        variables = jax.device_put(pretrained.variables)
+        apply = jax.jit(lambda variables, batch: task.evaluate(model, variables, batch))
+        self._apply = functools.partial(apply, variables)
+
+    @functools.cached_property
+    def _prepare(self) -> Callable[[bytes], np.ndarray]:
+        from input_pipeline import one_file  # TensorFlow takes seconds to import
+
+        return one_file.make_preparer(self._spec)
+
+    def outputs(self, inside: PurePath) -> Sequence[PurePath]:
+        del inside
+        return ()
+
+    def answers(self, files: Mapping[Path, PurePath]) -> Iterator[base.Answer]:
+        for path in files:
+            try:
+                image = self._prepare(path.read_bytes())
+                out = jax.device_get(self._apply({"image": image[None]}))
+                said = self._say(jax.tree.map(lambda leaf: leaf[0], out))
+            except Exception as error:  # whatever one file does, the others get an answer
+                yield base.Answer(path, problems=(f"cannot read {path}: {photos.explain(error)}",))
+                continue
+            yield base.Answer(path, f"{path}: {said}", (said,))
+
+
+def report(data: Any, split: str, config: Any) -> FiguresReport:
+    """A `Task.report` that lists figures."""
+    del config
+    return FiguresReport(data.splits[split].names)
+
+
+def predictor(
+    say: Callable[[Any], str],
+) -> Callable[[base.Pretrained, Any, Path | None], FilesPredictor]:
+    """A `Task.predictor` that says what a model makes of an image, in a line."""
+    return lambda pretrained, options, output: FilesPredictor(pretrained, say)

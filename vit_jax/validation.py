@@ -1,0 +1,144 @@
+"""Whether a config fits itself, before anything is opened or compiled."""
+
+from ml_collections import ConfigDict
+
+from vit_jax import plugins
+from vit_jax.losses import get_loss
+from vit_jax.machinery import config_keys
+from vit_jax.models import PUBLISHED_SCORES, get_model
+from vit_jax.models.base import Model
+from vit_jax.tasks import TASKS, Task, get_task
+
+DISTILLATIONS = ("hard", "soft")
+
+
+def validate_config(config: ConfigDict) -> None:
+    """Checks keys and simple values, and locks the config.
+
+    Raises:
+        ValueError: for the first thing that does not fit; the message says what would.
+    """
+    config_keys.check(config)
+    plugins.load(config.plugins)
+    _check_numbers(config)
+    _check_weights(config)
+    check(
+        config.total_steps is not None or config.total_epochs is not None,
+        "say how long to train: --config.total_steps=N or --config.total_epochs=N",
+    )
+    model = get_model(config.model_name, **{"dtype": config.dtype, **config.model})
+    task = get_task(model)
+    get_loss(config.loss, task.losses)
+    for name in config.metrics:
+        task.metric(name, config.loss)
+    figures = ("loss", *config.metrics)
+    check(
+        config.best_metric in figures,
+        f"best_metric={config.best_metric!r} is not evaluated; there are: {', '.join(figures)}",
+    )
+    check(
+        config.benchmark in ("", *PUBLISHED_SCORES),
+        f"unknown benchmark {config.benchmark!r}; there are: {', '.join(PUBLISHED_SCORES)}",
+    )
+    _check_settings(config, task)
+    _check_parts(config, task)
+    config.lock()
+
+
+def check(holds: bool, message: str) -> None:
+    """Raises a ValueError unless a condition holds."""
+    if not holds:
+        raise ValueError(message)
+
+
+def check_data(model: Model, task: Task, truths: tuple[str, ...]) -> None:
+    """Raises a ValueError unless data say what a task is to learn."""
+    lacking = sorted(set(task.truths) - set(truths))
+    if not lacking:
+        return
+    from input_pipeline.sources import kinds_with  # TensorFlow takes seconds to import
+
+    *others, last = [
+        kind
+        for kind in kinds_with(task.truths[0])
+        if all(kind in kinds_with(truth) for truth in task.truths)
+    ] or ["another kind"]
+    raise ValueError(
+        f"{type(model).__name__} learns from other data than these, which have no "
+        f"{' and no '.join(lacking)}: set data.kind to "
+        f"{', '.join(others)}{' or ' if others else ''}{last}, or model_name to another model"
+    )
+
+
+def _check_numbers(config: ConfigDict) -> None:
+    for key in ("batch_size", "accum_steps", "log_every", "keep_checkpoints", "fsdp"):
+        check(config[key] >= 1, f"{key} must be at least 1, not {config[key]}")
+    check(0 <= config.seed < 2**31, f"seed must lie in [0, 2^31), and is {config.seed}")
+    for key in ("total_epochs", "eval_every", "checkpoint_every"):
+        check(config[key] is None or config[key] > 0, f"{key} must be positive")
+    check((config.total_steps or 0) >= 0, "total_steps must not be negative")
+    for key in ("label_smoothing", "ema_decay"):
+        check(0 <= config[key] < 1, f"{key} must lie in [0, 1), not {config[key]}")
+    for key in ("mixup_alpha", "cutmix_alpha"):
+        check(config[key] >= 0, f"{key} must not be negative, and is {config[key]}")
+    for key in ("learning_rate", "weight_decay", "clip_norm"):
+        value = config.optim[key]
+        check(value >= 0, f"optim.{key} must not be negative, and is {value}")
+    for key in ("weight", "perceptual_weight"):
+        value = config.gan[key]
+        check(value >= 0, f"gan.{key} must not be negative, and is {value}")
+
+
+def _check_weights(config: ConfigDict) -> None:
+    size = config.pretrained_size
+    check(
+        len(size) in (0, 2) and all(isinstance(n, int) and n > 0 for n in size),
+        f"pretrained_size must be (height, width), not {size}",
+    )
+    for key in ("dont_load", "pretrained_key", "pretrained_labels"):
+        check(
+            bool(config.pretrained) or not config[key],
+            f"{key} is for pretrained weights: say --config.pretrained=PATH",
+        )
+
+
+def _check_settings(config: ConfigDict, task: Task) -> None:
+    """Settings of other tasks are off."""
+    others = [other for other in TASKS.values() if other is not task]
+    for key in (key for other in others for key in other.settings if key not in task.settings):
+        group, _, name = key.rpartition(".")
+        value = (config[group] if group else config)[name]
+        owners = " and ".join(other.name for other in others if key in other.settings)
+        unset = "leave it empty" if isinstance(value, str) else "set it to 0"
+        check(
+            not value,
+            f"{key} is for the task {owners}, and {config.model_name} is for {task.name}: {unset}",
+        )
+
+
+def _check_parts(config: ConfigDict, task: Task) -> None:
+    has_gan = config.gan.weight or config.gan.perceptual_weight
+    check(
+        not has_gan or config.accum_steps == 1,
+        f"gan.weight and gan.perceptual_weight need accum_steps=1, not {config.accum_steps}, since "
+        "the discriminator compares the images of a whole batch: take a smaller batch_size, or "
+        "model.remat=True",
+    )
+    check(
+        task.is_independent or config.accum_steps == 1,
+        f"the loss of the task {task.name} compares a whole batch, of which accum_steps="
+        f"{config.accum_steps} would show it parts: set it to 1",
+    )
+    distill = config.distill
+    check(
+        distill.kind in DISTILLATIONS,
+        f"distill.kind={distill.kind!r} is not one of {DISTILLATIONS}",
+    )
+    check(
+        0 < distill.weight <= 1,
+        f"distill.weight must lie in (0, 1], not {distill.weight}",
+    )
+    check(
+        distill.temperature > 0,
+        f"distill.temperature must be positive, not {distill.temperature}",
+    )

@@ -1,0 +1,309 @@
+"""Weights that others, or earlier runs, have trained: found, read, and named as ours."""
+
+import csv
+import dataclasses
+import functools
+import io
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from flax import traverse_util
+
+from checkpoints import files, formats, npz, packages, torch, tree
+from checkpoints.train_state import Checkpointer
+from vit_jax import plugins
+from vit_jax.models import get_model
+from vit_jax.models.base import Model
+from vit_jax.workdir import Workdir
+
+# Fields without which weights are computed wrongly, and that their names and shapes do not show.
+UNSEEN = ("activation", "num_heads")
+SUFFIXES = (".npz", *torch.SAFETENSORS, *torch.PICKLED)
+
+
+def find(pretrained: str, folder: str) -> str:
+    """Says which file `config.pretrained` means.
+
+    Args:
+        pretrained: a path or an address, which is returned as it is; or a name inside `folder`:
+            with a "-" that of a file, less its suffix .npz; else an AugReg short name such as
+            "R_Ti_16", which means the file pretrained on ImageNet-21k that did best on its own
+            validation images, according to the folder's index.csv.
+        folder: `config.pretrained_dir`.
+
+    Returns:
+        The path or address of the weights.
+
+    Raises:
+        ValueError: if the folder or its index.csv does not have it.
+    """
+    is_path = "/" in pretrained or pretrained.endswith(tuple(formats.OF_SUFFIX))
+    if is_path or os.path.exists(pretrained) or packages.is_packaged(pretrained):
+        return pretrained
+    if not folder:
+        raise ValueError(
+            f"pretrained={pretrained!r} is no file here, and no folder is given in which to look "
+            "for that name: say --config.pretrained=PATH, or --config.pretrained_dir=FOLDER"
+        )
+    folder = folder.rstrip("/")
+    if "-" in pretrained:
+        return f"{folder}/{pretrained}.npz"
+    index = f"{folder}/index.csv"
+    reader = csv.DictReader(io.StringIO(files.fetch(index).read_text()))
+    lacking = {"ds", "final_val", "filename"} - set(reader.fieldnames or ())
+    if lacking:
+        raise ValueError(f"{index} lacks the column(s) {', '.join(sorted(lacking))}")
+    rows = [
+        row for row in reader if row["ds"] == "i21k" and row["filename"].split("-")[0] == pretrained
+    ]
+    rows = [row for row in rows if row["final_val"] and math.isfinite(float(row["final_val"]))]
+    if not rows:
+        raise ValueError(f"{index} knows no {pretrained!r} that was pretrained on i21k")
+    best = max(rows, key=lambda row: float(row["final_val"]))
+    return f"{folder}/{best['filename']}.npz"
+
+
+def get_absolute(pretrained: str) -> str:
+    """Makes a local path absolute; an address or a name stays as it is."""
+    is_address = "://" in pretrained or packages.is_packaged(pretrained)
+    if is_address or not os.path.exists(os.path.expanduser(pretrained)):
+        return pretrained
+    return os.path.abspath(os.path.expanduser(pretrained))
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """What a file or a run's folder holds, before it is known whether it fits a model.
+
+    Attributes:
+        path: as it was given.
+        arrays: by their names: ours, or timm's if `is_torch`.
+        is_torch: whether names and layout are those of PyTorch.
+        workdir: the run that the weights belong to, or None.
+        made_for: what the file says of its model, or None.
+    """
+
+    path: str
+    arrays: dict[str, np.ndarray]
+    is_torch: bool
+    workdir: Workdir | None
+    made_for: formats.MadeFor | None = None
+
+    @functools.cached_property
+    def labels(self) -> tuple[str, ...] | None:
+        """Class names that lie beside the weights, or None."""
+        if self.workdir is not None:
+            return self.workdir.read_labels()
+        if files.is_download(self.path):
+            return None
+        beside = epath.Path(self.path).expanduser().parent / "labels.txt"
+        return read_labels(beside) if beside.exists() else None
+
+    @functools.cached_property
+    def image_size(self) -> tuple[int, int] | None:
+        """(h, w) of the images that the run evaluated; None without a run, or for any size."""
+        if self.workdir is None:
+            return None
+        config = self.workdir.read_config()
+        if get_model(config.model_name).any_size:
+            return None
+        from input_pipeline import preprocess  # TensorFlow takes seconds to import
+
+        return preprocess.output_shape(config.data.eval_pp)[:2]
+
+    def head_fields(self, model: Model) -> dict[str, Any]:
+        """Fields of a classifier that the weights decide: how many classes, and pre_logits."""
+        flat = self.arrays
+        if not model.has_field("num_classes"):
+            return {}
+        names = torch.names_of(model, found=flat) if self.is_torch else {}
+        bias, pre_logits = (
+            flat.get(f"{names.get(part)}.bias" if self.is_torch else f"{part}/bias")
+            for part in ("head", "pre_logits")
+        )
+        fields = {"representation_size": None if pre_logits is None else pre_logits.size}
+        if not model.has_field("representation_size"):
+            fields = {}
+        return {**fields, "num_classes": 0 if bias is None else bias.size}
+
+    def unseen_fields(self, model: Model) -> dict[str, Any]:
+        """Fields of the weights' model, as far as known, that their names and shapes do not show.
+
+        Args:
+            model: of the kind that they are for.
+        """
+        if self.workdir is not None:
+            config = self.workdir.read_config()
+            trained = get_model(config.model_name, **config.model)
+            fields = trained.values_of(UNSEEN)
+        else:
+            fields = dict(self.made_for.fields) if self.made_for else {}
+            if self.is_torch and model.naming_fields:
+                naming = torch.naming_of(self.arrays, model)
+                fields = {**model.naming_fields.get(naming, {}), **fields}
+        return {k: v for k, v in fields.items() if k in UNSEEN and model.has_field(k)}
+
+    def tree(self, model: Model) -> dict[str, Any]:
+        """The arrays with our names, unrolled, whether or not they are all that a model has.
+
+        Statistics of batch norms are among them, see `checkpoints.tree.merge`.
+
+        Args:
+            model: that timm's names are looked up for; its head does not matter.
+        """
+        arrays = self.arrays
+        if self.is_torch:
+            arrays = torch.rename(arrays, tree.unrolled(model).clone(**self.head_fields(model)))
+        return traverse_util.unflatten_dict(arrays, sep="/")
+
+
+def read(path: str | os.PathLike[str], key: str = "") -> Weights:
+    """Reads weights.
+
+    Args:
+        path: a file of numpy's (.npz), of safetensors or of PyTorch, whatever its name, local or at
+            an address that `checkpoints.files.fetch` takes; the folder of a run; or package:NAME.
+        key: which weights of a PyTorch file with several, see `checkpoints.torch.read`.
+
+    Returns:
+        The weights.
+
+    Raises:
+        ValueError: if there are none, or they cannot be read.
+    """
+    path = os.fspath(path)
+    if packages.is_packaged(path):
+        _check_no_key(path, key)
+        row = packages.find(path)
+        made_for = formats.MadeFor(row.model, row.fields)
+        return Weights(path, packages.read(path), True, None, made_for)
+    path = _hub_file(path)
+    workdir = _find_workdir(path)
+    if workdir is not None:
+        _check_no_key(path, key)
+        plugins.load(workdir.read_config().plugins, beside=workdir.path)
+        found = npz.load(workdir.weights) if workdir.weights.exists() else _read_best(workdir)
+        return Weights(path, traverse_util.flatten_dict(found, sep="/"), False, workdir)
+    found = files.fetch(path)
+    kind = formats.find_format(found)
+    if kind == formats.NPZ:
+        _check_no_key(path, key)
+        arrays = traverse_util.flatten_dict(npz.load(found), sep="/")
+        return Weights(path, arrays, False, None, npz.read_made_for(found))
+    arrays = torch.read(found, key)
+    made_for = torch.read_made_for(found) if kind == formats.SAFETENSORS else None
+    return Weights(path, arrays, True, None, made_for)
+
+
+def _check_no_key(path: str, key: str) -> None:
+    if key:
+        raise ValueError(f"{path} holds one set of weights: leave the key {key!r} out")
+
+
+def _hub_file(path: str) -> str:
+    """The file of weights in a folder as transformers saves it; else the path itself."""
+    folder = epath.Path(path).expanduser()
+    if not files.is_download(path) and not path.endswith(SUFFIXES) and folder.is_dir():
+        for name in ("model.safetensors", "pytorch_model.bin"):
+            if (folder / name).exists() and not (folder / "data.json").exists():
+                return os.fspath(folder / name)
+    return path
+
+
+def _find_workdir(path: str) -> Workdir | None:
+    """The run whose folder, or whose weights.npz, the path is."""
+    if files.is_download(path):
+        return None
+    workdir = Workdir(path)
+    if not path.endswith(SUFFIXES):
+        if workdir.path.exists() and not workdir.path.is_dir():
+            return None
+        if not workdir.has_config:
+            raise ValueError(f"{path} holds no run, and is no file. {files.ALTERNATIVES}")
+        return workdir
+    beside = Workdir(workdir.path.parent)
+    return beside if beside.weights == workdir.path and beside.has_config else None
+
+
+def _read_best(workdir: Workdir) -> dict[str, Any]:
+    """Weights of the best checkpoint of a run that has not written its weights.npz yet."""
+    config = workdir.read_config()
+    if not workdir.checkpoints.exists():
+        raise ValueError(
+            f"{workdir.path} has no weights yet, neither weights.npz nor checkpoints: train first"
+        )
+    with Checkpointer(
+        workdir.checkpoints, config.keep_checkpoints, config.best_metric, config.best_mode
+    ) as checkpointer:
+        if checkpointer.best_step is None:
+            raise ValueError(f"{workdir.checkpoints} holds no checkpoint: train first")
+        state = checkpointer.restore_as_saved(checkpointer.best_step)
+    variables = {"params": state["params"], **(state["model_state"] or {})}
+    if state.get("ema_params") is not None:
+        variables = {"params": state["ema_params"], **(state.get("ema_model_state") or {})}
+    return tree.merge(tree.unstack(jax.tree.map(np.asarray, variables)))
+
+
+def read_labels(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Reads a file with a class name per line."""
+    try:
+        return tuple(epath.Path(path).read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"cannot read the labels {os.fspath(path)}: {reason}") from None
+
+
+def check_labels_beside(folder: epath.Path, labels: Sequence[str] | None) -> None:
+    """Raises a ValueError if a folder already names other classes, or any where none are known."""
+    path = folder / "labels.txt"
+    if path.exists() and (labels is None or read_labels(path) != tuple(labels)):
+        raise ValueError(f"{path} names the classes of other weights: choose another folder")
+
+
+def write_labels_beside(folder: epath.Path, labels: Sequence[str] | None) -> None:
+    """Writes class names, if they are known, to a folder where weights lie."""
+    if labels is not None:
+        Workdir(folder).write_labels(labels)
+
+
+def choose_labels(
+    wanted: str | None, beside: Sequence[str] | None, count: int, flag: str = "--labels"
+) -> tuple[str, ...] | None:
+    """Chooses the names of a head's classes.
+
+    Args:
+        wanted: a file with a name per line, "imagenet1k" or "none"; None or "" for those beside.
+        beside: the names that lie beside the weights, or None.
+        count: of the head's classes.
+        flag: by which a person says which.
+
+    Returns:
+        The names, or None if they are not known.
+
+    Raises:
+        ValueError: if there are more or fewer names.
+    """
+    if wanted == "none" or not count:
+        return None
+    if wanted == "imagenet1k":
+        # The builder of another data set spells out the names; imagenet2012's has the synsets.
+        from tensorflow_datasets.datasets.siscore.labels import IMAGENET_LABELS_LIST
+
+        names, where = tuple(IMAGENET_LABELS_LIST), wanted
+    elif wanted:
+        names, where = read_labels(wanted), wanted
+    elif beside is not None:
+        names, where = tuple(beside), "the labels.txt beside the weights"
+    else:
+        return None
+    if len(names) != count:
+        raise ValueError(
+            f"{where} has {len(names)} names, but the head has {count} classes: say which are "
+            f"meant, {flag}=FILE with a name per line, or {flag}=none"
+        )
+    return names

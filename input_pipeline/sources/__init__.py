@@ -13,7 +13,8 @@ class Kind(NamedTuple):
     """What a folder holds.
 
     Attributes:
-        module: of this package, whose `splits` finds it.
+        module: whose `splits` takes `config.data`, and the scale if targets can be larger, and
+            returns sources by split name.
         truths: what its examples have besides images, see `Source`.
         has_any_scale: whether targets can be larger than images.
     """
@@ -23,11 +24,14 @@ class Kind(NamedTuple):
     has_any_scale: bool = False
 
 
+_HERE = "input_pipeline.sources"
+# A module of your own can add a row, see `config.plugins`.
 KINDS = {
-    "classes": Kind("image_folder", ("label",)),  # a subfolder of images per class
-    "hazy_from_clear": Kind("hazy_from_clear", ("target",)),  # clear photos, made hazy
-    "pairs": Kind("paired_folder", ("target",), has_any_scale=True),  # such as hazy and clear ones
-    "degraded": Kind("degraded", ("target",), has_any_scale=True),  # photos, made small or noisy
+    "classes": Kind(f"{_HERE}.image_folder", ("label",)),  # a subfolder of images per class
+    "hazy_from_clear": Kind(f"{_HERE}.hazy_from_clear", ("target",)),  # clear photos, made hazy
+    # Such as hazy and clear images; photos that are made smaller, noisy or compressed.
+    "pairs": Kind(f"{_HERE}.paired_folder", ("target",), has_any_scale=True),
+    "degraded": Kind(f"{_HERE}.degraded", ("target",), has_any_scale=True),
 }
 
 
@@ -70,8 +74,8 @@ def get_splits(config: Any, scale: int = 1) -> "dict[str, Source]":
         )
     module = kind.module
     if not is_folder(config.source):
-        module = "digits" if config.source == "digits" else "tfds"
-    find = importlib.import_module(f"input_pipeline.sources.{module}").splits
+        module = f"{_HERE}.{'digits' if config.source == 'digits' else 'tfds'}"
+    find = importlib.import_module(module).splits
     return find(config, scale) if kind.has_any_scale else find(config)
 
 

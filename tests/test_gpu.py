@@ -9,7 +9,7 @@ import pytest
 
 from configs import common
 from input_pipeline import MadeUp
-from tests.conftest import noise, random_params
+from tests.helpers import noise, random_params
 from vit_jax import experiment, ops
 from vit_jax.machinery import sharding
 from vit_jax.models import get_model

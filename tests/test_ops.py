@@ -5,8 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
-from tests.conftest import noise
+from tests.helpers import noise
 from vit_jax import ops
 
 
@@ -175,3 +176,21 @@ def test_an_option_that_xla_does_not_have_is_not_known():
     assert not ops._is_known("xla_no_such_option", True)
     assert ops._is_known("xla_gpu_enable_cublaslt", True)
     assert ops.cuda_capability() == 0
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+def test_larger_images(factor):
+    image = noise((1, 9, 13, 2))
+    found = np.asarray(ops.bicubic_upsample(image, factor))
+    for channel in range(2):  # Pillow has the same filter, and another border
+        expected = Image.fromarray(image[0, ..., channel]).resize(
+            (13 * factor, 9 * factor), Image.BICUBIC
+        )
+        inside = np.s_[2 * factor : -2 * factor, 2 * factor : -2 * factor]
+        np.testing.assert_allclose(
+            found[0, ..., channel][inside], np.asarray(expected)[inside], atol=1e-5
+        )
+    line = np.broadcast_to(np.arange(9.0)[None, :, None, None], (1, 9, 3, 1))
+    mirrored = np.concatenate([line[:, ::-1], line, line[:, ::-1]], axis=1)
+    far = ops.bicubic_upsample(mirrored, factor)[:, 9 * factor : 18 * factor]
+    np.testing.assert_allclose(ops.bicubic_upsample(line, factor), far, atol=1e-5)

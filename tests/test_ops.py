@@ -9,6 +9,7 @@ from PIL import Image
 
 from tests.helpers import noise
 from vit_jax import ops
+from vit_jax.ops import attending, compiling
 
 
 def test_windows():
@@ -132,7 +133,7 @@ def test_attention_that_is_differentiated_for_even_numbers_alone(length):
 
     args = qkv(7, keys=9)
     apply = functools.partial(even_alone, length=length)
-    function = functools.partial(ops._differentiable_if_even, apply)
+    function = functools.partial(attending._differentiable_if_even, apply)
     expected = with_gradients(functools.partial(ops.attention, length=length), args)
     np.testing.assert_allclose(function(*args), expected[0], atol=1e-6)
     assert seen == [(7, 9, length)]
@@ -150,7 +151,7 @@ def test_what_is_chosen_for_a_cpu_computes_the_same(op, monkeypatch):
     }.get(op, [noise((4, 7))])
     found = []
     for is_for_cpu in (True, False):
-        monkeypatch.setattr(ops, "_is_for_cpu", lambda value=is_for_cpu: value)
+        monkeypatch.setattr(compiling, "is_for_cpu", lambda value=is_for_cpu: value)
         found.append(with_gradients(getattr(ops, op), args))
     for one, other in zip(*found):
         np.testing.assert_allclose(one, other, atol=2e-5)
@@ -159,8 +160,8 @@ def test_what_is_chosen_for_a_cpu_computes_the_same(op, monkeypatch):
 def test_what_others_are_to_run_has_nothing_for_one_gpu(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert ops.compiler_options() is None  # of another maker
-    monkeypatch.setattr(ops, "cuda_capability", lambda: 9.0)
-    monkeypatch.setattr(ops, "_is_known", lambda name, value: "triton" in name)
+    monkeypatch.setattr(compiling, "cuda_capability", lambda: 9.0)
+    monkeypatch.setattr(compiling, "_is_known", lambda name, value: "triton" in name)
     assert ops.compiler_options() == {"xla_gpu_enable_triton_gemm": False}
     with ops.portable():
         assert ops.compiler_options() is None
@@ -173,8 +174,8 @@ def test_what_others_are_to_run_has_nothing_for_one_gpu(monkeypatch):
 
 
 def test_an_option_that_xla_does_not_have_is_not_known():
-    assert not ops._is_known("xla_no_such_option", True)
-    assert ops._is_known("xla_gpu_enable_cublaslt", True)
+    assert not compiling._is_known("xla_no_such_option", True)
+    assert compiling._is_known("xla_gpu_enable_cublaslt", True)
     assert ops.cuda_capability() == 0
 
 

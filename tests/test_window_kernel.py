@@ -9,7 +9,8 @@ import pytest
 from jax.experimental import pallas
 
 from tests.helpers import noise
-from vit_jax import ops, window_kernel
+from vit_jax import ops
+from vit_jax.ops import window_kernel
 
 pytestmark = pytest.mark.skipif(window_kernel.triton is None, reason="this JAX has no Triton")
 

@@ -9,7 +9,8 @@ from configs import common
 from input_pipeline import MadeUp, Shard, get_dataset
 from input_pipeline.sources import KINDS, get_splits, kinds_with
 from input_pipeline.sources import tfds as tfds_source
-from tests.conftest import write_classes, write_image
+from tests.helpers import write_classes, write_image
+from tests.tiny_colors import TinyColors
 
 
 def data_config(source, **changes):
@@ -164,29 +165,6 @@ def test_skip_corrupt_reports_and_leaves_out(image_folder, caplog):
 
 
 # TFDS
-
-
-class TinyColors(tfds.core.GeneratorBasedBuilder):
-    """Images of one colour, whose value is the example's number."""
-
-    VERSION = tfds.core.Version("1.0.0")
-    counts = {"train": 25, "test": 7}  # noqa: RUF012
-
-    def _info(self):
-        features = tfds.features.FeaturesDict(
-            {
-                "image": tfds.features.Image(shape=(6, 5, 3)),
-                "label": tfds.features.ClassLabel(names=["even", "odd"]),
-            }
-        )
-        return self.dataset_info_from_configs(features=features, supervised_keys=("image", "label"))
-
-    def _split_generators(self, dl_manager):
-        return {split: self._generate_examples(count) for split, count in self.counts.items()}
-
-    def _generate_examples(self, count):
-        for i in range(count):
-            yield i, {"image": np.full((6, 5, 3), i, np.uint8), "label": i % 2}
 
 
 @pytest.fixture(scope="module")

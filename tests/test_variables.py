@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from checkpoints import npz, torch, tree
-from tests.conftest import tiny_digits_config, write_image
+from tests.helpers import tiny_digits_config, write_image
 from vit_jax import convert, evaluate, experiment, export, models, pretrained, train
 from vit_jax import weights as weight_files
 from vit_jax.machinery import sharding

@@ -184,7 +184,7 @@ def test_the_toy_is_small():
 
 def test_the_toy_trains_evaluates_and_reports(counted):
     folder, printed = counted
-    assert printed.splitlines()[1].split() == ["split", "loss", "error", "bias", "examples"]
+    assert printed.splitlines()[1].split() == ["split", "bias", "error", "loss", "examples"]
     lines = Workdir(folder / "run").read_metrics()
     first, last = (line for line in lines if line["split"] == "val")
     assert last["error"] < first["error"]

@@ -171,6 +171,6 @@ def test_what_is_found():
         False, True, True,
     ]  # fmt: skip
     assert keys(text) == ["data.gone"]
-    assert [is_key(key) for key in ("data.gone", "data.data_dir", "seed.x", "model.any")] == [
+    assert [is_key(key) for key in ("data.gone", "data.source", "seed.x", "model.any")] == [
         False, True, False, True,
     ]  # fmt: skip

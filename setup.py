@@ -21,6 +21,7 @@ setup(
         "vit_jax.benchmark",
         "vit_jax.machinery",
         "vit_jax.models",
+        "vit_jax.ops",
         "configs",
         "input_pipeline",
         "input_pipeline.sources",

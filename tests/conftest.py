@@ -32,14 +32,18 @@ if (
 ):
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"  # compiles 3 times as fast
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 from PIL import Image
 
-from configs import common
-from vit_jax.models import get_model
+from tests.helpers import (
+    degraded_config,
+    pairs_config,
+    photo,
+    shrink,
+    tiny_digits_config,
+    write_classes,
+    write_pairs,
+)
 
 with contextlib.suppress(ImportError):  # make test-minimal has none
     import hypothesis
@@ -52,8 +56,8 @@ with contextlib.suppress(ImportError):  # make test-minimal has none
 
 # The files that take longest, which begin first, so that both processes end at about the same time.
 _LONGEST = (
-    "train", "restoration", "super_resolution", "main", "vit", "pretrained", "dehazeformer",
-    "export", "models", "resuming", "swinir", "fuzz", "without_tensorflow", "swin", "files",
+    "train", "restore", "predict", "main", "vit", "pretrained", "dehazeformer", "export", "models",
+    "resuming", "swinir", "fuzz", "without_tensorflow", "swin", "tiles", "paired_folder", "files",
 )  # fmt: skip
 
 
@@ -62,64 +66,9 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
 
 
-TINY = dict(patch_size=4, hidden_size=16, num_layers=2, num_heads=2, mlp_dim=32)
-TINY_HYBRID = dict(TINY, patch_size=1, resnet_layers=(2, 1), resnet_width_factor=0.5)
-TINY_MIXER = dict(patch_size=4, num_blocks=2, hidden_dim=16, tokens_mlp_dim=8, channels_mlp_dim=32)
-
-
-def random_params(name, size, seed=0, **fields):
-    """A model, and parameters none of which is 0 or 1, as numpy arrays; size is (h, w)."""
-    model = get_model(name, **fields)
-    images = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
-    random = np.random.default_rng(seed)
-    return model, jax.tree.map(
-        lambda leaf: random.normal(scale=0.2, size=leaf.shape).astype(np.float32), shapes
-    )
-
-
-def noise(shape, seed=0):
-    return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
-
-
-def tiny_digits_config():
-    """A run of a few seconds on the digits."""
-    config = common.get_config()
-    config.model_name = "ViT-Ti_16"
-    config.model.update(patch_size=4, hidden_size=32, num_layers=1, num_heads=2, mlp_dim=32)
-    config.model.classifier = "gap"
-    config.data.source = "digits"
-    config.data.train_pp = "grayscale_to_rgb|value_range(-1, 1)"
-    config.data.eval_pp = "grayscale_to_rgb|resize(8)|value_range(-1, 1)"
-    config.batch_size = 64
-    config.optim.learning_rate = 1e-2
-    config.total_steps = 6
-    config.eval_every = 3
-    config.log_every = 1
-    return config
-
-
 @pytest.fixture
 def digits_config():
     return tiny_digits_config()
-
-
-def write_image(path: Path, color: tuple[int, int, int], size=(20, 16), seed: int = 0) -> Path:
-    """Writes a noisy image of one colour; size is (width, height)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(seed).integers(-20, 20, (size[1], size[0], 3))
-    Image.fromarray(np.clip(np.array(color) + noise, 0, 255).astype(np.uint8)).save(path)
-    return path
-
-
-COLORS = {"blue": (30, 30, 200), "red": (200, 30, 30)}
-
-
-def write_classes(folder: Path, count: int, suffix: str = ".png", start: int = 0) -> None:
-    """Writes folder/{blue,red}/{n}.png."""
-    for name, color in COLORS.items():
-        for i in range(start, start + count):
-            write_image(folder / name / f"{i}{suffix}", color, seed=i)
 
 
 @pytest.fixture
@@ -139,3 +88,54 @@ def folder_config(digits_config, image_folder):
     digits_config.data.eval_pp = "decode|resize(8)|value_range(-1, 1)"
     digits_config.batch_size = 4
     return digits_config
+
+
+@pytest.fixture(scope="session")
+def pairs_folder(tmp_path_factory):
+    """Pairs of two sizes, smaller than the crop and larger."""
+    folder = tmp_path_factory.mktemp("pairs")
+    write_pairs(folder / "train", [(40, 36), (29, 47), (40, 36), (29, 47)])
+    write_pairs(folder / "test", [(40, 36), (29, 47), (40, 36)], start=20)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dehazing_run(pairs_folder, tmp_path_factory):
+    """The folder of a run on `pairs_folder`, and its figures."""
+    from vit_jax import train
+
+    workdir = tmp_path_factory.mktemp("restoration")
+    return workdir, train.train_and_evaluate(pairs_config(pairs_folder), workdir)
+
+
+@pytest.fixture(scope="session")
+def photos_folder(tmp_path_factory):
+    """Clean photos of two sizes, neither of which 2 or 3 divides."""
+    folder = tmp_path_factory.mktemp("photos")
+    for i, size in enumerate([(61, 49), (55, 67), (61, 49), (55, 67)]):
+        Image.fromarray(photo(size, 40 * i)).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def set_of_pairs(tmp_path):
+    """Laid out like Set5 and DIV2K; the large images have a row more than twice the small ones."""
+    for i in range(3):
+        large = photo((41, 36), 50 * i)
+        for folder, name, image in [
+            ("HR", f"p{i}.png", large),
+            ("LR_bicubic/X2", f"p{i}x2.png", shrink(large[:40], 2)),
+            ("LR_bicubic/X4", f"p{i}x4.png", shrink(large[:40], 4)),
+        ]:
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(tmp_path / folder / name)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def enlarging_run(photos_folder, tmp_path_factory):
+    """The folder of a run on `photos_folder`, and its figures."""
+    from vit_jax import train
+
+    workdir = tmp_path_factory.mktemp("enlarging")
+    return workdir, train.train_and_evaluate(degraded_config(photos_folder), workdir)

@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 
 from tests.commands import ROOT
-from tests.test_resuming import assert_same_runs
+from tests.runs import assert_same_runs
 from vit_jax.machinery.preemption import EXIT_CODE
 from vit_jax.workdir import Workdir
 

@@ -10,10 +10,9 @@ import pytest
 
 from checkpoints.train_state import Checkpointer
 from configs import common
-from tests.conftest import noise
-from tests.test_perceptual import small_vgg19
-from tests.test_restoration import pairs_config, write_pairs
-from tests.test_resuming import assert_same_runs
+from tests.helpers import noise, pairs_config, write_pairs
+from tests.runs import assert_same_runs
+from tests.small_vgg19 import small_vgg19
 from vit_jax import experiment, perceptual, train
 from vit_jax.adversary import Adversary, Discriminator, relativistic_loss
 from vit_jax.losses import get_loss

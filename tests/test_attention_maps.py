@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from checkpoints import tree
-from tests.conftest import TINY, TINY_HYBRID, TINY_MIXER, noise, random_params
+from tests.helpers import TINY, TINY_HYBRID, TINY_MIXER, noise, random_params
 from vit_jax import attention_maps
 from vit_jax.models import get_model
 

@@ -4,12 +4,14 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 from flax import traverse_util
 
 from checkpoints import npz, tree
 from checkpoints.train_state import Checkpointer
+from tests.helpers import TINY_HYBRID, random_params
 from vit_jax.models import get_model
 
 
@@ -166,3 +168,22 @@ def test_without_metrics_the_last_is_the_best(tmp_path):
 def test_wrong_settings(tmp_path, settings, message):
     with pytest.raises(ValueError, match=message):
         Checkpointer(tmp_path, *settings)
+
+
+def test_bfloat16_and_leading_dims_of_group_norms(tmp_path):
+    _, params = random_params("R50+ViT-B_16", (16, 16), num_classes=5, **TINY_HYBRID)
+    stored = {}
+    for name, array in traverse_util.flatten_dict(params, sep="/").items():
+        array = array.astype(ml_dtypes.bfloat16)
+        if re.search(r"/gn\w+/|gn_root/", name):
+            array = array.reshape(1, 1, 1, -1)
+        stored[name] = array
+    np.savez(tmp_path / "a.npz", **stored)
+    with np.load(tmp_path / "a.npz") as file:
+        assert file["gn_root/scale"].dtype == "V2"  # what numpy makes of bfloat16
+    loaded = npz.load(tmp_path / "a.npz")
+    expected = jax.tree.map(lambda a: a.astype(ml_dtypes.bfloat16).astype(np.float32), params)
+    assert_equal(loaded, expected)
+    assert npz.read(tmp_path / "a.npz")["cls"].dtype == ml_dtypes.bfloat16
+    npz.save(tmp_path / "b.npz", loaded)
+    assert_equal(npz.load(tmp_path / "b.npz"), expected)

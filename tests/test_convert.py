@@ -1,4 +1,5 @@
 import functools
+import json
 import re
 
 import jax
@@ -7,7 +8,7 @@ import pytest
 
 from checkpoints import npz
 from tests.commands import run
-from tests.conftest import TINY, TINY_MIXER, random_params
+from tests.helpers import TINY, TINY_MIXER, TINY_SWINIR, random_params
 from vit_jax import convert, pretrained
 from vit_jax import weights as weight_files
 
@@ -138,3 +139,22 @@ def test_inspect(tmp_path):
         "head/bias  1000  float16",
         "1 arrays of 1,000 numbers; it fits none of the published models with square images",
     ]
+
+
+def test_the_convert_command_and_its_namings(enlarging_run, tmp_path):
+    workdir, _ = enlarging_run
+    result = run("convert", workdir, tmp_path / "a.safetensors", "--naming=timm")
+    assert result.returncode != 0
+    assert (
+        "unknown naming 'timm' of these weights; there is just one: leave it out" in result.stderr
+    )
+    result = run("convert", workdir, tmp_path / "a.npz", "--naming=timm")
+    assert "--naming=timm is for .safetensors and .pth" in result.stderr
+    result = run("convert", workdir, tmp_path / "a.safetensors")
+    assert result.returncode == 0, result.stderr
+    fields = [f"--field={key}={value}" for key, value in TINY_SWINIR.items()]
+    name = "--model=SwinIR-lightweight-x2"
+    result = run("convert", tmp_path / "a.safetensors", tmp_path / "run", name, *fields)
+    assert result.returncode == 0, result.stderr
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["best_metric"] == "basicsr/psnr_y"

@@ -8,8 +8,8 @@ import pytest
 
 from checkpoints import npz, torch
 from tests.commands import run
-from tests.conftest import noise, random_params
 from tests.golden_recipe import golden_images, recipe_weights
+from tests.helpers import noise, random_params
 from vit_jax import convert, pretrained
 from vit_jax.models import get_model
 from vit_jax.tasks import classify

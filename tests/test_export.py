@@ -4,7 +4,7 @@ import pytest
 
 from checkpoints import npz
 from tests.commands import run
-from tests.conftest import TINY, TINY_HYBRID, TINY_MIXER, noise, random_params
+from tests.helpers import TINY, TINY_HYBRID, TINY_MIXER, noise, random_params
 from vit_jax import export, pretrained
 from vit_jax.models import get_model
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from configs import common
 from input_pipeline import get_dataset, images, prepare
-from tests.conftest import noise, write_classes
+from tests.helpers import noise, write_classes
 from vit_jax import tiles
 from vit_jax.models.base import Model
 

@@ -11,7 +11,7 @@ from matplotlib import font_manager
 from matplotlib.figure import Figure
 from PIL import Image
 
-from tests.conftest import noise
+from tests.helpers import noise
 from vit_jax import attention_maps, fonts, report
 from vit_jax.tasks import classify
 

@@ -11,7 +11,7 @@ import safetensors.numpy
 from etils import epath
 
 from checkpoints import formats, npz, torch
-from tests.conftest import TINY, TINY_MIXER, noise, random_params
+from tests.helpers import TINY, TINY_MIXER, noise, random_params
 from vit_jax import convert, identify, pretrained
 from vit_jax import weights as weight_files
 from vit_jax.models import get_model

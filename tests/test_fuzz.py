@@ -20,8 +20,7 @@ from PIL import Image
 
 from checkpoints import npz
 from input_pipeline import files, get_dataset
-from tests.conftest import tiny_digits_config, write_classes
-from tests.test_sources import data_config
+from tests.helpers import data_config, tiny_digits_config, write_classes
 from vit_jax import experiment, photos, predict, pretrained, train
 from vit_jax.tasks import classify, restore
 from vit_jax.workdir import Workdir

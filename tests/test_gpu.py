@@ -9,10 +9,11 @@ import pytest
 
 from configs import common
 from input_pipeline import MadeUp
-from tests.conftest import noise, random_params
+from tests.helpers import noise, random_params
 from vit_jax import experiment, ops
 from vit_jax.machinery import sharding
 from vit_jax.models import get_model
+from vit_jax.ops import compiling
 from vit_jax.step import make_train_step
 
 pytestmark = pytest.mark.gpu
@@ -72,7 +73,7 @@ def test_attention_and_its_gradients(implementation, tokens):
 
 
 def choose_for_cpu(monkeypatch, value):
-    monkeypatch.setattr(ops, "_is_for_cpu", lambda: value)
+    monkeypatch.setattr(compiling, "is_for_cpu", lambda: value)
     jax.clear_caches()
 
 

@@ -10,6 +10,7 @@ import skimage.measure
 import skimage.metrics
 from sklearn.metrics import mutual_info_score
 
+from tests.helpers import noise
 from vit_jax import image_quality as iq
 
 
@@ -229,3 +230,33 @@ def test_edges_of_fused_images(fusion):
                 total += weight
         found = compute(iq.fusion_artifacts, fused, a, b)
         np.testing.assert_allclose(found, artifacts / total, rtol=1e-3)
+
+
+def blocking_by_loop(x):
+    """The blocking effect factor of one (h, w) channel, from its definition."""
+    h, w = x.shape
+    edges, others = [], []
+    for j in range(w - 1):
+        (edges if (j + 1) % 8 == 0 else others).append(((x[:, j] - x[:, j + 1]) ** 2).sum())
+    for i in range(h - 1):
+        (edges if (i + 1) % 8 == 0 else others).append(((x[i] - x[i + 1]) ** 2).sum())
+    count = h * (w // 8 - 1) + w * (h // 8 - 1)
+    edge, other = sum(edges) / count, sum(others) / (h * (w - 1) + w * (h - 1) - count)
+    return np.log2(8) / np.log2(min(h, w)) * (edge - other) if edge > other else 0.0
+
+
+@pytest.mark.parametrize("size", [(32, 40), (33, 47)])
+def test_psnr_b(size):
+    target = np.round((noise((1, *size, 2)) + 1) * 127.5)
+    blocks = np.kron(noise((1, 7, 7, 2)) * 20, np.ones((1, 8, 8, 1)))[:, : size[0], : size[1]]
+    for image in (target * 0.2 + blocks, target + 3):
+        error = np.mean((image - target) ** 2, axis=(0, 1, 2))
+        blocking = np.array([blocking_by_loop(image[0, ..., c]) for c in range(2)])
+        expected = np.mean(10 * np.log10(255**2 / (error + blocking)))
+        found = iq.psnr_b(image.astype(np.float32), target.astype(np.float32), 255)
+        np.testing.assert_allclose(found, [expected], rtol=1e-5)
+    assert blocking_by_loop((target * 0.2 + blocks)[0, ..., 0]) > 0
+    small = noise((1, 11, 15, 3))
+    np.testing.assert_allclose(
+        iq.psnr_b(small, small + 0.1), iq.psnr(small, small + 0.1), rtol=1e-5
+    )

@@ -42,7 +42,7 @@ def test_what_stands_below_imports_nothing_from_above(package):
 
 
 def test_models_stand_on_jax_and_each_other_alone():
-    names = ("models", "layers", "ops", "window_kernel")  # files or folders
+    names = ("models", "layers", "ops")  # files or folders
     paths = [
         path for name in names for path in files_of(f"vit_jax/{name}*", f"vit_jax/{name}*/**/*")
     ]
@@ -52,6 +52,25 @@ def test_models_stand_on_jax_and_each_other_alone():
     for path in paths:
         others = [name for name in modules_of(path) if not begins(name, allowed)]
         assert not others, path
+
+
+def test_tasks_know_nothing_of_runs_and_commands_nor_of_each_other():
+    (base,) = files_of("vit_jax/tasks/base.py")
+    allowed = (*sys.stdlib_module_names, "jax", "flax", "numpy")
+    assert all(begins(name, allowed) for name in modules_of(base))
+    runs = ("experiment", "train", "step", "evaluate", "pretrained", "weights", "validation",
+            "predict", "convert", "export", "main", "page")  # fmt: skip
+    above = tuple(f"vit_jax.{name}" for name in runs)
+    shared = ("vit_jax.tasks.base", "vit_jax.tasks.plain")
+    may_use = {"image_text": "vit_jax.tasks.classify"}
+    for path in files_of("vit_jax/tasks/*.py"):
+        for name in modules_of(path):
+            assert not begins(name, above), (path, name)
+            others = begins(name, ("vit_jax.tasks",)) and not begins(name, shared)
+            is_own = path.stem in ("__init__", "plain") or name.startswith(
+                may_use.get(path.stem, "nothing")
+            )
+            assert is_own or not others, (path, name)
 
 
 def test_an_import_is_seen_wherever_it_is(tmp_path):

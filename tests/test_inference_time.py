@@ -3,7 +3,7 @@ import json
 import pytest
 
 from configs import inference_time as config_file
-from tests.conftest import TINY, TINY_MIXER
+from tests.helpers import TINY, TINY_MIXER
 from vit_jax import inference_time
 
 

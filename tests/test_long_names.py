@@ -12,7 +12,7 @@ from PIL import Image
 from checkpoints import files, npz
 from checkpoints import torch as torch_format
 from input_pipeline import prepare
-from tests.conftest import noise
+from tests.helpers import noise
 from vit_jax import export, predict, workdir
 from vit_jax.benchmark import accelerator
 from vit_jax.models import get_model

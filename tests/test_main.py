@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.commands import run, run_afresh
-from tests.conftest import COLORS, write_image
+from tests.helpers import COLORS, write_image
 
 TINY = [
     "--config.model.patch_size=4", "--config.model.hidden_size=16", "--config.model.num_layers=1",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from tests.conftest import TINY_MIXER
+from tests.helpers import TINY_MIXER
 from vit_jax.models import (
     AUGREG_NAMES,
     MODELS,

@@ -5,9 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
-from tests.conftest import noise
+from tests.helpers import noise
 from vit_jax import ops
+from vit_jax.ops import attending, compiling
 
 
 def test_windows():
@@ -131,7 +133,7 @@ def test_attention_that_is_differentiated_for_even_numbers_alone(length):
 
     args = qkv(7, keys=9)
     apply = functools.partial(even_alone, length=length)
-    function = functools.partial(ops._differentiable_if_even, apply)
+    function = functools.partial(attending._differentiable_if_even, apply)
     expected = with_gradients(functools.partial(ops.attention, length=length), args)
     np.testing.assert_allclose(function(*args), expected[0], atol=1e-6)
     assert seen == [(7, 9, length)]
@@ -149,7 +151,7 @@ def test_what_is_chosen_for_a_cpu_computes_the_same(op, monkeypatch):
     }.get(op, [noise((4, 7))])
     found = []
     for is_for_cpu in (True, False):
-        monkeypatch.setattr(ops, "_is_for_cpu", lambda value=is_for_cpu: value)
+        monkeypatch.setattr(compiling, "is_for_cpu", lambda value=is_for_cpu: value)
         found.append(with_gradients(getattr(ops, op), args))
     for one, other in zip(*found):
         np.testing.assert_allclose(one, other, atol=2e-5)
@@ -158,8 +160,8 @@ def test_what_is_chosen_for_a_cpu_computes_the_same(op, monkeypatch):
 def test_what_others_are_to_run_has_nothing_for_one_gpu(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert ops.compiler_options() is None  # of another maker
-    monkeypatch.setattr(ops, "cuda_capability", lambda: 9.0)
-    monkeypatch.setattr(ops, "_is_known", lambda name, value: "triton" in name)
+    monkeypatch.setattr(compiling, "cuda_capability", lambda: 9.0)
+    monkeypatch.setattr(compiling, "_is_known", lambda name, value: "triton" in name)
     assert ops.compiler_options() == {"xla_gpu_enable_triton_gemm": False}
     with ops.portable():
         assert ops.compiler_options() is None
@@ -172,6 +174,24 @@ def test_what_others_are_to_run_has_nothing_for_one_gpu(monkeypatch):
 
 
 def test_an_option_that_xla_does_not_have_is_not_known():
-    assert not ops._is_known("xla_no_such_option", True)
-    assert ops._is_known("xla_gpu_enable_cublaslt", True)
+    assert not compiling._is_known("xla_no_such_option", True)
+    assert compiling._is_known("xla_gpu_enable_cublaslt", True)
     assert ops.cuda_capability() == 0
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+def test_larger_images(factor):
+    image = noise((1, 9, 13, 2))
+    found = np.asarray(ops.bicubic_upsample(image, factor))
+    for channel in range(2):  # Pillow has the same filter, and another border
+        expected = Image.fromarray(image[0, ..., channel]).resize(
+            (13 * factor, 9 * factor), Image.BICUBIC
+        )
+        inside = np.s_[2 * factor : -2 * factor, 2 * factor : -2 * factor]
+        np.testing.assert_allclose(
+            found[0, ..., channel][inside], np.asarray(expected)[inside], atol=1e-5
+        )
+    line = np.broadcast_to(np.arange(9.0)[None, :, None, None], (1, 9, 3, 1))
+    mirrored = np.concatenate([line[:, ::-1], line, line[:, ::-1]], axis=1)
+    far = ops.bicubic_upsample(mirrored, factor)[:, 9 * factor : 18 * factor]
+    np.testing.assert_allclose(ops.bicubic_upsample(line, factor), far, atol=1e-5)

@@ -154,3 +154,14 @@ def test_freezing_leaves_parameters_and_makes_no_state():
 def test_wrong_optimizers(changes, message):
     with pytest.raises(ValueError, match=message):
         optimizer(**changes)
+
+
+def test_cosine_per_epoch():
+    config = common.get_config().schedule
+    config.update(per_epoch=True, final_fraction=0.01)
+    rate = optim.make_schedule(config, 4e-4, total_steps=45, steps_per_epoch=4.5)
+    epochs = np.arange(10)
+    expected = 4e-6 + (4e-4 - 4e-6) * (1 + np.cos(np.pi * epochs / 10)) / 2
+    np.testing.assert_allclose([rate(np.ceil(4.5 * e)) for e in epochs], expected, rtol=1e-5)
+    assert rate(4) == rate(0)
+    assert rate(5) < rate(4)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from checkpoints import ncnn, packages, torch
 from input_pipeline import sample_photos
-from tests.conftest import random_params
+from tests.helpers import random_params
 from vit_jax import convert, experiment, pretrained
 from vit_jax import weights as weight_files
 from vit_jax.models import get_model

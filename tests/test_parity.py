@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from checkpoints import npz, torch
-from tests.conftest import noise, random_params
+from tests.helpers import noise, random_params
 from vit_jax import pretrained, train
 from vit_jax.models import get_model
 

@@ -4,36 +4,9 @@ import numpy as np
 import pytest
 
 from checkpoints import torch
-from tests.conftest import noise
+from tests.helpers import noise
+from tests.small_vgg19 import VGG19_WIDTHS, small_vgg19, torchvision_state_dict
 from vit_jax import perceptual
-
-# torchvision's configuration E, less its last pooling.
-WIDTHS = [64, 64, "M", 128, 128, "M", *[256] * 4, "M", *[512] * 4, "M", *[512] * 4]
-
-
-def state_dict_of(widths, seed=0):
-    """Random weights with torchvision's names."""
-    random = np.random.default_rng(seed)
-    arrays, inputs, n = {}, 3, 0
-    for width in widths:
-        if width == "M":
-            n += 1
-            continue
-        kernel = random.normal(scale=(2 / (9 * inputs)) ** 0.5, size=(width, inputs, 3, 3))
-        bias = random.normal(scale=0.1, size=width)
-        arrays[f"features.{n}.weight"] = kernel.astype(np.float32)
-        arrays[f"features.{n}.bias"] = bias.astype(np.float32)
-        inputs, n = width, n + 2
-    return arrays
-
-
-def small_vgg19(monkeypatch, path, divisor=32):
-    """Makes VGG19 narrower, and writes random weights for it; with a classifier besides."""
-    stages = tuple(tuple(w // divisor for w in stage) for stage in perceptual._STAGES)
-    monkeypatch.setattr(perceptual, "_STAGES", stages)
-    arrays = state_dict_of([w if w == "M" else w // divisor for w in WIDTHS])
-    torch.write(path, {**arrays, "classifier.0.weight": np.zeros((4, 7), np.float32)})
-    return path
 
 
 @pytest.mark.parity
@@ -42,14 +15,14 @@ def test_features_are_those_of_torchvisions_network(tmp_path):
     from torch import nn
 
     layers, inputs = [], 3
-    for width in WIDTHS:
+    for width in VGG19_WIDTHS:
         if width == "M":
             layers.append(nn.MaxPool2d(2, 2))
         else:
             layers += [nn.Conv2d(inputs, width, 3, padding=1), nn.ReLU()]
             inputs = width
     network = nn.Sequential(*layers[:-1])  # up to conv5_4, without its ReLU
-    arrays = state_dict_of(WIDTHS)
+    arrays = torchvision_state_dict(VGG19_WIDTHS)
     network.load_state_dict({k[9:]: pytorch.from_numpy(v) for k, v in arrays.items()})
     torch.write(tmp_path / "vgg19.pth", {**arrays, "classifier.6.bias": np.zeros(1000)})
     params = perceptual.load_vgg19(tmp_path / "vgg19.pth")

@@ -1,11 +1,16 @@
 """Files of every mode are written as they were: what does not change is not lost."""
 
 import io
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+import tensorflow as tf
+import tifffile
+from PIL import Image, ImageCms, PngImagePlugin
 
+from input_pipeline import files
+from tests.helpers import noise, photo, saved
 from vit_jax import photos
 
 SIZE = (32, 24)
@@ -176,3 +181,91 @@ def test_a_jpeg_in_a_tiff_keeps_its_quality(tmp_path):
     again = opened(photo.encode(photo.pixels))
     assert again.info["compression"] == "jpeg"
     assert difference(photo.stored, again) <= 6
+
+
+FILES = {
+    "rgb.jpg": "RGB", "grey.jpg": "L", "cmyk.jpg": "CMYK", "rgb.png": "RGB", "alpha.png": "RGBA",
+    "grey_alpha.png": "LA", "grey.tif": "L", "lzw.tif": "RGB", "rgb.webp": "RGB", "rgb.bmp": "RGB",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_are_written_as_they_were(tmp_path, name):
+    options = {"compression": "tiff_lzw"} if name == "lzw.tif" else {}
+    path = saved(FILES[name], tmp_path / name, **options)
+    photo = photos.read(path)
+    assert photo.pixels.shape == (30, 40, 3)
+    again = Image.open(io.BytesIO(photo.encode(photo.pixels)))
+    original = Image.open(path)
+    assert (again.mode, again.size, again.format) == (
+        original.mode, original.size, original.format,
+    )  # fmt: skip
+    atol = 1 if original.format in ("PNG", "TIFF", "BMP") else 12
+    np.testing.assert_allclose(
+        np.asarray(again, np.float32), np.asarray(original, np.float32), atol=atol
+    )
+
+
+def test_metadata_and_orientation_are_kept(tmp_path):
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "a camera", 6
+    path = saved("RGB", tmp_path / "turned.jpg", exif=exif, dpi=(300, 300), icc_profile=b"icc")
+    photo = photos.read(path)
+    assert photo.pixels.shape == (40, 30, 3)
+    again = Image.open(io.BytesIO(photo.encode(photo.pixels)))
+    assert again.size == (40, 30)
+    assert (again.getexif()[0x010F], again.getexif()[0x0112]) == ("a camera", 6)
+    assert (again.info["icc_profile"], again.info["dpi"]) == (b"icc", (300, 300))
+    np.testing.assert_allclose(
+        np.asarray(again, np.float32), np.asarray(Image.open(path), np.float32), atol=12
+    )
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Author", "me")
+    photo = photos.read(saved("RGB", tmp_path / "text.png", pnginfo=text, dpi=(300, 300)))
+    again = Image.open(io.BytesIO(photo.encode(photo.pixels)))
+    assert again.text == {"Author": "me"}
+    assert round(again.info["dpi"][0]) == 300
+    photo = photos.read(saved("RGB", tmp_path / "text.tif", tiffinfo={315: "me"}))
+    assert Image.open(io.BytesIO(photo.encode(photo.pixels))).tag_v2[315] == "me"
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "tif"])
+def test_sizes_are_read_from_the_header(tmp_path, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = saved("RGB", tmp_path / f"turned.{suffix}", exif=exif)
+    assert files.read_size(path) == files.decode_in_python(path.read_bytes()).shape[:2] == (40, 30)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_sixteen_bit_pngs_stay_so(tmp_path, channels):
+    deep = np.random.default_rng(0).integers(0, 65536, (20, 30, channels)).astype(np.uint16)
+    data = tf.io.encode_png(deep).numpy()
+    text = b"tEXt" + b"Author\0me"
+    chunk = (len(text) - 4).to_bytes(4) + text + zlib.crc32(text).to_bytes(4)
+    path = tmp_path / "deep.png"
+    path.write_bytes(data[:33] + chunk + data[33:])
+    photo = photos.read(path)
+    again = photo.encode(photo.pixels)
+    assert chunk in again
+    np.testing.assert_allclose(
+        tf.io.decode_png(again, dtype=tf.uint16).numpy().astype(int), deep, atol=1
+    )
+    Image.open(io.BytesIO(again)).load()  # a whole PNG to others, too
+
+
+def test_no_bits_are_lost_in_silence(tmp_path):
+    tifffile.imwrite(tmp_path / "deep.tif", np.zeros((30, 40, 3), np.uint16), photometric="rgb")
+    with pytest.raises(ValueError, match="convert it to a 16-bit PNG"):
+        photos.read(tmp_path / "deep.tif")
+
+
+def test_exif_data_name_the_new_size(tmp_path):
+    exif = Image.Exif()
+    exif[0x010F] = "a camera"
+    exif.get_ifd(0x8769).update({40962: 41, 40963: 30})
+    Image.fromarray(photo((30, 41))).save(tmp_path / "a.jpg", exif=exif)
+    read = photos.read(tmp_path / "a.jpg")
+    again = Image.open(io.BytesIO(read.encode(noise((60, 82, 3))))).getexif()
+    assert again[0x010F] == "a camera"
+    assert (again.get_ifd(0x8769)[40962], again.get_ifd(0x8769)[40963]) == (82, 60)

@@ -10,8 +10,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from input_pipeline import check, check_imagenet, get_dataset, prepare
-from tests.conftest import write_classes, write_image
-from tests.test_sources import TinyColors, data_config
+from tests.helpers import data_config, write_classes, write_image
+from tests.tiny_colors import TinyColors
 
 SPEC = "decode|resize_small(12)|central_crop(12)|value_range(-1, 1)"
 

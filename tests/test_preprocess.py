@@ -5,7 +5,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from input_pipeline import colour, pipeline, preprocess, randaugment, resampling
+from input_pipeline import (
+    colour,
+    pipeline,
+    preprocess,
+    randaugment,
+    resampling,
+)
 
 RNG = np.random.default_rng(0)
 PHOTO = RNG.integers(0, 256, (30, 44, 3)).astype(np.uint8)
@@ -358,3 +364,20 @@ def test_small_images_become_smaller_by_mirroring_them_again_and_again(size, fac
     expected = expected[:, : size[1] // factor]
     actual = resampling.shrink_bicubic(tf.constant(image), factor).numpy()
     np.testing.assert_array_equal(actual, expected)
+
+
+def test_pad_to_and_edge_decay():
+    image = np.arange(12, dtype=np.uint16).reshape(3, 4, 1)
+    pad_to = preprocess.build("pad_to((7, 4))", train=False)
+    padded = pad_to({"image": tf.constant(image)}, tf.zeros(2, tf.int32))
+    np.testing.assert_array_equal(
+        padded["image"], np.pad(image, ((0, 4), (0, 0), (0, 0)), "reflect")
+    )
+
+    crop = preprocess.build("random_crop(8, edge_decay=1.0)", train=True)
+    rows = tf.repeat(tf.range(16, dtype=tf.int32)[:, None, None], 16, axis=1)
+    crops = (crop({"image": rows}, tf.constant([i, 0]))["image"] for i in range(300))
+    tops = [int(cropped[0, 0, 0]) for cropped in crops]
+    # Half of the windows are moved to an edge; of the rest, 2 of 9 are there anyway.
+    assert 0.51 < np.mean([top in (0, 8) for top in tops]) < 0.71
+    assert set(tops) == set(range(9))

@@ -6,13 +6,12 @@ import threading
 
 import huggingface_hub
 import jax
-import ml_dtypes
 import numpy as np
 import pytest
 from flax import traverse_util
 
-from checkpoints import files, npz, torch
-from tests.conftest import TINY, TINY_HYBRID, TINY_MIXER, noise, random_params
+from checkpoints import npz, torch
+from tests.helpers import AUGREG_INDEX, TINY, TINY_HYBRID, TINY_MIXER, noise, random_params
 from vit_jax import experiment, ops, pretrained, train
 from vit_jax import weights as weight_files
 from vit_jax.models import get_model
@@ -325,48 +324,6 @@ def test_a_model_that_is_not_recognised(saved):
         pretrained.load(saved[0], "ViT-B_16")
 
 
-def test_files_that_are_no_weights(tmp_path):
-    (tmp_path / "a.h5").touch()
-    with pytest.raises(ValueError, match=r"a\.h5 is empty"):
-        weight_files.read(tmp_path / "a.h5")
-    with pytest.raises(ValueError, match=r"there is no file .*no.npz"):
-        weight_files.read(tmp_path / "no.npz")
-    for path in (tmp_path, "no/such"):
-        with pytest.raises(ValueError, match=r"holds no run, and is no file\. .*hf://OWNER"):
-            weight_files.read(path)
-
-
-INDEX = """\
-name,ds,final_val,filename,adapt_filename
-R+ViT-Ti/16,i21k,0.30,R_Ti_16-i21k-weak,x
-R+ViT-Ti/16,i21k,0.41,R_Ti_16-i21k-best,y
-R+ViT-Ti/16,i21k,0.41,R_Ti_16-i21k-best,z
-R+ViT-Ti/16,i1k,0.99,R_Ti_16-i1k-other,x
-R+ViT-Ti/16,i21k,,R_Ti_16-i21k-failed,x
-ViT-Ti/16,i21k,0.5,Ti_16-i21k-best,x
-"""
-
-
-def test_the_best_of_augreg_is_found(tmp_path):
-    (tmp_path / "index.csv").write_text(INDEX)
-    assert weight_files.find("R_Ti_16", f"{tmp_path}/") == f"{tmp_path}/R_Ti_16-i21k-best.npz"
-    assert (
-        weight_files.find("B_16-i21k-lr_0.1", str(tmp_path)) == f"{tmp_path}/B_16-i21k-lr_0.1.npz"
-    )
-    for path in ("a/b", "b.npz", "gs://a/b-c", "hf://timm/x", str(tmp_path)):
-        assert weight_files.find(path, "elsewhere") == path
-    with pytest.raises(ValueError, match=r"index.csv knows no 'S_16' that was pretrained on i21k"):
-        weight_files.find("S_16", str(tmp_path))
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "index.csv").write_text("name,filename\na,b\n")
-    with pytest.raises(ValueError, match=r"other/index.csv lacks the column\(s\) ds, final_val"):
-        weight_files.find("S_16", str(tmp_path / "other"))
-    with pytest.raises(ValueError, match=r"there is no file .*index.csv"):
-        weight_files.find("S_16", str(tmp_path / "no"))
-    with pytest.raises(ValueError, match=r"say --config\.pretrained=PATH"):
-        weight_files.find("S_16", "")
-
-
 def test_weights_from_the_hub(saved, tmp_path, monkeypatch):
     _, model, params = saved
     local = tmp_path / "cache" / "model.safetensors"
@@ -408,37 +365,6 @@ def test_weights_from_the_web(saved, tmp_path, monkeypatch):
             npz.load(f"{url}/no.npz")
         server.shutdown()
     assert_equal(npz.load(f"{url}/vit.npz"), params)  # from the cache
-
-
-def test_buckets_that_cannot_be_reached(monkeypatch):
-    import tensorflow as tf
-    from etils import epath
-
-    def fail(self):
-        raise tf.errors.FailedPreconditionError(None, None, "no network\nmore")
-
-    monkeypatch.setattr(epath.gpath._GPath, "exists", fail)
-    with pytest.raises(ValueError, match=r"gs://vit_models/a.npz: no network\. Weights can come"):
-        files.fetch("gs://vit_models/a.npz")
-
-
-def test_bfloat16_and_leading_dims_of_group_norms(tmp_path):
-    _, params = random_params("R50+ViT-B_16", (16, 16), num_classes=5, **TINY_HYBRID)
-    stored = {}
-    for name, array in flat(params).items():
-        array = array.astype(ml_dtypes.bfloat16)
-        if re.search(r"/gn\w+/|gn_root/", name):
-            array = array.reshape(1, 1, 1, -1)
-        stored[name] = array
-    np.savez(tmp_path / "a.npz", **stored)
-    with np.load(tmp_path / "a.npz") as file:
-        assert file["gn_root/scale"].dtype == "V2"  # what numpy makes of bfloat16
-    loaded = npz.load(tmp_path / "a.npz")
-    expected = jax.tree.map(lambda a: a.astype(ml_dtypes.bfloat16).astype(np.float32), params)
-    assert_equal(loaded, expected)
-    assert npz.read(tmp_path / "a.npz")["cls"].dtype == ml_dtypes.bfloat16
-    npz.save(tmp_path / "b.npz", loaded)
-    assert_equal(npz.load(tmp_path / "b.npz"), expected)
 
 
 def test_fine_tuning_begins_with_the_weights(digits_config, tmp_path):
@@ -521,7 +447,7 @@ def test_the_config_is_read(digits_config, tmp_path, monkeypatch, caplog):
     _, params = random_params("ViT-Ti_16", (8, 32), num_classes=10, **fields)
     npz.save(tmp_path / "Ti_16-i21k-best.npz", params)
     (tmp_path / "labels.txt").write_text("".join(f"{c}\n" for c in "abcdefghij"))
-    (tmp_path / "index.csv").write_text(INDEX)
+    (tmp_path / "index.csv").write_text(AUGREG_INDEX)
     digits_config.pretrained = "Ti_16"
     digits_config.pretrained_dir = str(tmp_path)
     digits_config.pretrained_size = (8, 32)

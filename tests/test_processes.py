@@ -15,9 +15,8 @@ import pytest
 from PIL import Image
 
 from tests.commands import ROOT
-from tests.conftest import write_image
-from tests.test_restoration import pairs_config, write_pairs
-from tests.test_resuming import assert_same_runs, wait_for_a_checkpoint
+from tests.helpers import pairs_config, write_image, write_pairs
+from tests.runs import assert_same_runs, wait_for_a_checkpoint
 from vit_jax.machinery import preemption, processes
 from vit_jax.workdir import Workdir
 

@@ -9,38 +9,15 @@ import sys
 import time
 
 import jax
-import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from checkpoints import npz
-from checkpoints.train_state import Checkpointer
 from tests.commands import ROOT
-from tests.conftest import tiny_digits_config
-from tests.test_restoration import pairs_config, write_pairs
-from tests.test_sources import TinyColors
+from tests.helpers import pairs_config, tiny_digits_config, write_pairs
+from tests.runs import assert_same_runs, wait_for_a_checkpoint
+from tests.tiny_colors import TinyColors
 from vit_jax import train
 from vit_jax.machinery import preemption
-from vit_jax.workdir import Workdir
-
-
-def assert_same_runs(one, other):
-    """Both have the same last state, with the optimizer's and the averages, metrics and weights."""
-    states = []
-    for workdir in map(Workdir, (one, other)):
-        config = workdir.read_config()
-        with Checkpointer(
-            workdir.checkpoints, config.keep_checkpoints, config.best_metric, config.best_mode
-        ) as checkpointer:
-            states.append(checkpointer.restore_as_saved(checkpointer.latest_step))
-    assert states[0]["opt_state"]
-    jax.tree.map(np.testing.assert_array_equal, *states)
-    weights = [npz.load(workdir / "weights.npz") for workdir in (one, other)]
-    jax.tree.map(np.testing.assert_array_equal, *weights)
-    lines = [Workdir(workdir).read_metrics() for workdir in (one, other)]
-    for line in (*lines[0], *lines[1]):
-        line.pop("data_wait", None)  # a time
-    assert lines[0] == lines[1]
 
 
 @pytest.fixture
@@ -166,15 +143,6 @@ def start(workdir, *args):
         # A kill may cut off a compiled program, which others would stumble over.
         env={**os.environ, "JAX_COMPILATION_CACHE_DIR": f"{workdir.parent}/compiled"},
     )  # fmt: skip
-
-
-def wait_for_a_checkpoint(workdir):
-    """Waits until training is under way; 10 minutes at most."""
-    for _ in range(6000):
-        if Workdir(workdir)._has_checkpoint():
-            return
-        time.sleep(0.1)
-    raise TimeoutError("no checkpoint was written")
 
 
 @pytest.mark.slow

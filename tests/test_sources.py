@@ -9,7 +9,9 @@ from configs import common
 from input_pipeline import MadeUp, Shard, get_dataset
 from input_pipeline.sources import KINDS, Kind, get_splits, kinds_with
 from input_pipeline.sources import tfds as tfds_source
-from tests.conftest import write_classes, write_image
+from input_pipeline.sources.base import IndexedSource
+from tests.helpers import write_classes, write_image
+from tests.tiny_colors import TinyColors
 
 
 def data_config(source, **changes):
@@ -164,29 +166,6 @@ def test_skip_corrupt_reports_and_leaves_out(image_folder, caplog):
 
 
 # TFDS
-
-
-class TinyColors(tfds.core.GeneratorBasedBuilder):
-    """Images of one colour, whose value is the example's number."""
-
-    VERSION = tfds.core.Version("1.0.0")
-    counts = {"train": 25, "test": 7}  # noqa: RUF012
-
-    def _info(self):
-        features = tfds.features.FeaturesDict(
-            {
-                "image": tfds.features.Image(shape=(6, 5, 3)),
-                "label": tfds.features.ClassLabel(names=["even", "odd"]),
-            }
-        )
-        return self.dataset_info_from_configs(features=features, supervised_keys=("image", "label"))
-
-    def _split_generators(self, dl_manager):
-        return {split: self._generate_examples(count) for split, count in self.counts.items()}
-
-    def _generate_examples(self, count):
-        for i in range(count):
-            yield i, {"image": np.full((6, 5, 3), i, np.uint8), "label": i % 2}
 
 
 @pytest.fixture(scope="module")
@@ -406,24 +385,15 @@ def test_every_kind_has_the_truths_that_the_table_says(image_folder, tmp_path):
         assert set(next(made_up.train_batches())) == {"image", truth}
 
 
-def test_a_kind_of_ones_own(tmp_path, monkeypatch):
-    """A module that is not of this package brings masks, which no source of it has."""
-    (tmp_path / "stripes.py").write_text(
-        """
-import numpy as np
-from input_pipeline.sources.base import IndexedSource
-
-def splits(config):
+def test_a_kind_with_masks_goes_through_the_whole_pipeline(tmp_path, monkeypatch):
     pixels = np.arange(4 * 6 * 6 * 3, dtype=np.uint8).reshape(4, 6, 6, 3)
     columns = {"image": pixels, "mask": pixels[..., 0].astype(np.int32)}
-    return {"train": IndexedSource(columns, truths=("mask",))}
-"""
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(KINDS, "stripes", Kind("stripes", ("mask",)))
+    train = IndexedSource(columns, truths=("mask",))
+    monkeypatch.setitem(KINDS, "stripes", Kind(lambda config: {"train": train}, ("mask",)))
     assert kinds_with("mask") == ["stripes"]
     config = data_config(tmp_path, kind="stripes", eval_pp="value_range(0, 255)")
     config.train_pp = "random_crop(4)|flip_lr|value_range(0, 255)"
-    batch = next(get_dataset(config, 4, 0).train_batches())
-    assert batch["mask"].dtype == np.int32
-    np.testing.assert_array_equal(batch["mask"], batch["image"][..., 0].round())
+    data = get_dataset(config, 4, 0)
+    for batch in (next(data.train_batches()), *data.eval_batches("train")):
+        assert batch["mask"].dtype == np.int32
+        np.testing.assert_array_equal(batch["mask"], batch["image"][..., 0].round())

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from checkpoints import torch
-from tests.conftest import noise, random_params
 from tests.golden_recipe import golden_images, recipe_weights
+from tests.helpers import noise, random_params
 from vit_jax import ops, pretrained
 from vit_jax.models import get_model
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from checkpoints import torch
-from tests.conftest import noise, random_params
 from tests.golden_recipe import golden_images, recipe_weights
+from tests.helpers import TINY_SWINIR, noise, random_params
 from vit_jax import ops, pretrained
 from vit_jax import weights as weight_files
 from vit_jax.models import get_model, swinir
@@ -168,3 +168,12 @@ def test_wrong_settings(overrides, size, message):
     model = get_model("SwinIR-classical-x2", **{**TINY, **overrides})
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *size, 3)))
+
+
+def test_the_shifts_mask_is_no_large_constant():
+    model, params = random_params(
+        "SwinIR-denoise-color", (8, 8), **{**TINY_SWINIR, "window_size": 8}
+    )
+    images = jax.ShapeDtypeStruct((1, 512, 512, 3), np.float32)
+    lowered = jax.jit(model.apply).lower({"params": params}, images)
+    assert len(lowered.as_text()) < 5e6

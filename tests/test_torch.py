@@ -10,7 +10,7 @@ import pytest
 import safetensors.flax
 
 from checkpoints import torch, tree
-from tests.conftest import TINY, TINY_HYBRID, TINY_MIXER, random_params
+from tests.helpers import TINY, TINY_HYBRID, TINY_MIXER, random_params
 from vit_jax.models import get_model
 
 MODELS = {

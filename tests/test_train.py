@@ -17,7 +17,7 @@ import pytest
 
 from checkpoints import npz
 from checkpoints.train_state import Checkpointer
-from tests.conftest import tiny_digits_config
+from tests.helpers import tiny_digits_config
 from vit_jax import evaluate, experiment, train
 from vit_jax.machinery import monitor, sharding
 from vit_jax.step import _accumulate, make_train_step

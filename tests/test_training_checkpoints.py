@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from checkpoints import torch as torch_format
-from tests.conftest import TINY, noise, random_params
+from tests.helpers import TINY, noise, random_params
 from vit_jax import convert, pretrained
 
 pytestmark = pytest.mark.parity

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from jax.experimental import pallas
 
-from tests.conftest import noise
-from vit_jax import ops, window_kernel
+from tests.helpers import noise
+from vit_jax import ops
+from vit_jax.ops import window_kernel
 
 pytestmark = pytest.mark.skipif(window_kernel.triton is None, reason="this JAX has no Triton")
 

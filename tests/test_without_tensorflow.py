@@ -12,7 +12,7 @@ from checkpoints.train_state import Checkpointer
 from configs import common
 from input_pipeline import MadeUp
 from tests.commands import ROOT
-from tests.conftest import TINY
+from tests.helpers import TINY
 from vit_jax import experiment
 from vit_jax.machinery import sharding
 from vit_jax.step import make_train_step

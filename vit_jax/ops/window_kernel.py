@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas
 
-from vit_jax import ops
+from vit_jax.ops import compiling
 
 try:
     from jax.experimental.pallas import triton
@@ -40,7 +40,7 @@ def fits(qkv: jax.Array, heads: int, window: Pair) -> bool:
         and jax.default_backend() == "gpu"
         and jax.device_count() == 1  # nothing says how it is spread over several
         and qkv.dtype in (jnp.bfloat16, jnp.float16)
-        and ops.cuda_capability() >= 8
+        and compiling.cuda_capability() >= 8
         and math.prod(window) <= _LARGEST_WINDOW
         and qkv.shape[-1] // (3 * heads) <= _LARGEST_HEAD
     )

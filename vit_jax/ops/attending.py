@@ -1,0 +1,104 @@
+"""Attention of all tokens to all others."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vit_jax.ops import compiling
+
+
+def attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    bias: jax.Array | None = None,
+    implementation: str | None = None,
+    length: int | None = None,
+) -> jax.Array:
+    """Scaled dot-product attention (Vaswani et al., 2017) with a softmax in float32.
+
+    On a CPU the heads go before the tokens, so that XLA makes one program of the two products and
+    the softmax between them. On an NVIDIA GPU, cuDNN's fused attention takes what it can.
+
+    Args:
+        q: (b, n, heads, c).
+        k: (b, m, heads, c).
+        v: (b, m, heads, c).
+        bias: added to the scaled scores, (1 or b, heads, n, m), or None.
+        implementation: "xla" or "cudnn" of `jax.nn.dot_product_attention`, or None: the fastest.
+        length: how many of the m tokens are attended to, the first; None for all.
+
+    Returns:
+        (b, n, heads, c).
+    """
+    if implementation is None and compiling.is_for_cpu():
+        if length is not None:
+            hidden = jnp.where(np.arange(k.shape[1]) < length, 0, -jnp.inf)
+            bias = hidden if bias is None else bias + hidden
+        q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
+        return attend(q, k, v, 0 if bias is None else bias).swapaxes(1, 2)
+    if implementation is None:
+        implementation = "cudnn" if bias is None and fuses_attention(q) else "xla"
+    apply = functools.partial(_attention, implementation=implementation, length=length)
+    if implementation == "cudnn" and bias is None and (q.shape[1] % 2 or k.shape[1] % 2):
+        return _differentiable_if_even(apply, q, k, v)
+    return apply(q, k, v, bias)
+
+
+def _attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    bias: jax.Array | None = None,
+    *,
+    implementation: str,
+    length: int | None,
+) -> jax.Array:
+    lengths = {}
+    if length is not None:
+        lengths["key_value_seq_lengths"] = jnp.full(q.shape[0], length, jnp.int32)
+    return jax.nn.dot_product_attention(q, k, v, bias, implementation=implementation, **lengths)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _differentiable_if_even(
+    apply: Callable[..., jax.Array], q: jax.Array, k: jax.Array, v: jax.Array
+) -> jax.Array:
+    """Attention that JAX differentiates for an even number of tokens alone; others are padded."""
+    return apply(q, k, v)
+
+
+def _attend_even(
+    apply: Callable[..., jax.Array], q: jax.Array, k: jax.Array, v: jax.Array
+) -> tuple[jax.Array, Any]:
+    length = apply.keywords["length"] or k.shape[1]
+
+    def padded(*args: jax.Array) -> jax.Array:
+        args = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in args)
+        return functools.partial(apply, length=length)(*args)[:, : q.shape[1]]
+
+    return jax.vjp(padded, q, k, v)
+
+
+_differentiable_if_even.defvjp(_attend_even, lambda apply, pull, grad: pull(grad))
+
+
+def fuses_attention(q: jax.Array) -> bool:
+    """Whether cuDNN's fused attention takes queries like (b, n, heads, c), without a bias.
+
+    Whoever trains had better give it an even number of tokens: else they are padded in every call.
+    """
+    if not compiling.is_for_gpu() or q.dtype not in (jnp.bfloat16, jnp.float16):
+        return False
+    return compiling.cuda_capability() >= 8 and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128
+
+
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array | int) -> jax.Array:
+    """Attention of (..., n, c) over (..., m, c), heads being among the leading axes."""
+    q = q * q.shape[-1] ** -0.5
+    scores = jnp.matmul(q, k.swapaxes(-2, -1), preferred_element_type=jnp.float32)
+    return jax.nn.softmax(scores + bias).astype(v.dtype) @ v

@@ -1,0 +1,85 @@
+"""Convolutions, each as the device at hand computes it fastest."""
+
+import jax
+
+from vit_jax.ops import compiling
+
+
+def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolves without padding and with a stride of 1.
+
+    Args:
+        x: (b, h, w, c).
+        kernel: (kh, kw, c, features).
+
+    Returns:
+        (b, h - kh + 1, w - kw + 1, features).
+    """
+
+    def convolved(x: jax.Array, kernel: jax.Array, below: int = 0) -> jax.Array:
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), ((0, below), (0, 0)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    def with_more_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        # XLA gives a convolution whose output is smaller than its input to YNNPACK, which takes
+        # 2 to 8 times as long for few channels as Eigen does, which gets the others.
+        rows = kernel.shape[0]
+        return convolved(x, kernel, below=rows)[:, : x.shape[1] - rows + 1]
+
+    return with_more_rows(x, kernel) if compiling.is_for_cpu() else convolved(x, kernel)
+
+
+def depthwise_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolves each channel with a kernel of its own, without padding.
+
+    XLA is slow at that on CPUs, where shifted products are summed instead.
+
+    Args:
+        x: (b, h, w, c).
+        kernel: (kh, kw, 1, c).
+
+    Returns:
+        (b, h - kh + 1, w - kw + 1, c).
+    """
+
+    def shifted(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        rows, columns = kernel.shape[:2]
+        h, w = x.shape[1] - rows + 1, x.shape[2] - columns + 1
+        return sum(
+            x[:, i : i + h, j : j + w] * kernel[i, j] for i in range(rows) for j in range(columns)
+        )
+
+    def convolved(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            (1, 1),
+            "VALID",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=x.shape[-1],
+        )
+
+    return shifted(x, kernel) if compiling.is_for_cpu() else convolved(x, kernel)
+
+
+def patch_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolves with a stride of the kernel's sides, without padding.
+
+    Accelerators are better at it as a product of matrices.
+
+    Args:
+        x: (b, h, w, c); h and w divisible by the kernel's sides.
+        kernel: (p, q, c, features).
+
+    Returns:
+        (b, h / p, w / q, features).
+    """
+    p, q, _, features = kernel.shape
+    if compiling.is_for_cpu():
+        return jax.lax.conv_general_dilated(
+            x, kernel, (p, q), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+    b, h, w, c = x.shape
+    x = x.reshape(b, h // p, p, w // q, q, c).swapaxes(2, 3)
+    return x.reshape(b, h // p, w // q, p * q * c) @ kernel.reshape(-1, features)

@@ -1,0 +1,119 @@
+"""Positions on a grid: their embeddings, and tables of them for another grid."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def sincos2d_position_embedding(height: int, width: int, hidden_size: int) -> jax.Array:
+    """Fixed sine-cosine position embedding of a 2-D grid.
+
+    The frequencies are 1 / 10000^(k / (d/4 - 1)) for k in 0 .. d/4 - 1; the channels are
+    [sin x, cos x, sin y, cos y] with x the column and y the row.
+
+    Source: MoCo v3 (Chen et al., ICCV 2021), as big_vision uses it for its ViT-S/16 baseline.
+
+    Args:
+        height: rows of the grid.
+        width: columns of the grid.
+        hidden_size: channels d; a multiple of 4, at least 8.
+
+    Returns:
+        (1, height * width, hidden_size) float32, values in [-1, 1], row-major order.
+
+    Raises:
+        ValueError: if hidden_size does not fit.
+    """
+    if hidden_size % 4 or hidden_size < 8:
+        raise ValueError(
+            f"sincos2d position embeddings need a hidden_size that is a multiple of 4 and at "
+            f"least 8, not {hidden_size}"
+        )
+    y, x = np.mgrid[:height, :width]
+    frequencies = 10_000.0 ** -np.linspace(0, 1, hidden_size // 4)
+    x = x.reshape(-1, 1) * frequencies
+    y = y.reshape(-1, 1) * frequencies
+    table = np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1)[None]
+    return jnp.asarray(table, jnp.float32)
+
+
+def resize_position_embedding(
+    table: jax.Array, old_grid: tuple[int, int], new_grid: tuple[int, int]
+) -> jax.Array:
+    """Interpolates position embeddings from one grid to another.
+
+    Bilinear with aligned corners: the corners of both grids coincide, as
+    `scipy.ndimage.zoom(order=1)` has it and the published fine-tunings used it.
+
+    Args:
+        table: (1, h * w, d), row-major.
+        old_grid: (h, w).
+        new_grid: (h', w').
+
+    Returns:
+        (1, h' * w', d) float32.
+    """
+
+    def weights(old: int, new: int) -> np.ndarray:
+        position = np.linspace(0, old - 1, new)[:, None]  # in float64
+        return np.maximum(0, 1 - np.abs(position - np.arange(old))).astype(np.float32)
+
+    (h, w), (new_h, new_w) = old_grid, new_grid
+    table = jnp.einsum(
+        "ya,xb,abd->yxd",
+        weights(h, new_h),
+        weights(w, new_w),
+        jnp.asarray(table, jnp.float32).reshape(h, w, -1),
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    return table.reshape(1, new_h * new_w, -1)
+
+
+def resize_bias_table(
+    table: jax.Array, old_window: tuple[int, int], new_window: tuple[int, int]
+) -> jax.Array:
+    """Interpolates a table of relative position biases from one window to another.
+
+    The old offsets are spread so that the outermost ones meet, close ones less than far ones: their
+    distances grow by a constant factor of at least 1.01. In between it is linear. A smaller window
+    so keeps about the biases of the offsets that it has.
+
+    Source: BEiT (Bao et al., ICLR 2022), in timm's form.
+
+    Args:
+        table: ((2h - 1) (2w - 1), heads), row-major by the offset of query and key.
+        old_window: (h, w).
+        new_window: (h', w').
+
+    Returns:
+        ((2h' - 1) (2w' - 1), heads) float32.
+    """
+
+    def positions(old: int, new: int) -> np.ndarray:
+        low, high = 1.01, 1.5
+        while high - low > 1e-6:
+            factor = (low + high) / 2
+            too_far = np.sum(factor ** np.arange(old - 1)) > new - 1
+            low, high = (low, factor) if too_far else (factor, high)
+        distances = np.cumsum(factor ** np.arange(old - 1))
+        return np.concatenate([-distances[::-1], [0], distances])
+
+    def weights(old: int, new: int) -> np.ndarray:
+        if old == new:
+            return np.eye(2 * old - 1, dtype=np.float32)
+        offsets, at = np.arange(1 - new, new), positions(old, new)
+        return np.stack(
+            [np.interp(offsets, at, row) for row in np.eye(2 * old - 1)], axis=1
+        ).astype(np.float32)
+
+    (h, w), (new_h, new_w) = old_window, new_window
+    if old_window == new_window:
+        return jnp.asarray(table, jnp.float32)
+    resized = jnp.einsum(
+        "ya,xb,abn->yxn",
+        weights(h, new_h),
+        weights(w, new_w),
+        jnp.asarray(table, jnp.float32).reshape(2 * h - 1, 2 * w - 1, -1),
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    return resized.reshape(-1, table.shape[-1])

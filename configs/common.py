@@ -41,7 +41,8 @@ def get_config() -> ConfigDict:
     config.data.skip_corrupt = False  # look for unreadable images first, and leave them out
     config.data.cache = False  # keep decoded training images of a folder, as many as fit in memory
     config.data.test_source = ""  # of pairs and degraded: another folder, to test on
-    config.data.pair_pattern = ""  # of another layout: "foggy/{scene}_*.png sharp/{scene}.png"
+    config.data.pairs = ConfigDict()  # of pairs
+    config.data.pairs.pattern = ""  # another layout: "foggy/{scene}_*.png sharp/{scene}.png"
     config.data.haze = ConfigDict()  # of hazy_from_clear, see there
     config.data.haze.beta = (0.6, 1.8)  # lowest and highest, per unit of depth
     config.data.haze.airlight = (0.7, 1.0)
@@ -51,12 +52,13 @@ def get_config() -> ConfigDict:
     config.data.degradation.sigma = 0.0  # deviation of Gaussian noise, of 255
     config.data.degradation.quality = 0  # of JPEG, 1 to 100; 0 is none
     config.data.degradation.grayscale = False  # whether photos become grey before
-    config.data.train_split = "train"  # of TFDS, as are the rest; "" for a split that is not there
-    config.data.val_split = ""
-    config.data.test_split = "test"
-    config.data.data_dir = placeholder(str)
-    config.data.manual_dir = placeholder(str)
-    config.data.shuffle_buffer = 10_000  # encoded images held in memory
+    config.data.tfds = ConfigDict()  # of a source "tfds:NAME"
+    config.data.tfds.train_split = "train"  # "" for a split that is not there
+    config.data.tfds.val_split = ""
+    config.data.tfds.test_split = "test"
+    config.data.tfds.data_dir = placeholder(str)
+    config.data.tfds.manual_dir = placeholder(str)
+    config.data.tfds.shuffle_buffer = 10_000  # encoded images held in memory
 
     config.batch_size = 512  # over all devices
     config.accum_steps = 1  # micro-batches per step

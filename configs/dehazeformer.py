@@ -4,7 +4,7 @@ Command:   python -m vit_jax.main --config=configs/dehazeformer.py:indoor,T --wo
            --config.data.source=FOLDER; also outdoor, reside6k and rshaze; T, S, B, M, D, W, L
 Hardware:  one GPU of 24 GiB or more; not yet run in full
 Time:      not yet run
-Score:     not yet run; a run of a few minutes on 14 pairs is in the README
+Score:     not yet run; a run of a few minutes on 14 pairs is in docs/restoration.md
 
 Source: Song et al., "Vision Transformers for Single Image Dehazing" (TIP 2023), and the settings
 files of the published code. There the best checkpoint is chosen on the test images; here a few

@@ -6,7 +6,7 @@ Command:   python -m vit_jax.main --config=configs/finetune.py:S_16 --workdir=W 
            --config.pretrained=FILE takes others, such as hf://timm/vit_small_patch16_224.augreg_in21k
 Hardware:  a CPU will do for a few hundred images
 Time:      1 minute for 60 steps of 8 images with a ViT-Ti on two cores
-Score:     with published weights not yet run; the README fine-tunes our own
+Score:     with published weights not yet run; docs/fine-tuning.md fine-tunes our own
 """
 
 from ml_collections import ConfigDict

@@ -97,7 +97,8 @@ def set_dataset(config: ConfigDict, name: str) -> None:
         )
     splits, steps = DATASETS[name]
     config.data.source = f"tfds:{name}"
-    config.data.train_split, config.data.val_split, config.data.test_split = splits
+    names = ("train_split", "val_split", "test_split")
+    config.data.tfds.update(dict(zip(names, splits)))
     config.total_steps = steps
 
 
@@ -129,10 +130,10 @@ def get_pretraining() -> ConfigDict:
     config.dtype = "bfloat16"
 
     config.data.source = "tfds:imagenet2012"
-    config.data.train_split = "train[:99%]"
-    config.data.val_split = "train[99%:]"
-    config.data.test_split = "validation"
-    config.data.shuffle_buffer = 250_000
+    config.data.tfds.train_split = "train[:99%]"
+    config.data.tfds.val_split = "train[99%:]"
+    config.data.tfds.test_split = "validation"
+    config.data.tfds.shuffle_buffer = 250_000
     config.data.eval_pp = "decode|resize_small(256)|central_crop(224)|value_range(-1, 1)"
 
     config.optim.name = "adamw"

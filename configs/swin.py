@@ -1,7 +1,7 @@
 """Swin on ImageNet-1k for 300 epochs, as published.
 
 Command:   python -m vit_jax.main --config=configs/swin.py:T --workdir=W \
-               --config.data.data_dir=TFDS_FOLDER
+               --config.data.tfds.data_dir=TFDS_FOLDER
            Also S, B, L, and T-384 and so on, with windows of 12 at 384 pixels. With
            --config.data.source=FOLDER and --config.pretrained=FILE.pth it fine-tunes published
            weights on a folder of images.

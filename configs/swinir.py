@@ -7,7 +7,7 @@ Command:   python -m vit_jax.main --config=configs/swinir.py:lightweight,x2 --wo
            images: --config.data.kind=pairs.
 Hardware:  one GPU of 40 GiB or more; not yet run in full
 Time:      not yet run
-Score:     not yet run; a run of half an hour on four photos is in the README
+Score:     not yet run; a run of half an hour on four photos is in docs/restoration.md
 
 Source: Liang et al., "SwinIR" (ICCV Workshops 2021), and the settings files of the published code.
 There, models for factors above 2 begin with the weights of factor 2, and the classical ones are

@@ -1,8 +1,8 @@
 """A ViT on a data set of TensorFlow Datasets, from scratch; CIFAR-10 unless told otherwise.
 
 Command:   python -m vit_jax.main --config=configs/tfds.py --workdir=W \
-               --config.data.source=tfds:NAME --config.data.train_split='train[:90%]' \
-               --config.data.val_split='train[90%:]' --config.data.test_split=test
+               --config.data.source=tfds:NAME --config.data.tfds.train_split='train[:90%]' \
+               --config.data.tfds.val_split='train[90%:]' --config.data.tfds.test_split=test
 Hardware:  one GPU
 Time:      not yet run
 Score:     not yet run
@@ -22,9 +22,9 @@ def get_config() -> ConfigDict:
     config.model.classifier = "gap"
 
     config.data.source = "tfds:cifar10"
-    config.data.train_split = "train[:95%]"
-    config.data.val_split = "train[95%:]"
-    config.data.test_split = "test"
+    config.data.tfds.train_split = "train[:95%]"
+    config.data.tfds.val_split = "train[95%:]"
+    config.data.tfds.test_split = "test"
     config.data.train_pp = "decode|resize(32)|pad(4)|random_crop(32)|flip_lr|value_range(-1, 1)"
     config.data.eval_pp = "decode|resize(32)|value_range(-1, 1)"
 

@@ -1,7 +1,7 @@
 """Pretraining a ViT on ImageNet-1k for 300 epochs, as AugReg did.
 
 Command:   python -m vit_jax.main --config=configs/vit_i1k.py:B_16,medium1 --workdir=W \
-               --config.data.data_dir=TFDS_FOLDER
+               --config.data.tfds.data_dir=TFDS_FOLDER
            The model, and one of AugReg's augmentation levels: none, light1, light2, medium1,
            medium2, strong1, strong2.
 Hardware:  a TPU slice of 32 cores or more, or 8 GPUs

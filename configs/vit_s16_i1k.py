@@ -3,7 +3,7 @@
 Source: Beyer et al., "Better plain ViT baselines for ImageNet-1k" (2022), who reach 76.5 %.
 
 Command:   python -m vit_jax.main --config=configs/vit_s16_i1k.py --workdir=W \
-               --config.data.data_dir=TFDS_FOLDER
+               --config.data.tfds.data_dir=TFDS_FOLDER
 Hardware:  8 TPU cores or GPUs
 Time:      not yet run
 Score:     not yet run

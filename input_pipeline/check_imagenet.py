@@ -71,8 +71,8 @@ def _check_archives(builder: tfds.core.DatasetBuilder, manual_dir: str | None) -
             )
     if len(problems) == 1:
         problems[0] += (
-            f". Both archives are in {folder}: a training with --config.data.manual_dir={folder} "
-            "prepares it, which takes hours"
+            f". Both archives are in {folder}: a training with "
+            f"--config.data.tfds.manual_dir={folder} prepares it, which takes hours"
         )
     return problems
 

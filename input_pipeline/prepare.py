@@ -1,9 +1,9 @@
 """Stores a data set once more, with smaller images: python -m input_pipeline.prepare SRC DST.
 
 SRC is a folder of classes or tfds:NAME. DST becomes a data_dir of TFDS, which --config.data.source
-and --config.data.data_dir name afterwards. Images whose shorter side is above --resize are reduced
-to it and stored as JPEG; other JPEGs and PNGs stay as they are, and other formats, and what is too
-long for a JPEG, become PNG.
+and --config.data.tfds.data_dir name afterwards. Images whose shorter side is above --resize are
+reduced to it and stored as JPEG; other JPEGs and PNGs stay as they are, and other formats, and what
+is too long for a JPEG, become PNG.
 """
 
 import argparse
@@ -19,8 +19,8 @@ from typing import Any
 import tensorflow_datasets as tfds
 from absl import logging as absl_logging
 from etils import epath
+from ml_collections import ConfigDict
 
-from configs import common
 from input_pipeline import files, images, pipeline, preprocess
 from input_pipeline.arguments import expand_home
 from input_pipeline.cpu_tf import tf
@@ -70,19 +70,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{split}: {source.num_examples:,} images of {len(source.class_names):,} classes")
     size = sum(path.stat().length for path in folder.iterdir())
     print(f"{size / 2**20:,.1f} MiB in {folder}; to use it:")
-    flags = {"source": f"{PREFIX}{name}", "data_dir": args.destination, "train_split": "train"}
-    flags["val_split"] = next((split for split in ("val", "validation") if split in sources), "")
-    flags["test_split"] = "test" if "test" in sources else ""
+    val = next((split for split in ("val", "validation") if split in sources), "")
+    flags = {
+        "source": f"{PREFIX}{name}",
+        "tfds.data_dir": args.destination,
+        "tfds.train_split": "train",
+        "tfds.val_split": val,
+        "tfds.test_split": "test" if "test" in sources else "",
+    }
     print("    " + " ".join(shlex.quote(f"--config.data.{key}={flags[key]}") for key in flags))
     return 0
 
 
 def _open(args: argparse.Namespace) -> dict[str, Source]:
-    config = common.get_config().data
-    config.source = args.source
-    config.data_dir, config.manual_dir = args.data_dir, args.manual_dir
-    config.val_fraction = 0.0  # what there is stays where it is
-    config.skip_corrupt = args.skip_corrupt
+    config = ConfigDict(
+        {
+            "source": args.source,
+            "test_source": "",
+            "kind": "classes",
+            "split_seed": 0,
+            "val_fraction": 0.0,  # what there is stays where it is
+            "skip_corrupt": args.skip_corrupt,
+            "tfds": {"data_dir": args.data_dir, "manual_dir": args.manual_dir},
+        }
+    )
     if args.source.startswith(PREFIX):
         return whole_splits(config)
     if not is_folder(args.source):
@@ -129,26 +140,14 @@ def prepare(
         ValueError: if it is there already, a name or number does not fit, or an image cannot be
             read.
     """
-    if resize is not None and resize < 1:
-        raise ValueError(f"resize must be at least 1, not {resize}")
-    if not 1 <= quality <= 100:
-        raise ValueError(f"quality must lie in 1 .. 100, and is {quality}")
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise ValueError(f"name={name!r} must be of lower case letters, digits and underscores")
-    if len(name) > _LONGEST_NAME:
-        raise ValueError(f"a name may have {_LONGEST_NAME} characters; {name!r} has {len(name)}")
+    class_names = next(iter(sources.values())).class_names
+    _check(name, resize, quality, class_names)
     data_dir = epath.Path(data_dir).expanduser().resolve()
     folder = data_dir / name / _VERSION
     if folder.exists():
         raise ValueError(f"{folder} is there already: remove it, or choose another --name")
     for left in folder.parent.glob(f"incomplete.*_{_VERSION}"):
         sys.stderr.write(f"an attempt that was interrupted has left {left}: remove it\n")
-    class_names = next(iter(sources.values())).class_names
-    spaced = [class_name for class_name in class_names if class_name != class_name.strip()]
-    if spaced:
-        raise ValueError(
-            f"TFDS takes the spaces at the ends off the class {spaced[0]!r}: rename it"
-        )
     absl_logging.set_verbosity(absl_logging.ERROR)  # TFDS warns that the folder is empty
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
@@ -178,6 +177,23 @@ def prepare(
             raise errors[0] from None
         raise
     return folder
+
+
+def _check(name: str, resize: int | None, quality: int, class_names: Sequence[str]) -> None:
+    """Raises a ValueError for what cannot be stored so."""
+    if resize is not None and resize < 1:
+        raise ValueError(f"resize must be at least 1, not {resize}")
+    if not 1 <= quality <= 100:
+        raise ValueError(f"quality must lie in 1 .. 100, and is {quality}")
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise ValueError(f"name={name!r} must be of lower case letters, digits and underscores")
+    if len(name) > _LONGEST_NAME:
+        raise ValueError(f"a name may have {_LONGEST_NAME} characters; {name!r} has {len(name)}")
+    spaced = [class_name for class_name in class_names if class_name != class_name.strip()]
+    if spaced:
+        raise ValueError(
+            f"TFDS takes the spaces at the ends off the class {spaced[0]!r}: rename it"
+        )
 
 
 def _examples(

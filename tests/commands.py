@@ -34,6 +34,7 @@ def run(module, *args, cwd=ROOT):
 
 def _execute(command, cwd, sender):
     os.chdir(cwd)
+    sys.path.insert(0, str(cwd))  # as python -m does
     printed = [os.memfd_create(name) for name in ("stdout", "stderr")]
     for number, file in enumerate(printed, start=1):
         os.dup2(file, number)

@@ -125,9 +125,9 @@ _DEGRADED = {"kind": "degraded", "train_pp": "random_crop(24)|flip_lr|rot90|" + 
              "eval_pp": _FULL, "val_pp": "central_crop(20)|" + _FULL}  # fmt: skip
 _TFDS = {
     "source": "tfds:golden_colours",
-    "train_split": "train[:80%]",
-    "val_split": "train[80%:]",
-    "shuffle_buffer": 10,
+    "tfds.train_split": "train[:80%]",
+    "tfds.val_split": "train[80%:]",
+    "tfds.shuffle_buffer": 10,
     "train_pp": "decode|resize(14)|random_crop(10)|flip_lr|value_range(-1, 1)",
     "eval_pp": "decode|resize(8)|value_range(-1, 1)",
 }
@@ -191,7 +191,7 @@ def _open(name: str, folder: Path, shard: Shard | None = None) -> Dataset:
     config.source = str(folder)
     config.val_fraction = 0.2
     if name.startswith("tfds"):
-        config.data_dir = str(folder)
+        config.tfds.data_dir = str(folder)
     config.update_from_flattened_dict(changes)
     return get_dataset(config, 4, seed=5, shard=shard, devices=2, scale=scale)
 

@@ -151,8 +151,8 @@ def test_faulty_pairs_are_named_or_left_out(pairs_folder, tmp_path, caplog):
             {"kind": "classes", "test_source": "x"},
             "test_source is for data.kind pairs and degraded",
         ),
-        ({"pair_pattern": "hazy/*.png"}, "must name the hazy and the clear files"),
-        ({"pair_pattern": "a/{scene}.png b/{scene}.png"}, "no pairs for the pattern"),
+        ({"pairs": {"pattern": "hazy/*.png"}}, "must name the hazy and the clear files"),
+        ({"pairs": {"pattern": "a/{scene}.png b/{scene}.png"}}, "no pairs for the pattern"),
         ({"train_pp": "random_crop(32)"}, "must end with value_range"),
         ({"train_pp": f"decode|{FULL}"}, "must not begin with decode"),
         ({"train_pp": "pad_to(32)|normalize"}, "normalize works on 8-bit images alone"),
@@ -170,7 +170,7 @@ def test_a_pattern(tmp_path):
     write_pairs(tmp_path, [(30, 30)] * 2)
     (tmp_path / "hazy").rename(tmp_path / "foggy")
     config = pairs_config(tmp_path)
-    config.data.pair_pattern = "foggy/{scene}_*.png GT/{scene}_1.png"
+    config.data.pairs.pattern = "foggy/{scene}_*.png GT/{scene}_1.png"
     config.data.val_fraction = 0.0
     assert dataset(config).splits["train"].names == ("0_1.png", "1_1.png")
 

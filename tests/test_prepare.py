@@ -62,9 +62,9 @@ def test_what_is_written_can_be_trained_on(tmp_path, file_format):
     write_classes(tmp_path / "photos" / "val", 3, start=50)
     args = [str(tmp_path / "photos"), str(tmp_path), "--name=again", f"--format={file_format}"]
     assert prepare.main(args) == 0
-    spec = dict(train_pp=SPEC, eval_pp=SPEC, val_split="val", test_split="")
-    config = data_config("tfds:again", data_dir=str(tmp_path), **spec)
-    again = get_dataset(config, 4, 0)
+    spec = dict(train_pp=SPEC, eval_pp=SPEC)
+    where = dict(data_dir=str(tmp_path), val_split="val", test_split="")
+    again = get_dataset(data_config("tfds:again", tfds=where, **spec), 4, 0)
     originals = get_dataset(data_config(tmp_path / "photos", **spec), 4, 0)
     assert again.class_names == originals.class_names == ("blue", "red")
     images = []
@@ -168,7 +168,7 @@ def test_imagenet_before_it_is_prepared(small_imagenet, capsys):
         with open(manual / name, "wb") as file:
             os.truncate(file.fileno(), size)  # takes no room
     [ready] = checked(capsys, f"--data_dir={small_imagenet}")
-    assert f"a training with --config.data.manual_dir={manual} prepares it" in ready
+    assert f"a training with --config.data.tfds.manual_dir={manual} prepares it" in ready
     os.truncate(manual / name, 5)
     assert "has 5 bytes, 6,744,924,160 expected" in checked(capsys, f"--manual_dir={manual}")[1]
 

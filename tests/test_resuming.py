@@ -36,12 +36,12 @@ def tfds_config(tmp_path):
     TinyColors(data_dir=tmp_path / "tfds").download_and_prepare()
     config = tiny_digits_config()
     config.data.source = "tfds:tiny_colors"
-    config.data.data_dir = str(tmp_path / "tfds")
+    config.data.tfds.data_dir = str(tmp_path / "tfds")
     config.data.train_pp = "decode|inception_crop(8)|flip_lr|value_range(-1, 1)"
     config.data.eval_pp = "decode|resize(8)|value_range(-1, 1)"
-    config.data.train_split, config.data.val_split = "train[:80%]", "train[80%:]"
-    config.data.test_split = ""
-    config.data.shuffle_buffer = 5
+    config.data.tfds.update(train_split="train[:80%]", val_split="train[80%:]")
+    config.data.tfds.test_split = ""
+    config.data.tfds.shuffle_buffer = 5
     config.batch_size = 4
     return config
 

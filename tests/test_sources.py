@@ -178,12 +178,14 @@ def tfds_dir(tmp_path_factory):
 def tfds_config(tfds_dir):
     return data_config(
         "tfds:tiny_colors",
-        data_dir=tfds_dir,
-        train_split="train[:80%]",
-        val_split="train[80%:]",
+        tfds=dict(
+            data_dir=tfds_dir,
+            train_split="train[:80%]",
+            val_split="train[80%:]",
+            shuffle_buffer=10,
+        ),
         train_pp="decode|resize((6, 5))|value_range(0, 255)",
         eval_pp="decode|resize((6, 5))|value_range(0, 255)",
-        shuffle_buffer=10,
     )
 
 
@@ -245,9 +247,13 @@ def test_tfds_shards_are_disjoint_and_complete(tfds_config):
     [
         ({"source": "tfds:no_such_data"}, "TFDS knows no such data set"),
         ({"source": "tfds:tiny_colors:9.9.9"}, "TFDS knows no such data set"),
-        ({"test_split": "exam"}, "--config.data.test_split= leaves it out"),
-        ({"val_split": "validation"}, "data.val_split='validation' does not fit.*has .*train"),
-        ({"train_split": "train[:0%]"}, "holds no examples"),
+        ({"tfds": {"test_split": "exam"}}, "--config.data.tfds.test_split= leaves it out"),
+        (
+            {"tfds": {"val_split": "validation"}},
+            "data.tfds.val_split='validation' does not fit.*has .*train",
+        ),
+        ({"tfds": {"train_split": "train[:0%]"}}, "holds no examples"),
+        ({"tfds": {"shuffle_buffer": 0}}, "data.tfds.shuffle_buffer must be at least 1, not 0"),
         ({"skip_corrupt": True}, "skip_corrupt is for image folders"),
     ],
 )
@@ -262,7 +268,7 @@ def test_tfds_that_cannot_be_downloaded(tfds_config, tmp_path, monkeypatch):
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr(TinyColors, "_split_generators", fail)
-    tfds_config.data_dir = str(tmp_path)
+    tfds_config.tfds.data_dir = str(tmp_path)
     with pytest.raises(ValueError, match=r"tiny_colors/1.0.0 cannot be prepared: no route to host"):
         get_splits(tfds_config)
 
@@ -275,7 +281,7 @@ def test_array_records_are_shuffled_as_a_whole(tfds_config, tmp_path):
     """The same splits and examples as of TFRecords; batches do not depend on the processes."""
     TinyColors(data_dir=tmp_path, file_format="array_record").download_and_prepare()
     as_tfrecord = get_dataset(tfds_config, 4, 0)
-    tfds_config.data_dir = str(tmp_path)
+    tfds_config.tfds.data_dir = str(tmp_path)
     dataset = get_dataset(tfds_config, 4, 0)
     assert dataset.class_names == ("even", "odd")
     for split in ("train", "val", "test"):
@@ -295,7 +301,7 @@ def test_array_records_are_shuffled_as_a_whole(tfds_config, tmp_path):
 
 def test_another_storage_is_refused(tfds_config, tmp_path):
     TinyColors(data_dir=tmp_path, file_format="parquet").download_and_prepare()
-    tfds_config.data_dir = str(tmp_path)
+    tfds_config.tfds.data_dir = str(tmp_path)
     with pytest.raises(ValueError, match="is stored as parquet; prepare it as array_record or"):
         get_splits(tfds_config)
 
@@ -334,8 +340,8 @@ def test_resuming_deep_in_an_epoch_is_fast(tmp_path, monkeypatch):
     )
     spec = "decode|resize(1)|value_range(-1, 1)"
     config = data_config(
-        "tfds:tiny_records", data_dir=str(tmp_path), train_split="train", val_split="",
-        test_split="", train_pp=spec, eval_pp=spec, shuffle_buffer=100,
+        "tfds:tiny_records", train_pp=spec, eval_pp=spec,
+        tfds=dict(data_dir=str(tmp_path), test_split="", shuffle_buffer=100),
     )  # fmt: skip
     parsed, parse = [], tfds_source._parse
 

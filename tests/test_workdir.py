@@ -1,7 +1,10 @@
 import json
+import re
 
 import pytest
 
+from configs import common
+from vit_jax.machinery import config_keys
 from vit_jax.workdir import Workdir
 
 DATA = {"classes": ["a", "b"], "examples": {"train": 5}}
@@ -49,6 +52,57 @@ def test_a_run_from_before_a_key_existed(workdir, digits_config, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(stored))
     with pytest.raises(ValueError, match="seed was 0, is now 3"):
         workdir.claim(digits_config, DATA)
+
+
+def in_old_words(config):
+    """A config.json as a run of before has it, with the names of then, and no group of them."""
+    stored = json.loads(config.to_json())
+    data = stored["data"]
+    data["pair_pattern"] = data.pop("pairs")["pattern"]
+    data |= data.pop("tfds")
+    return stored
+
+
+def test_a_run_from_before_keys_had_their_names(workdir, digits_config, tmp_path):
+    digits_config.data.pairs.pattern = "foggy/{scene}.png sharp/{scene}.png"
+    digits_config.data.tfds.update(val_split="train[90%:]", shuffle_buffer=7, data_dir="there")
+    stored = in_old_words(digits_config)
+    assert stored["data"]["val_split"] == "train[90%:]"
+    assert "tfds" not in stored["data"]
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    assert json.loads(workdir.read_config().to_json()) == json.loads(digits_config.to_json())
+    digits_config.data.tfds.data_dir = "elsewhere"
+    workdir.claim(digits_config, DATA)
+    assert json.loads((tmp_path / "config.json").read_text())["data"]["tfds"]["shuffle_buffer"] == 7
+    digits_config.data.tfds.shuffle_buffer = 8
+    with pytest.raises(ValueError, match=r"config \(data\.tfds\.shuffle_buffer was 7, is now 8\)"):
+        workdir.claim(digits_config, DATA)
+
+
+def test_every_old_name_has_a_new_one_that_there_is():
+    known = common.get_config()
+    for old, new in config_keys.RENAMED.items():
+        *groups, key = new.split(".")
+        group = known
+        for name in groups:
+            group = group[name]
+        assert key in group
+        *groups, key = old.split(".")
+        config = common.get_config()
+        group = config
+        for name in groups:
+            group = group[name]
+        group[key] = "something"
+        with pytest.raises(ValueError, match=f"^{re.escape(old)} is now {re.escape(new)}$"):
+            config_keys.check(config)
+
+
+def test_what_has_both_names_keeps_the_new_one():
+    stored = {"data": {"train_split": "old", "tfds": {"train_split": "new"}}, "seed": 1}
+    expected = {"data": {"tfds": {"train_split": "new"}}, "seed": 1}
+    assert config_keys.translate(stored) == expected
+    assert stored["data"]["train_split"] == "old"
+    assert config_keys.translate({"data": 3}) == {"data": 3}
 
 
 def test_a_key_that_only_one_config_has_is_a_difference(workdir, digits_config):

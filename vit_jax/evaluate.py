@@ -44,7 +44,7 @@ class EvalStep:
 
     def summarize(self, each: Mapping[str, np.ndarray]) -> dict[str, float]:
         """The figures of a split, and `examples`, how many there were; of `evaluate_each`."""
-        figures = {k: self.finish[k](v) for k, v in each.items() if k not in _COUNTED}
+        figures = {k: float(self.finish[k](v)) for k, v in each.items() if k not in _COUNTED}
         return {**figures, "examples": len(next(iter(each.values())))}
 
 

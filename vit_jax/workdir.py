@@ -33,8 +33,8 @@ _MAY_CHANGE = (
     "fsdp",  # a checkpoint does not depend on the devices
     "data.source",  # data.json guards against other data
     "data.test_source",
-    "data.data_dir",
-    "data.manual_dir",
+    "data.tfds.data_dir",
+    "data.tfds.manual_dir",
 )
 
 _VISIBLE_AFTER_S = 90  # network file systems may show a new file a minute late
@@ -65,7 +65,8 @@ class Workdir:
     def read_config(self) -> ConfigDict:
         """Reads the run's config; a ValueError says if this is no run's folder.
 
-        Keys that did not exist yet when the run began have their default.
+        Keys that did not exist yet when the run began have their default, and those that had other
+        names the names of now.
         """
         if not self.has_config:
             raise ValueError(
@@ -74,7 +75,7 @@ class Workdir:
         stored = _read_json(self._config)
         try:
             defaults = json.loads(common.get_config().to_json())
-            config = ConfigDict(_with_defaults(stored, defaults))
+            config = ConfigDict(_with_defaults(config_keys.translate(stored), defaults))
             config_keys.check(config)
         except ValueError as error:
             raise ValueError(f"{self._config} is no config: {error}") from None

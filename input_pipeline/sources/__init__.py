@@ -1,6 +1,7 @@
 """Data sources. A folder or TFDS name needs no code; another kind is one file, and one row here."""
 
 import importlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from etils import epath
@@ -13,12 +14,13 @@ class Kind(NamedTuple):
     """What a folder holds.
 
     Attributes:
-        module: of this package, whose `splits` finds it.
+        find: the function from `config.data` to sources by split, and from the scale as well if it
+            can be any; or the name of the module of this package whose `splits` it is.
         truths: what its examples have besides images, see `Source`.
         has_any_scale: whether targets can be larger than images.
     """
 
-    module: str
+    find: str | Callable[..., "dict[str, Source]"]
     truths: tuple[str, ...]
     has_any_scale: bool = False
 
@@ -29,6 +31,17 @@ KINDS = {
     "pairs": Kind("paired_folder", ("target",), has_any_scale=True),  # such as hazy and clear ones
     "degraded": Kind("degraded", ("target",), has_any_scale=True),  # photos, made small or noisy
 }
+
+
+def register_kind(name: str, kind: Kind) -> None:
+    """Makes a kind of data from outside of this package known.
+
+    Raises:
+        ValueError: if another has the name.
+    """
+    if KINDS.get(name, kind) != kind:
+        raise ValueError(f"there is a data.kind {name!r} already")
+    KINDS[name] = kind
 
 
 def kinds_with(truth: str) -> list[str]:
@@ -68,10 +81,11 @@ def get_splits(config: Any, scale: int = 1) -> "dict[str, Source]":
         raise ValueError(
             f"data.kind={config.kind!r} needs a folder, and data.source is {config.source!r}"
         )
-    module = kind.module
+    find = kind.find
     if not is_folder(config.source):
-        module = "digits" if config.source == "digits" else "tfds"
-    find = importlib.import_module(f"input_pipeline.sources.{module}").splits
+        find = "digits" if config.source == "digits" else "tfds"
+    if isinstance(find, str):
+        find = importlib.import_module(f"input_pipeline.sources.{find}").splits
     return find(config, scale) if kind.has_any_scale else find(config)
 
 

@@ -23,7 +23,7 @@ def splits(config: Any, scale: int) -> dict[str, Source]:
     What is missing is split off train, see `splitting.split_off_scenes`.
 
     Args:
-        config: `config.data`, of which `source`, `test_source`, `pair_pattern`, `val_fraction`,
+        config: `config.data`, of which `source`, `test_source`, `pairs`, `val_fraction`,
             `split_seed` and `skip_corrupt` are read. A `source` that has only a test split, or
             only a `test_source`, will do to evaluate.
         scale: how many times larger the targets are; what is over is cut off them.
@@ -36,9 +36,9 @@ def splits(config: Any, scale: int) -> dict[str, Source]:
     """
     found: dict[str, PairedSplit] = {}
     if config.source:
-        found = pairs.find_pairs(Path(config.source).expanduser(), config.pair_pattern, scale)
+        found = pairs.find_pairs(Path(config.source).expanduser(), config.pairs.pattern, scale)
     if config.test_source:
-        tests = pairs.find_pairs(Path(config.test_source).expanduser(), config.pair_pattern, scale)
+        tests = pairs.find_pairs(Path(config.test_source).expanduser(), config.pairs.pattern, scale)
         found["test"] = splitting.get_test(tests, config.test_source)
     for name, split in found.items():
         if split.orphans:

@@ -160,8 +160,7 @@ def splits(config: Any) -> dict[str, Source]:
     """Opens a TFDS data set, downloading and preparing it the first time.
 
     Args:
-        config: `config.data`, of which `source` ("tfds:NAME"), `train_split`, `val_split`,
-            `test_split`, `data_dir`, `manual_dir` and `shuffle_buffer` are read.
+        config: `config.data`, of which `source` ("tfds:NAME"), `tfds` and `skip_corrupt` are read.
 
     Returns:
         Sources by split name; "train" is always among them.
@@ -169,15 +168,23 @@ def splits(config: Any) -> dict[str, Source]:
     Raises:
         ValueError: for an unknown name or split, or a data set without images and classes.
     """
+    if config.tfds.shuffle_buffer < 1:
+        raise ValueError(
+            f"data.tfds.shuffle_buffer must be at least 1, not {config.tfds.shuffle_buffer}"
+        )
     builder = _open(config)
-    wanted = {"train": config.train_split, "val": config.val_split, "test": config.test_split}
+    wanted = {
+        "train": config.tfds.train_split,
+        "val": config.tfds.val_split,
+        "test": config.tfds.test_split,
+    }
     sources = {}
     for name, split in wanted.items():
         if split:
             _check_split(builder, name, split)
-            sources[name] = open_split(builder, split, config.shuffle_buffer)
+            sources[name] = open_split(builder, split, config.tfds.shuffle_buffer)
     if "train" not in sources:
-        raise ValueError("data.train_split is empty")
+        raise ValueError("data.tfds.train_split is empty")
     return sources
 
 
@@ -231,15 +238,15 @@ def _open(config: Any) -> tfds.core.DatasetBuilder:
             "data.skip_corrupt is for image folders; TFDS checks its files when it prepares them"
         )
     try:
-        builder = tfds.builder(name, data_dir=config.data_dir)
+        builder = tfds.builder(name, data_dir=config.tfds.data_dir)
     except (tfds.core.DatasetNotFoundError, AssertionError) as error:  # the latter: no such version
         raise ValueError(
             f"data.source={config.source!r}: TFDS knows no such data set"
-            + (f" in {config.data_dir}" if config.data_dir else "")
+            + (f" in {config.tfds.data_dir}" if config.tfds.data_dir else "")
             + f" ({str(error).strip().splitlines()[0]})"
         ) from None
     if not builder.is_prepared():
-        _prepare(builder, config.manual_dir)
+        _prepare(builder, config.tfds.manual_dir)
     return builder
 
 
@@ -252,7 +259,8 @@ def _prepare(builder: tfds.core.DatasetBuilder, manual_dir: str | None) -> None:
     except (OSError, AssertionError) as error:  # no network, no space, or no manual download
         raise ValueError(
             f"{name} cannot be prepared: {str(error).strip().splitlines()[0]}. If it is prepared "
-            "elsewhere, set data.data_dir; what is downloaded by hand goes to data.manual_dir"
+            "elsewhere, set data.tfds.data_dir; what is downloaded by hand goes to "
+            "data.tfds.manual_dir"
         ) from error
 
 
@@ -274,12 +282,13 @@ def _keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
 
 
 def _check_split(builder: tfds.core.DatasetBuilder, name: str, split: str) -> None:
+    key = f"data.tfds.{name}_split"
     try:
         size = builder.info.splits[split].num_examples
     except (ValueError, KeyError) as error:
         raise ValueError(
-            f"data.{name}_split={split!r} does not fit {PREFIX}{builder.info.full_name}, which has "
-            f"{', '.join(builder.info.splits)} ({error}); --config.data.{name}_split= leaves it out"
+            f"{key}={split!r} does not fit {PREFIX}{builder.info.full_name}, which has "
+            f"{', '.join(builder.info.splits)} ({error}); --config.{key}= leaves it out"
         ) from None
     if not size:
-        raise ValueError(f"data.{name}_split={split!r} holds no examples")
+        raise ValueError(f"{key}={split!r} holds no examples")

@@ -1,6 +1,7 @@
 """Whether a config has the keys that there are, and values of their types."""
 
 import difflib
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -9,6 +10,53 @@ from configs import common
 
 # Subtrees that take keys of their own; the model and the optimizer check them.
 _OPEN = ("model", "optim.args")
+
+# What keys were called in runs of before -> what they are called now. Nothing else has to change
+# when a key is renamed, or a whole group.
+RENAMED = {
+    "data.pair_pattern": "data.pairs.pattern",
+    "data.train_split": "data.tfds.train_split",
+    "data.val_split": "data.tfds.val_split",
+    "data.test_split": "data.tfds.test_split",
+    "data.data_dir": "data.tfds.data_dir",
+    "data.manual_dir": "data.tfds.manual_dir",
+    "data.shuffle_buffer": "data.tfds.shuffle_buffer",
+}
+
+
+def translate(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives the keys of a stored config the names that they have now.
+
+    Args:
+        stored: from a config.json, which lacks the keys that there were not yet.
+
+    Returns:
+        The same values, under `RENAMED`'s new names where they had old ones. What has the new name
+        already stays.
+    """
+    translated = _copy(stored)
+    for old, new in RENAMED.items():
+        *groups, key = old.split(".")
+        group = _get_group(translated, groups)
+        if group is None or key not in group:
+            continue
+        value = group.pop(key)
+        *groups, key = new.split(".")
+        _get_group(translated, groups, make=True).setdefault(key, value)
+    return translated
+
+
+def _copy(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in tree.items()}
+
+
+def _get_group(tree: dict[str, Any], groups: list[str], make: bool = False) -> Any:
+    """The group of keys at the end of a path; None if something else is there, or nothing."""
+    for name in groups:
+        tree = tree.setdefault(name, {}) if make else tree.get(name)
+        if not isinstance(tree, dict):
+            return None
+    return tree
 
 
 def check(config: ConfigDict) -> None:
@@ -22,6 +70,8 @@ def check(config: ConfigDict) -> None:
 
 def _check_group(config: ConfigDict, known: ConfigDict, prefix: str) -> None:
     for key in config:
+        if prefix + key in RENAMED:
+            raise ValueError(f"{prefix}{key} is now {RENAMED[prefix + key]}")
         if key not in known:
             close = difflib.get_close_matches(key, list(known), n=1)
             hint = f"did you mean {prefix}{close[0]}? " if close else ""

@@ -56,8 +56,8 @@ def register(
     Raises:
         ValueError: for a part of the contract that is missing, or a name that is taken.
     """
-    name = getattr(model, "__name__", repr(model))
-    if not (isinstance(model, type) and issubclass(model, Model)):
+    name = model.__name__
+    if not issubclass(model, Model):
         raise ValueError(f"{name} is no model: derive it from vit_jax.models.base.Model")
     if not model.task:
         raise ValueError(f"{name} lacks `task`: say what it is trained for, such as 'classify'")

@@ -16,7 +16,7 @@ import optax
 
 from vit_jax import mixing, ops, photos
 from vit_jax.machinery import processes
-from vit_jax.tasks.base import Answer, Batch, Loss, Metric, Pretrained, Task, option
+from vit_jax.tasks.base import Answer, Batch, Loss, Metric, Out, Pretrained, Task, option
 
 if TYPE_CHECKING:  # it takes a while to import
     from matplotlib.figure import Figure
@@ -33,14 +33,14 @@ def softmax_xent(out: jax.Array, batch: Batch) -> jax.Array:
     """Softmax cross-entropy in nats.
 
     Args:
-        out: (b, classes) logits.
+        out: (b, classes) logits, or a dict of them, see `logits_of`.
         batch: `label`, (b,) int32 or (b, classes) float32 that sums to 1.
 
     Returns:
         (b,) float32.
     """
-    labels = _labels(out, batch)
-    return optax.softmax_cross_entropy(out.astype(jnp.float32), labels)
+    logits = logits_of(out)
+    return optax.softmax_cross_entropy(logits, _labels(logits, batch))
 
 
 def sigmoid_xent(out: jax.Array, batch: Batch) -> jax.Array:
@@ -49,23 +49,33 @@ def sigmoid_xent(out: jax.Array, batch: Batch) -> jax.Array:
     Source: Beyer et al., "Are we done with ImageNet?" (2020).
 
     Args:
-        out: (b, classes) logits.
+        out: (b, classes) logits, or a dict of them, see `logits_of`.
         batch: `label`, (b,) int32 or (b, classes) float32 in [0, 1].
 
     Returns:
         (b,) float32.
     """
-    labels = _labels(out, batch)
-    return jnp.sum(optax.sigmoid_binary_cross_entropy(out.astype(jnp.float32), labels), axis=-1)
+    logits = logits_of(out)
+    return jnp.sum(optax.sigmoid_binary_cross_entropy(logits, _labels(logits, batch)), axis=-1)
 
 
-def _labels(out: jax.Array, batch: Batch) -> jax.Array:
-    if out.ndim != 2:
+def logits_of(out: Out) -> jax.Array:
+    """The (b, classes) float32 logits that are compared with the labels.
+
+    Args:
+        out: they themselves; or in training, of a model with a head for a teacher, a dict of
+            "logits" and "distilled", which is that head's, see `vit_jax.distillation`.
+    """
+    return (out["logits"] if isinstance(out, Mapping) else out).astype(jnp.float32)
+
+
+def _labels(logits: jax.Array, batch: Batch) -> jax.Array:
+    if logits.ndim != 2:
         raise ValueError(
-            f"a loss on labels needs (b, classes) logits, and the model gives {out.shape}: choose "
-            "another classifier than the unpooled ones"
+            f"a loss on labels needs (b, classes) logits, and the model gives {logits.shape}: "
+            "choose another classifier than the unpooled ones"
         )
-    return one_hot(batch["label"], out.shape[-1])
+    return one_hot(batch["label"], logits.shape[-1])
 
 
 def one_hot(labels: jax.Array, num_classes: int) -> jax.Array:

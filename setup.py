@@ -22,6 +22,7 @@ setup(
         "vit_jax.machinery",
         "vit_jax.models",
         "vit_jax.ops",
+        "vit_jax.tasks",
         "configs",
         "input_pipeline",
         "input_pipeline.sources",

@@ -70,6 +70,20 @@ def smooth(size, seed):
     return np.asarray(Image.fromarray(cells).resize(size[::-1], Image.BICUBIC))
 
 
+def smooth_with_noise(size, seed, channels=3):
+    """A smooth image with some noise, in [-1, 1]."""
+    import scipy.ndimage
+
+    random = np.random.default_rng(seed)
+    image = scipy.ndimage.gaussian_filter(random.normal(size=(*size, channels)), (5, 5, 0))
+    image = image / np.abs(image).max() + 0.1 * random.normal(size=image.shape)
+    return np.clip(image, -1, 1).astype(np.float32)
+
+
+def compute(function, *images):
+    return jax.tree.map(np.asarray, jax.jit(function)(*images))
+
+
 def write_pairs(folder, sizes, start=0, suffix=".png"):
     """Writes hazy/N_1.png and GT/N_1.png; the hazy one is the clear one made brighter."""
     for i, size in enumerate(sizes, start):

@@ -1,0 +1,301 @@
+"""The Transformer's encoder, whatever its tokens are made of: blocks, positions, and pooling.
+
+Sources: Dosovitskiy et al., "An Image is Worth 16x16 Words" (ICLR 2021); attention pooling: Zhai et
+al., "Scaling Vision Transformers" (CVPR 2022); stochastic depth: Huang et al. (ECCV 2016).
+The submodules' names are those of the published .npz files, see `vit`.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vit_jax import ops
+
+_XAVIER = nn.initializers.xavier_uniform()
+_TINY_NORMAL = nn.initializers.normal(stddev=1e-6)
+
+
+class HeadProjection(nn.Module):
+    """A dense layer whose outputs are those of several heads: flax's DenseGeneral.
+
+    The bias is added to the product of two matrices, which a GPU does in one; DenseGeneral gives it
+    further axes before.
+    """
+
+    num_heads: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(b, n, d) -> (b, n, heads, d / heads)."""
+        d = x.shape[-1]
+        shape = (self.num_heads, d // self.num_heads)
+
+        def init(key: jax.Array, full_shape: tuple[int, ...], dtype: Any) -> jax.Array:
+            return _XAVIER(key, (d, d), dtype).reshape(full_shape)
+
+        kernel = self.param("kernel", init, (d, *shape), jnp.float32).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32).astype(self.dtype)
+        y = x.astype(self.dtype) @ kernel.reshape(d, d) + bias.reshape(d)
+        return y.reshape(*x.shape[:-1], *shape)
+
+
+class MultiHeadAttention(nn.Module):
+    """Multi-head scaled dot-product attention (Vaswani et al., 2017).
+
+    `implementation` is handed to `ops.attention`: None or "xla" anywhere, "cudnn"
+    for fp16 or bf16 on an NVIDIA GPU. The softmax is computed in float32. Attention dropout, which
+    that function lacks, takes flax's XLA implementation while training. The weights, which that
+    function does not return, are computed besides for whoever captures "intermediates".
+    """
+
+    num_heads: int
+    attention_dropout_rate: float = 0.0
+    deterministic: bool = True
+    implementation: str | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, queries: jax.Array, keys_values: jax.Array, length: int | None = None
+    ) -> jax.Array:
+        """(b, n, d) attends over the first `length` of (b, m, d); the result is (b, n, d)."""
+        hidden_size = queries.shape[-1]
+
+        def project(name: str, x: jax.Array) -> jax.Array:
+            return HeadProjection(self.num_heads, self.dtype, name=name)(x)
+
+        q, k, v = (
+            project("query", queries),
+            project("key", keys_values),
+            project("value", keys_values),
+        )
+        if self.is_mutable_collection("intermediates"):
+            self.sow("intermediates", "attention", nn.dot_product_attention_weights(
+                q.astype(jnp.float32), k.astype(jnp.float32)
+            ))  # fmt: skip
+        if self.attention_dropout_rate and not self.deterministic:
+            x = nn.dot_product_attention(
+                q,
+                k,
+                v,
+                broadcast_dropout=False,
+                dropout_rng=self.make_rng("dropout"),
+                dropout_rate=self.attention_dropout_rate,
+                deterministic=False,
+                dtype=self.dtype,
+                force_fp32_for_softmax=True,
+            )
+        else:
+            x = ops.attention(q, k, v, implementation=self.implementation, length=length)
+        return nn.DenseGeneral(
+            hidden_size, axis=(-2, -1), kernel_init=_XAVIER, dtype=self.dtype, name="out"
+        )(x)
+
+
+class MlpBlock(nn.Module):
+    """Two dense layers with an activation between them, see `ops.activation`."""
+
+    mlp_dim: int
+    activation: str = "gelu_tanh"
+    dropout_rate: float = 0.0
+    deterministic: bool = True
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(b, n, d) -> (b, n, d)."""
+
+        def dense(features: int, name: str) -> nn.Dense:
+            return nn.Dense(
+                features,
+                kernel_init=_XAVIER,
+                bias_init=_TINY_NORMAL,
+                dtype=self.dtype,
+                name=name,
+            )
+
+        dropout = nn.Dropout(self.dropout_rate, deterministic=self.deterministic)
+        hidden_size = x.shape[-1]
+        activate = ops.activation(self.activation)
+        x = dropout(activate(dense(self.mlp_dim, "Dense_0")(x)))
+        return dropout(dense(hidden_size, "Dense_1")(x))
+
+
+@nn.jit  # so that blocks, which are all alike, are traced once
+class EncoderBlock(nn.Module):
+    """Pre-norm Transformer block: x + MSA(LN(x)), then x + MLP(LN(x))."""
+
+    num_heads: int
+    mlp_dim: int
+    activation: str = "gelu_tanh"
+    dropout_rate: float = 0.0
+    attention_dropout_rate: float = 0.0
+    stochastic_depth: bool = False
+    deterministic: bool = True
+    attention_implementation: str | None = None
+    length: int | None = None  # of the tokens that are not padding
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, drop_rate: float | jax.Array) -> tuple[jax.Array, None]:
+        """(b, n, d) and this block's stochastic-depth rate -> (b, n, d); None is for nn.scan."""
+
+        def maybe_drop(branch: jax.Array) -> jax.Array:
+            if self.deterministic or not self.stochastic_depth:
+                return branch
+            return ops.stochastic_depth(branch, drop_rate, self.make_rng("dropout"))
+
+        x = ops.row_major(x)
+        y = nn.LayerNorm(dtype=self.dtype, name="LayerNorm_0")(x)
+        y = MultiHeadAttention(
+            num_heads=self.num_heads,
+            attention_dropout_rate=self.attention_dropout_rate,
+            deterministic=self.deterministic,
+            implementation=self.attention_implementation,
+            dtype=self.dtype,
+            name="MultiHeadDotProductAttention_1",
+        )(y, y, self.length)
+        y = nn.Dropout(self.dropout_rate, deterministic=self.deterministic)(y)
+        x = x + maybe_drop(y)
+
+        y = nn.LayerNorm(dtype=self.dtype, name="LayerNorm_2")(x)
+        y = MlpBlock(
+            mlp_dim=self.mlp_dim,
+            activation=self.activation,
+            dropout_rate=self.dropout_rate,
+            deterministic=self.deterministic,
+            dtype=self.dtype,
+            name="MlpBlock_3",
+        )(y)
+        return x + maybe_drop(y), None
+
+
+class AddPositionEmbedding(nn.Module):
+    """Adds position embeddings to tokens that lie on an (h, w) grid, after any class token."""
+
+    kind: str
+    grid: tuple[int, int]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(b, n, d) -> (b, n, d); n is h * w, or one more with a class token in front."""
+        n, d = x.shape[1:]
+        if self.kind == "none":
+            return x
+        if self.kind == "sincos2d":
+            table = ops.sincos2d_position_embedding(*self.grid, d)
+            class_tokens = n - table.shape[1]
+            table = jnp.pad(table, ((0, 0), (class_tokens, 0), (0, 0)))
+            return x + table.astype(x.dtype)
+        if self.has_variable("params", "pos_embedding"):
+            stored = self.get_variable("params", "pos_embedding").shape
+            if stored != (1, n, d):
+                raise ValueError(
+                    f"the position embeddings have shape {stored}, but this image size makes "
+                    f"{(1, n, d)}: feed images of the size the weights were made for, or resize "
+                    "them with vit_jax.pretrained.adapt"
+                )
+        init = nn.initializers.normal(stddev=0.02)
+        table = self.param("pos_embedding", init, (1, n, d), jnp.float32)
+        return x + table.astype(x.dtype)
+
+
+class Encoder(nn.Module):
+    """Position embeddings, a stack of encoder blocks, and the final norm."""
+
+    num_layers: int
+    num_heads: int
+    mlp_dim: int
+    grid: tuple[int, int]
+    activation: str = "gelu_tanh"
+    position_embedding: str = "learned"
+    dropout_rate: float = 0.0
+    attention_dropout_rate: float = 0.0
+    stochastic_depth_rate: float = 0.0
+    deterministic: bool = True
+    attention_implementation: str | None = None
+    remat: bool = False
+    scan: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(b, n, d) -> (b, n, d)."""
+        x = AddPositionEmbedding(self.position_embedding, self.grid, name="posembed_input")(x)
+        x = nn.Dropout(self.dropout_rate, deterministic=self.deterministic)(x)
+        n = x.shape[1]
+        is_padded = n % 2 == 1 and self._wants_even(x)
+        if is_padded:
+            x = jnp.pad(x, ((0, 0), (0, 1), (0, 0)))
+
+        block_class = (
+            nn.remat(EncoderBlock, prevent_cse=not self.scan) if self.remat else EncoderBlock
+        )
+        block = dict(
+            num_heads=self.num_heads,
+            mlp_dim=self.mlp_dim,
+            activation=self.activation,
+            dropout_rate=self.dropout_rate,
+            attention_dropout_rate=self.attention_dropout_rate,
+            stochastic_depth=self.stochastic_depth_rate > 0,
+            deterministic=self.deterministic,
+            attention_implementation=self.attention_implementation,
+            length=n if is_padded else None,
+            dtype=self.dtype,
+        )
+        drop_rates = [
+            self.stochastic_depth_rate * i / max(self.num_layers - 1, 1)
+            for i in range(self.num_layers)
+        ]
+        if self.scan:
+            scanned = nn.scan(
+                block_class,
+                variable_axes={"params": 0, "intermediates": 0},
+                split_rngs={"params": True, "dropout": True},
+                length=self.num_layers,
+            )
+            x, _ = scanned(**block, name="encoderblock")(x, jnp.array(drop_rates))
+        else:
+            for i, drop_rate in enumerate(drop_rates):
+                x, _ = block_class(**block, name=f"encoderblock_{i}")(x, drop_rate)
+        x = ops.row_major(x)[:, :n]
+        return nn.LayerNorm(dtype=self.dtype, name="encoder_norm")(x)
+
+    def _wants_even(self, x: jax.Array) -> bool:
+        """Whether attention is differentiated faster with an even number of tokens."""
+        if self.deterministic or self.is_mutable_collection("intermediates"):
+            return False
+        if self.attention_dropout_rate or self.attention_implementation == "xla":
+            return False
+        b, n, d = x.shape
+        shape = (b, n, self.num_heads, d // self.num_heads)
+        return ops.fuses_attention(jax.ShapeDtypeStruct(shape, self.dtype))
+
+
+class MAPHead(nn.Module):
+    """Multi-head attention pooling (Zhai et al., CVPR 2022): one learned query and an MLP."""
+
+    num_heads: int
+    mlp_dim: int
+    activation: str = "gelu_tanh"
+    attention_implementation: str | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(b, n, d) -> (b, d)."""
+        b, _, d = x.shape
+        probe = self.param("probe", _XAVIER, (1, 1, d), jnp.float32).astype(x.dtype)
+        x = MultiHeadAttention(
+            num_heads=self.num_heads,
+            implementation=self.attention_implementation,
+            dtype=self.dtype,
+            name="MultiHeadDotProductAttention_0",
+        )(jnp.tile(probe, (b, 1, 1)), x)
+        y = nn.LayerNorm(dtype=self.dtype, name="LayerNorm_0")(x)
+        mlp = MlpBlock(self.mlp_dim, self.activation, dtype=self.dtype, name="MlpBlock_0")
+        x = x + mlp(y)
+        return x[:, 0]

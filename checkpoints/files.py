@@ -32,19 +32,19 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[epath.Path]:
     Raises:
         OSError: if the file cannot become `path`.
     """
-    path = epath.Path(path)
-    if "://" in os.fspath(path):
+    target = epath.Path(path)
+    if "://" in os.fspath(target):
         with tempfile.TemporaryDirectory() as folder:
             partial = epath.Path(folder) / "partial"
             yield partial
-            partial.copy(path, overwrite=True)
+            partial.copy(target, overwrite=True)
         return
     # The same name each time, so that what a killed process leaves does not pile up.
-    mark = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]
-    partial = path.parent / f".{mark}.partial"
+    mark = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:12]
+    partial = target.parent / f".{mark}.partial"
     try:
         yield partial
-        partial.replace(path)
+        partial.replace(target)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise

@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 
 _MAGIC = "7767517"
-_TYPES = {0: np.dtype("<f4"), 0x01306B47: np.dtype("<f2")}  # by tag; int8 and tables are not read
+_TYPES: dict[int, np.dtype[Any]] = {0: np.dtype("<f4"), 0x01306B47: np.dtype("<f2")}  # by tag; int8 and tables are not read
 _ALIGNMENT = 4  # bytes
 
 _Options = dict[int, tuple[float, ...]]
@@ -122,7 +122,7 @@ def _read_layer(row: Sequence[str], kind: str, expected: _Options) -> tuple[int,
         options = {int(key): tuple(map(float, value.split(","))) for key, value in pairs}
     except (ValueError, IndexError):
         raise ValueError(f"not a layer with its options: {' '.join(row)[:200]}") from None
-    shape = ()
+    shape: tuple[int, ...] = ()
     if kind == "Convolution":
         channels, size = (_pop_count(options, number) for number in (_CHANNELS, _SIZE))
         each = channels * math.prod(_KERNEL)

@@ -229,10 +229,11 @@ def _look_into(path: epath.Path) -> tuple[list[str], bool]:
 
 
 def _imports(pickled: Any) -> set[str]:
-    names, strings = set(), []
+    names: set[str] = set()
+    strings: list[str] = []
     for code, argument, _ in pickletools.genops(pickled):
         if code.name == "GLOBAL":
-            module, _, name = argument.partition(" ")
+            module, _, name = str(argument).partition(" ")
             names.add(f"{_RENAMED.get(module, module)}.{name}")
         elif code.name == "STACK_GLOBAL" and len(strings) > 1:
             names.add(".".join(strings[-2:]))
@@ -299,7 +300,7 @@ def _find_sets(
     if not isinstance(loaded, dict):
         return {}
     items = {name: value for name, value in dict.items(loaded) if isinstance(name, str)}
-    sets = {}
+    sets: dict[str, dict[str, Any]] = {}
     for name, value in items.items() if depth else ():
         if any(word in name.lower() for word in _NO_WEIGHTS_BELOW):
             continue

@@ -99,7 +99,7 @@ class Checkpointer:
         Raises:
             ValueError: if the checkpoint holds another state.
         """
-        if not dataclasses.is_dataclass(abstract_state):
+        if not dataclasses.is_dataclass(abstract_state) or isinstance(abstract_state, type):
             return self._restore(step, abstract_state)
         fields = {
             f.name: getattr(abstract_state, f.name) for f in dataclasses.fields(abstract_state)

@@ -151,6 +151,8 @@ def prepare(
     absl_logging.set_verbosity(absl_logging.ERROR)  # TFDS warns that the folder is empty
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
+    label = tfds.features.ClassLabel(names=list(class_names))
+    features = {"image": tfds.features.Image(), "label": label}
     # Lets errors of reading through as they are, and not as a RuntimeError of TFDS.
     errors: list[ValueError] = []
     examples = {
@@ -161,12 +163,7 @@ def prepare(
             tfds.dataset_builders.store_as_tfds_dataset(
                 name=name,
                 version=_VERSION,
-                features=tfds.features.FeaturesDict(
-                    {
-                        "image": tfds.features.Image(),
-                        "label": tfds.features.ClassLabel(names=list(class_names)),
-                    }
-                ),
+                features=tfds.features.FeaturesDict(features),
                 split_datasets=examples,
                 data_dir=str(data_dir),
                 description=f"Written by vit_jax: shorter side at most {resize}, JPEG {quality}.",

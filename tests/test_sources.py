@@ -7,8 +7,9 @@ import tensorflow_datasets as tfds
 
 from configs import common
 from input_pipeline import MadeUp, Shard, get_dataset
-from input_pipeline.sources import KINDS, get_splits, kinds_with
+from input_pipeline.sources import KINDS, Kind, get_splits, kinds_with
 from input_pipeline.sources import tfds as tfds_source
+from input_pipeline.sources.base import IndexedSource
 from tests.helpers import write_classes, write_image
 from tests.tiny_colors import TinyColors
 
@@ -382,3 +383,17 @@ def test_every_kind_has_the_truths_that_the_table_says(image_folder, tmp_path):
         made_up = MadeUp((4, 4, 3), 2, num_classes)
         assert made_up.truths == (truth,)
         assert set(next(made_up.train_batches())) == {"image", truth}
+
+
+def test_a_kind_with_masks_goes_through_the_whole_pipeline(tmp_path, monkeypatch):
+    pixels = np.arange(4 * 6 * 6 * 3, dtype=np.uint8).reshape(4, 6, 6, 3)
+    columns = {"image": pixels, "mask": pixels[..., 0].astype(np.int32)}
+    train = IndexedSource(columns, truths=("mask",))
+    monkeypatch.setitem(KINDS, "stripes", Kind(lambda config: {"train": train}, ("mask",)))
+    assert kinds_with("mask") == ["stripes"]
+    config = data_config(tmp_path, kind="stripes", eval_pp="value_range(0, 255)")
+    config.train_pp = "random_crop(4)|flip_lr|value_range(0, 255)"
+    data = get_dataset(config, 4, 0)
+    for batch in (next(data.train_batches()), *data.eval_batches("train")):
+        assert batch["mask"].dtype == np.int32
+        np.testing.assert_array_equal(batch["mask"], batch["image"][..., 0].round())

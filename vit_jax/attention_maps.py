@@ -107,7 +107,8 @@ def look(
         heads, rolled = maps[-1][:, :, 0], rolled[:, 0]
     else:
         heads, rolled = jnp.mean(maps[-1], axis=2), jnp.mean(rolled, axis=1)
-    size = images.shape[1:3]
+    _, height, width, _ = images.shape
+    size = (height, width)
     return to_grid(model, rolled, size), to_grid(model, heads, size)
 
 

@@ -59,8 +59,8 @@ def main(argv: Sequence[str]) -> int:
     _LOG.info("wrote %s: %s%s", target, before.name, classes)
 
     says_itself = epath.Path(target).suffix not in torch.PICKLED
-    which = (None, None) if says_itself else (before.name, before.fields)
-    after = pretrained.load(target, *which, old_size=before.image_size)
+    name, fields = (None, None) if says_itself else (before.name, before.fields)
+    after = pretrained.load(target, name, fields, old_size=before.image_size)
     # The features as well, since a head that has not been trained yet gives 0 for all of them.
     agree = True
     for what in ("features", "logits") if num_classes else ("outputs",):

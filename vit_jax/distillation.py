@@ -114,7 +114,7 @@ class Distillation(Part):
         self, total: jax.Array, constants: Any, state: Any, out: Out, batch: Batch
     ) -> tuple[jax.Array, Metrics]:
         del state
-        teacher = self.model.apply(constants, batch["image"], train=False)
+        teacher: Any = self.model.apply(constants, batch["image"], train=False)
         # A model with one head learns from both by it, as DeiT does without its token.
         logits = out[DISTILLED] if isinstance(out, Mapping) else out
         if self.kind == "hard":

@@ -285,12 +285,13 @@ def _count_steps(config: ConfigDict, data: "Dataset | MadeUp") -> int:
 def _shapes(config: ConfigDict, model: Model, data: "Dataset | MadeUp") -> tuple[Any, Any]:
     """Shapes of a model's variables, and of its output in training; checks the size of images."""
     variables = jax.eval_shape(_variables_maker(config, model, data.image_shape))
-    *size, channels = data.train_image_shape
+    height, width, channels = data.train_image_shape
+    size = (height, width)
     try:
-        out = jax.eval_shape(model.apply, variables, *model.inputs(tuple(size), channels))
+        out = jax.eval_shape(model.apply, variables, *model.inputs(size, channels))
     except flax.errors.ScopeParamShapeError:
         raise ValueError(
-            f"images of {tuple(size)} pixels to train on, and of {data.image_shape[:2]} to "
+            f"images of {size} pixels to train on, and of {data.image_shape[:2]} to "
             f"evaluate, are of different parameters of {config.model_name}: give data.train_pp and "
             "data.eval_pp the same size"
         ) from None
@@ -310,10 +311,10 @@ def _variables_maker(
     config: ConfigDict, model: Model, image_shape: tuple[int, int, int]
 ) -> Callable[[], dict[str, Any]]:
     def make() -> dict[str, Any]:
-        *size, channels = image_shape
-        shapes = model.inputs(tuple(size), channels)
+        height, width, channels = image_shape
+        shapes = model.inputs((height, width), channels)
         inputs = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        return model.init(jax.random.key(config.seed), *inputs, train=False)
+        return dict(model.init(jax.random.key(config.seed), *inputs, train=False))
 
     return make
 

@@ -65,7 +65,7 @@ def define_options(tasks: Iterable[Task]) -> None:
         elif field.metadata["choices"]:
             flags.DEFINE_enum(name, None, list(field.metadata["choices"]), text)
         else:
-            define = {int: flags.DEFINE_integer, float: flags.DEFINE_float}
+            define: dict[type, Any] = {int: flags.DEFINE_integer, float: flags.DEFINE_float}
             define.get(kind, flags.DEFINE_string)(name, None, text)
 
 

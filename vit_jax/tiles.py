@@ -108,7 +108,7 @@ class Restorer:
         self._check_room(size)
         if self.method != "auto":
             return self.method
-        size = tuple(side + -side % self._step for side in size)
+        size = (size[0] + -size[0] % self._step, size[1] + -size[1] % self._step)
         candidates = ["whole", "bounded"] if self.model.has_field("band_rows") else ["whole"]
         for method in candidates:
             if self._fits(method, size):
@@ -184,7 +184,7 @@ class Restorer:
 
     def _program(self, method: str, size: tuple[int, int]) -> Any:
         if (method, size) not in self._programs:
-            bands = {"band_rows": _BAND_ROWS} if method == "bounded" else {}
+            bands: dict[str, Any] = {"band_rows": _BAND_ROWS} if method == "bounded" else {}
             apply = jax.jit(
                 functools.partial(self.model.clone(**bands).apply, train=False),
                 compiler_options=ops.compiler_options(),

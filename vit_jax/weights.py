@@ -196,8 +196,8 @@ def read(path: str | os.PathLike[str], key: str = "") -> Weights:
         arrays = traverse_util.flatten_dict(npz.load(found), sep="/")
         return Weights(path, arrays, False, None, npz.read_made_for(found))
     arrays = torch.read(found, key)
-    made_for = torch.read_made_for(found) if kind == formats.SAFETENSORS else None
-    return Weights(path, arrays, True, None, made_for)
+    says = torch.read_made_for(found) if kind == formats.SAFETENSORS else None
+    return Weights(path, arrays, True, None, says)
 
 
 def _check_no_key(path: str, key: str) -> None:

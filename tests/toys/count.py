@@ -24,7 +24,7 @@ def get_metric(name, loss):
     return metrics[name]
 
 
-def find_splits(config):
+def splits(config):
     from input_pipeline.cpu_tf import tf
     from input_pipeline.sources.base import IndexedSource
 
@@ -41,7 +41,7 @@ def find_splits(config):
     return {name: source(Path(config.source) / name) for name in ("train", "val")}
 
 
-register_kind("blobs", Kind(find_splits, ("count",)))
+register_kind("blobs", Kind("count", ("count",)))
 register(
     Task(
         name="count",

@@ -1,5 +1,6 @@
 """What the commands share: quiet start-up, and one clear line in place of a traceback."""
 
+import io
 import logging
 import os
 import sys
@@ -37,7 +38,8 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     """
     console.show_log()
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # names of files can be of any bytes
+        if isinstance(stream, io.TextIOWrapper):  # names of files can be of any bytes
+            stream.reconfigure(errors="backslashreplace")
 
     def guarded(argv: Sequence[str]) -> int | None:
         if _CACHE.value and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):

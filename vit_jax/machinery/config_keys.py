@@ -52,11 +52,12 @@ def _copy(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 def _get_group(tree: dict[str, Any], groups: list[str], make: bool = False) -> Any:
     """The group of keys at the end of a path; None if something else is there, or nothing."""
+    group: Any = tree
     for name in groups:
-        tree = tree.setdefault(name, {}) if make else tree.get(name)
-        if not isinstance(tree, dict):
+        group = group.setdefault(name, {}) if make else group.get(name)
+        if not isinstance(group, dict):
             return None
-    return tree
+    return group
 
 
 def check(config: ConfigDict) -> None:

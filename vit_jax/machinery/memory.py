@@ -38,8 +38,8 @@ class Measured:
     def __call__(self, *args: Any) -> Any:
         """Calls the function."""
         if self._compiled is None:
-            self._compiled = self.function.lower(*self.first, *args).compile()
-            self.needs = _describe(self._compiled.memory_analysis())
+            self._compiled = compiled = self.function.lower(*self.first, *args).compile()
+            self.needs = _describe(compiled.memory_analysis())
             _LOG.info("%s", self.needs)
         return self._compiled(*self.first, *args)
 

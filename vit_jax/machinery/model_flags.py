@@ -43,11 +43,12 @@ _PRETRAINED_SIZE = flags.DEFINE_string(
 
 def load() -> Any:
     """Loads the model that the flags say; see `pretrained.load` for what comes and the errors."""
-    if (_WORKDIR.value is None) == (_CHECKPOINT.value is None):
+    given = [path for path in (_WORKDIR.value, _CHECKPOINT.value) if path is not None]
+    if len(given) != 1:
         raise ValueError(
             "say which model: either --workdir=DIR, a trained run's folder, or --checkpoint=FILE"
         )
-    return load_from(_WORKDIR.value or _CHECKPOINT.value)
+    return load_from(given[0])
 
 
 def load_from(path: str) -> Any:

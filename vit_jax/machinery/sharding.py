@@ -88,7 +88,7 @@ def to_devices(batches: Iterable[Any], mesh: Mesh, ahead: int = 2) -> Iterator[A
     """
     sharding = batch_sharding(mesh)
     batches = iter(batches)
-    queue = collections.deque()
+    queue: collections.deque[Any] = collections.deque()
 
     def enqueue(count: int) -> None:
         for batch in itertools.islice(batches, count):

@@ -45,7 +45,8 @@ class Report(Protocol):
         sees_all: whether `add` gets every example, while the figures are computed.
     """
 
-    sees_all: bool
+    @property
+    def sees_all(self) -> bool: ...
 
     def choose(self, each: Mapping[str, np.ndarray]) -> Sequence[int]:
         """Takes the figures of every example, and their `index`; says which `add` is to get."""
@@ -87,8 +88,11 @@ class Predictor(Protocol):
         has_files: whether answers have files, so that an output folder must be given.
     """
 
-    header: tuple[str, ...]
-    has_files: bool
+    @property
+    def header(self) -> tuple[str, ...]: ...
+
+    @property
+    def has_files(self) -> bool: ...
 
     def outputs(self, inside: PurePath) -> Sequence[PurePath]:
         """Says which files an answer will have that need a name of their own.

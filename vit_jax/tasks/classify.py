@@ -100,7 +100,7 @@ def smooth_labels(labels: jax.Array, smoothing: float) -> jax.Array:
     return labels * (1 - smoothing) + smoothing / labels.shape[-1]
 
 
-def probabilities(logits: jax.Array, loss: str) -> jax.Array:
+def probabilities(logits: jax.Array | np.ndarray, loss: str) -> jax.Array:
     """Turns (..., classes) logits into probabilities, as the loss they were trained with means."""
     if loss == "sigmoid_xent":
         return jax.nn.sigmoid(logits)
@@ -441,37 +441,37 @@ class Classifier:
             best = [(self.labels[i], float(p[i])) for i in np.argsort(-p)[: len(self.header) // 2]]
             line = f"{path}: " + "; ".join(f"{label} {share:.1%}" for label, share in best)
             row = tuple(cell for label, share in best for cell in (label, f"{share:.6f}"))
-            pictures, problems = {}, ()
+            pictures: dict[PurePath, bytes] = {}
+            problems: tuple[str, ...] = ()
             if self._draw is not None:
                 try:
-                    pictures = self._draw(prediction)
+                    pictures = self._draw(path, prediction.image, p)
                 except Exception as error:  # whatever one file does, the others are drawn
                     reason = photos.explain(error)
                     problems = (f"cannot draw where it looks in {path}: {reason}",)
             yield Answer(path, line, row, pictures, problems)
 
-    def _make_drawer(self) -> Callable[[Prediction], dict[PurePath, bytes]]:
-        """Makes the function that draws where the model looks."""
+    def _make_drawer(self) -> Callable[[Path, Any, np.ndarray], dict[PurePath, bytes]]:
+        """Makes what draws where it looks, of a path, an image and its probabilities."""
         from checkpoints import files
         from vit_jax import attention_maps, fonts, report
 
         model, size = self._pretrained.model, self._pretrained.image_size
         look = jax.jit(functools.partial(attention_maps.look, model))
-        image = jax.ShapeDtypeStruct((1, *size, 3), np.float32)
-        jax.eval_shape(look, self._variables, image)  # or raises
+        shape = jax.ShapeDtypeStruct((1, *size, 3), np.float32)
+        jax.eval_shape(look, self._variables, shape)  # or raises
         names = fonts.legible_names(self.labels)
         taken: set[str] = set()
 
-        def draw(prediction: Prediction) -> dict[PurePath, bytes]:
-            stem = prediction.path.stem  # maybe of another folder, or with another suffix
+        def draw(path: Path, image: np.ndarray, p: np.ndarray) -> dict[PurePath, bytes]:
+            stem = path.stem  # maybe of another folder, or with another suffix
             numbered = (f"{stem}_{i}" for i in itertools.count(2))
             name = next(name for name in itertools.chain([stem], numbered) if name not in taken)
             taken.add(name)
-            rolled, heads = jax.device_get(look(self._variables, prediction.image[None]))
-            best = int(np.argmax(prediction.probabilities))
-            title = f"{names[best]} {prediction.probabilities[best]:.1%}"
-            shown = report.displayable(prediction.image)
-            figure = attention_maps.draw(shown, rolled[0], heads[0], title)
+            rolled, heads = jax.device_get(look(self._variables, image[None]))
+            best = int(np.argmax(p))
+            title = f"{names[best]} {p[best]:.1%}"
+            figure = attention_maps.draw(report.displayable(image), rolled[0], heads[0], title)
             data = io.BytesIO()
             figure.savefig(data, dpi=110, format="png")
             return {PurePath("attention", files.with_ending(name, ".png")): data.getvalue()}

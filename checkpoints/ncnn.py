@@ -16,7 +16,8 @@ from typing import BinaryIO
 import numpy as np
 
 _MAGIC = "7767517"
-_TYPES: dict[int, np.dtype[Any]] = {0: np.dtype("<f4"), 0x01306B47: np.dtype("<f2")}  # by tag; int8 and tables are not read
+# By tag; int8 and tables are not read.
+_TYPES: dict[int, np.dtype] = {0: np.dtype("<f4"), 0x01306B47: np.dtype("<f2")}
 _ALIGNMENT = 4  # bytes
 
 _Options = dict[int, tuple[float, ...]]

@@ -148,7 +148,8 @@ def split_off_classes(found: Mapping[str, Tree], config: Any) -> dict[str, Tree]
             taken[label] = sorted(some)
             kept[label] = sorted(set(paths) - some)
         share = 100 * config.val_fraction
-        _LOG.info("%.0f %% of each training class is split off as %s", share, name)
+        _LOG.info("%s has no %s folder: %.0f %% of each training class is split off as %s",
+                  config.source, name, share, name)  # fmt: skip
         return kept, taken
 
     return _split_off(found, split, config)

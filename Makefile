@@ -31,7 +31,7 @@ help:
 	@echo "make soak   kill and restart a run at random moments, for half an hour"
 	@echo "make parity compare with PyTorch, timm, ONNX Runtime and ncnn"
 	@echo "make test-notebooks   run the notebooks from clean kernels; as they ran: $(NOTEBOOKS_DIR)"
-	@echo "make lint   check style;  make fmt  repair it"
+	@echo "make lint   check style and types;  make fmt  repair the style"
 	@echo "make bench  time this code beside others on this machine"
 	@echo "make clean  remove $(VENV), $(MINIMAL) and what the demos and notebooks wrote to runs"
 
@@ -122,6 +122,7 @@ test-notebooks: $(VENV)/.installed-notebooks
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
 
 fmt: $(VENV)/.installed-dev

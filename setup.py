@@ -66,6 +66,7 @@ setup(
         "dev": [
             *DEMO,
             "hypothesis",
+            "mypy",
             "nbstripout",
             "pytest",
             "pytest-xdist",

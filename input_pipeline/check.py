@@ -103,9 +103,9 @@ def _check_split(split: PairedSplit, scale: int) -> list[str]:
         sizes.append(target.shape[:2])
         bordered += scale == 1 and files.read_size(pair.target) != target.shape[:2]
         if i in sample and scale == 1:
-            error = np.mean((image.astype(np.float64) - target) ** 2)
-            if error:
-                ratios.append(10 * np.log10(255**2 / error))
+            squared = np.mean((image.astype(np.float64) - target) ** 2)
+            if squared:
+                ratios.append(10 * np.log10(255**2 / squared))
             else:
                 equal.append(str(pair.input))
     if sizes:

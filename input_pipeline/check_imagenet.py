@@ -131,7 +131,8 @@ def check_folder(folder: Path) -> list[str]:
 def _check_split(folder: Path, split: str, names: Sequence[str], expected: int) -> list[str]:
     if not folder.is_dir():
         return [f"{folder} is not there: it should have a folder of images per class"]
-    classes, others = [], []
+    classes: list[str] = []
+    others: list[str] = []
     for entry in os.scandir(folder):
         (classes if entry.is_dir() else others).append(entry.name)
     archives = [name for name in others if name.endswith(".tar")]

@@ -138,7 +138,8 @@ def find_photos(folder: Path) -> Photos:
     Raises:
         ValueError: if the name of an image is not text in one line, or it has two depth maps.
     """
-    images, others = [], []
+    images: list[Path] = []
+    others: list[Path] = []
     for path in (found := list_files(folder)):
         (images if is_image(path) else others).append(path)
     check_names(folder, (os.fspath(path)[len(os.fspath(folder)) :] for path in images))

@@ -128,7 +128,7 @@ class Dataset:
         source = self.splits[split]
         spec = self.val_pp if split == "val" else self.eval_pp
         dataset = self._evaluated(source, spec, _share(rows, self.shard))
-        if not _image_shape(dataset).is_fully_defined():
+        if not _image_shape(dataset).is_fully_defined() and isinstance(source, IndexedSource):
             yield from self._eval_batches_by_size(source, spec, rows)
             return
         count = source.num_examples if rows is None else len(rows)
@@ -144,6 +144,7 @@ class Dataset:
     def _eval_batches_by_size(
         self, source: IndexedSource, spec: str, rows: Sequence[int] | None
     ) -> Iterator[Batch]:
+        assert source.image_sizes is not None  # or images of several sizes were refused
         sizes = source.image_sizes()
         by_size = collections.defaultdict(list)
         for row in range(len(sizes)) if rows is None else rows:
@@ -175,7 +176,11 @@ class Dataset:
     def _evaluated(
         self, source: Source, spec: str, rows: Sequence[int] | None = None
     ) -> tf.data.Dataset:
-        raw = source.once(self.shard) if rows is None else source.take(np.asarray(rows))
+        if rows is None:
+            raw = source.once(self.shard)
+        else:
+            assert isinstance(source, IndexedSource)  # others do not know their examples by number
+            raw = source.take(np.asarray(rows))
         return _prepare(raw, source, spec, self.scale, train=False)
 
 

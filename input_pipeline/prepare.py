@@ -142,8 +142,8 @@ def prepare(
     """
     class_names = next(iter(sources.values())).class_names
     _check(name, resize, quality, class_names)
-    data_dir = epath.Path(data_dir).expanduser().resolve()
-    folder = data_dir / name / _VERSION
+    parent = epath.Path(data_dir).expanduser().resolve()
+    folder = parent / name / _VERSION
     if folder.exists():
         raise ValueError(f"{folder} is there already: remove it, or choose another --name")
     for left in folder.parent.glob(f"incomplete.*_{_VERSION}"):
@@ -165,7 +165,7 @@ def prepare(
                 version=_VERSION,
                 features=tfds.features.FeaturesDict(features),
                 split_datasets=examples,
-                data_dir=str(data_dir),
+                data_dir=str(parent),
                 description=f"Written by vit_jax: shorter side at most {resize}, JPEG {quality}.",
                 file_format=file_format,
             )

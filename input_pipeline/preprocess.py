@@ -58,7 +58,7 @@ def build(
         steps[0] = _leave  # keeps each op's seed
     # Not in evaluation, whose pixels are to be those of the whole image's decoding.
     elif train and names[0] == "decode" and len(steps) > 1 and isinstance(steps[1], Crop):
-        steps[:2] = [_leave, _decoding(*steps[:2])]
+        steps[:2] = [_leave, _decoding(steps[0], steps[1])]
 
     def apply(fields: Fields, seed: tf.Tensor, name: tf.Tensor | str = "") -> Fields:
         token = name_of_image.set(name)

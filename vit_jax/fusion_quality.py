@@ -85,7 +85,7 @@ def visual_information_fidelity(fused: jax.Array, a: jax.Array, b: jax.Array) ->
 def _vif(reference: jax.Array, image: jax.Array) -> jax.Array:
     x, y = (z.astype(jnp.float32)[None, :, :, None] for z in (reference, image))
     noise, tiny = 2.0, 1e-10
-    numerator = denominator = 0.0
+    numerator = denominator = jnp.float32(0)
     for scale in range(4):
         taps = 2 ** (4 - scale) + 1
         window = gaussian(taps, taps / 5)
@@ -116,7 +116,7 @@ def edge_preservation(fused: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array
     """
     gradients = [_sobel(x, "constant") for x in (fused, a, b)]
     (g_f, angle_f), *sources = [(g, _angle(sx, sy)) for g, sx, sy in gradients]
-    kept = total = 0.0
+    kept = total = jnp.float32(0)
     for g, angle in sources:
         strength = jnp.where(g == g_f, g_f, _smaller_by_larger(g, g_f))
         direction = 1 - jnp.abs(angle - angle_f) / (math.pi / 2)
@@ -138,7 +138,7 @@ def fusion_artifacts(fused: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
     gradients = [_sobel(x, "symmetric") for x in (fused, a, b)]  # as SciPy reflects
     (g_f, angle_f), *sources = [(g / 8, _angle(sx, sy)) for g, sx, sy in gradients]
     added = (g_f > sources[0][0]) & (g_f > sources[1][0])
-    artifacts = total = 0.0
+    artifacts = total = jnp.float32(0)
     for g, angle in sources:
         strength = jnp.where((g == 0) | (g_f == 0), 0, _smaller_by_larger(g, g_f))
         direction = jnp.abs(jnp.abs(angle - angle_f) - math.pi / 2) * 2 / math.pi

@@ -71,7 +71,7 @@ def psnr_b(images: Images, targets: Images, data_range: float = 1.0) -> jax.Arra
 
 def _blocking(x: jax.Array) -> jax.Array:
     """(b, c) blocking effect factor: squared steps between blocks over those inside of them."""
-    at_edges = elsewhere = 0.0
+    at_edges = elsewhere = jnp.float32(0)
     edges = others = 0
     for axis in (1, 2):
         steps = jnp.moveaxis(jnp.square(jnp.diff(x, axis=axis)), axis, 1)
@@ -145,8 +145,8 @@ def filtered(x: jax.Array, window: np.ndarray) -> jax.Array:
     """Filters rows and columns with the same window, without padding."""
     taps = len(window)
     h, w = x.shape[1] - taps + 1, x.shape[2] - taps + 1
-    x = sum(x[:, i : i + h] * float(window[i]) for i in range(taps))
-    return sum(x[:, :, i : i + w] * float(window[i]) for i in range(taps))
+    x = jnp.asarray(sum(x[:, i : i + h] * float(window[i]) for i in range(taps)))
+    return jnp.asarray(sum(x[:, :, i : i + w] * float(window[i]) for i in range(taps)))
 
 
 def _halve(x: jax.Array) -> jax.Array:

@@ -33,9 +33,14 @@ class Source(Protocol):
         truths: what an example has besides its image, such as "label" or "target".
     """
 
-    num_examples: int
-    class_names: tuple[str, ...]
-    truths: tuple[str, ...]
+    @property
+    def num_examples(self) -> int: ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def truths(self) -> tuple[str, ...]: ...
 
     def stream(self, seed: int, start: int, shard: Shard, local_batch: int) -> tf.data.Dataset:
         """Returns this process's endless training examples, as raw as they are stored.

@@ -5,6 +5,7 @@ neither clipped nor rounded, as the tests of denoising have it.
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def splits(config: Any, scale: int) -> dict[str, Source]:
         ValueError: for a folder that is missing, or without photos, or settings that do not fit.
     """
     _check_settings(config.degradation, scale)
-    found: dict[str, Any] = {}
+    found: dict[str, Sequence[Path]] = {}
     if config.source:
         folders = splitting.find_splits(Path(config.source).expanduser())
         found = {name: _find_photos(folder) for name, folder in folders.items()}
@@ -61,7 +62,7 @@ def _find_photos(folder: Path) -> list[Path]:
     return found.images
 
 
-def _explain(photos: list[Path], message: str) -> str:
+def _explain(photos: Sequence[Path], message: str) -> str:
     """Names the photo that cannot be read, or, if the crop is too large, the smallest."""
     _LOG.warning("a photo could not be prepared; looking for it among %d ...", len(photos))
     faults = list(files.find_faults(photos, files.check_readable).values())
@@ -91,7 +92,7 @@ def _check_settings(degradation: Any, scale: int) -> None:
         )
 
 
-def _source(photos: list[Path], degradation: Any, scale: int) -> IndexedSource:
+def _source(photos: Sequence[Path], degradation: Any, scale: int) -> IndexedSource:
     def load(example: Example) -> Example:
         clear = images.decode(tf.io.read_file(example["photo"]))
         height, width = (tf.shape(clear)[axis] // scale * scale for axis in (0, 1))

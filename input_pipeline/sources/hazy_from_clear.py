@@ -12,7 +12,7 @@ Source: Koschmieder's law, as in Li et al., "Benchmarking Single-Image Dehazing 
 import functools
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def splits(config: Any) -> dict[str, Source]:
     _check_ranges(config.haze)
     folders = splitting.find_splits(Path(config.source).expanduser())
     photos = {name: pairs.find_clear_photos(folder) for name, folder in folders.items()}
-    found = {name: some.images for name, some in photos.items()}
+    found: dict[str, Sequence[Path]] = {name: some.images for name, some in photos.items()}
     depth = {photo: path for some in photos.values() for photo, path in some.depth.items()}
     unknown = [path for path in depth.values() if not _is_depth(path)]
     if unknown:
@@ -84,7 +84,9 @@ def _is_depth(path: Path) -> bool:
     return files.is_image(path) or path.suffix.lower() == _ARRAY
 
 
-def _source(photos: list[Path], depth: Mapping[Path, Path], haze: Any, draws: int) -> IndexedSource:
+def _source(
+    photos: Sequence[Path], depth: Mapping[Path, Path], haze: Any, draws: int
+) -> IndexedSource:
     rows = [path for path in photos for _ in range(draws)]
     beta, airlight, variation = tuple(haze.beta), tuple(haze.airlight), haze.variation
 
@@ -205,7 +207,7 @@ def add_haze(
     return clear * transmission + drawn_airlight * (1 - transmission)
 
 
-def _explain(photos: list[Path], depth: Mapping[Path, Path], message: str) -> str:
+def _explain(photos: Sequence[Path], depth: Mapping[Path, Path], message: str) -> str:
     check = functools.partial(_check_with_depth, depth=depth)
     faults = list(files.find_faults(photos, check).values())
     return f"{faults[0]}. Remove it, or repair it" if faults else message

@@ -48,7 +48,7 @@ def splits(config: Any, scale: int) -> dict[str, Source]:
             )  # fmt: skip
     for problem in pairs.find_common_scenes(found, {}):
         _LOG.warning("%s", problem)
-    by_split = {name: split.pairs for name, split in found.items()}
+    by_split: dict[str, Sequence[Pair]] = {name: split.pairs for name, split in found.items()}
     if config.skip_corrupt:
         check = functools.partial(pairs.read_pair, scale=scale)
         by_split = {

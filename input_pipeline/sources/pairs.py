@@ -221,7 +221,7 @@ def _find_split(folder: Path, scale: int) -> PairedSplit:
             f"({', '.join(_INPUT_FOLDERS)}) and one of clear images ({', '.join(_TARGET_FOLDERS)})"
         )
     unused = [name for name in children if children[name] not in (chosen, target_folder)]
-    if chosen is not None and unused:
+    if chosen is not None and target_folder is not None and unused:
         _LOG.info("%s: the pairs are those of %s and %s; left out: %s",
                   folder, chosen.name, target_folder.name, ", ".join(unused))  # fmt: skip
     roots = (input_folder or folder, target_folder or folder)

@@ -50,7 +50,7 @@ def make(name: str, size: int, dtype: str, **fields: Any) -> tuple[Any, Any]:
     return model, jax.device_put(jax.tree_util.tree_map_with_path(draw, shapes))
 
 
-def without_dropping(model: Any) -> dict[str, float]:
+def without_dropping(model: Any) -> dict[str, Any]:
     """The fields that keep a model from dropping anything in training, as others would not."""
     rates = model.values_of(("dropout_rate", "drop_path_rate"))
     return {field: 0.0 for field, rate in rates.items() if rate}

@@ -130,7 +130,9 @@ def _race(case: Case, contenders: Sequence[Contender], seconds: float) -> list[d
     rows = []
     for contender in contenders:
         median = statistics.median(times[contender.name])
-        known = case.flops is not None and peak_flops is not None
+        used = None
+        if case.flops is not None and peak_flops is not None:
+            used = case.flops / median / peak_flops / contender.devices
         rows.append({
             "contender": contender.name,
             "median_s": median,
@@ -139,7 +141,7 @@ def _race(case: Case, contenders: Sequence[Contender], seconds: float) -> list[d
             "images_per_s": case.images / median,
             "peak_bytes": _peak_bytes(contender),
             "first_s": first_s.get(contender.name),
-            "mfu": case.flops / median / peak_flops / contender.devices if known else None,
+            "mfu": used,
             "difference": differences.get(contender.name),
         })  # fmt: skip
     return rows

@@ -66,7 +66,7 @@ def _compile_afresh(model: nn.Module, cache: Path | None) -> None:
     step, make_state = make_plain_step(model)
     jax.clear_caches()
     compilation_cache.reset_cache()
-    old = jax.config.jax_compilation_cache_dir
+    old = jax.config.values["jax_compilation_cache_dir"]
     jax.config.update("jax_compilation_cache_dir", cache and str(cache))
     try:
         params = jax.eval_shape(model.init, jax.random.key(0), batch["image"])["params"]

@@ -1,6 +1,6 @@
 """The suites and their cases by default."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 
@@ -44,7 +44,7 @@ _ANTIALIASING = (
 )
 
 # Suite -> the cases of a CPU: model, images per call, side of the images, goals.
-_ON_CPU: dict[str, list[tuple[str, int, int, tuple[Goal, ...]]]] = {
+_ON_CPU: dict[str, Sequence[tuple[str, int, int, tuple[Goal, ...]]]] = {
     "inference": [
         ("ViT-S_16", 1, 224, (Goal(1, 1.30, (_TIMM, _TIMM_COMPILED)),)),
         ("ViT-B_16", 1, 224, (Goal(1, 1.30, (_TIMM, _TIMM_COMPILED)),)),

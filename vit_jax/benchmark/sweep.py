@@ -45,7 +45,7 @@ class Settings:
 
     def try_here(self, choice: Row) -> Row:
         """Times a choice of `batch`, `remat` and `flags`, the last of which XLA has read."""
-        fields = {"remat": True} if choice["remat"] else {}
+        fields: dict[str, Any] = {"remat": True} if choice["remat"] else {}
         case = train(self.model, choice["batch"], self.image_size, self.dtype, **fields)
         (row,) = race.run(case, self.seconds, alone=True)
         return {**choice, **{key: row[key] for key in ("images_per_s", "mfu", "peak_bytes")}}

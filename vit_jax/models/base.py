@@ -39,13 +39,17 @@ class Model(nn.Module):
     input_values = ""
     any_size = False
     upscale = 1
-    tile_multiple = 1
     in_channels = 3
     metrics: ClassVar[tuple[str, ...]] = ()
     torch_namings: ClassVar[tuple[str, ...]] = ()
     torch_buffers: ClassVar[tuple[str, ...]] = ()
     naming_fields: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     deepest: ClassVar[Mapping[str, Any]] = {}
+
+    @property
+    def tile_multiple(self) -> int:
+        """See the class."""
+        return 1
 
     @classmethod
     def has_field(cls, name: str) -> bool:

@@ -133,7 +133,7 @@ class PositionBias(nn.Module):
     def __call__(self) -> jax.Array:
         """The result is (1, heads, 64, 64) float32: the query's pixel, then the key's."""
         side = 2 * WINDOW - 1
-        offsets = np.stack(np.mgrid[:side, :side], axis=-1).reshape(-1, 2) - (WINDOW - 1.0)
+        offsets = np.moveaxis(np.mgrid[:side, :side], 0, -1).reshape(-1, 2) - (WINDOW - 1.0)
         offsets = (np.sign(offsets) * np.log1p(np.abs(offsets))).astype(np.float32)  # row first
 
         def dense(features: int, fan_in: int, name: str) -> nn.Dense:
@@ -409,7 +409,7 @@ class DehazeFormer(Model):
             "attention_ratios": tuple(some / depth for some, depth in zip(attending, depths)),
         }
 
-    def torch_names(self) -> dict[str, str]:
+    def torch_names(self, naming: str = "") -> dict[str, str]:
         """Returns the official code's names of the submodules, see `checkpoints.torch`."""
         names = {f"{name}": f"{name}.proj" for name in ("patch_embed", "patch_merge1",
                                                          "patch_merge2")}  # fmt: skip

@@ -191,7 +191,7 @@ class AddPositionEmbedding(nn.Module):
             table = jnp.pad(table, ((0, 0), (class_tokens, 0), (0, 0)))
             return x + table.astype(x.dtype)
         if self.has_variable("params", "pos_embedding"):
-            stored = self.get_variable("params", "pos_embedding").shape
+            stored: Any = self.get_variable("params", "pos_embedding").shape
             if stored != (1, n, d):
                 raise ValueError(
                     f"the position embeddings have shape {stored}, but this image size makes "

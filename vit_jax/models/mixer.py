@@ -144,7 +144,8 @@ class MlpMixer(Model):
     def _check_tokens(self, count: int) -> None:
         if not self.num_blocks or not self.has_variable("params", "MixerBlock_0"):
             return
-        kernel = self.get_variable("params", "MixerBlock_0")["token_mixing"]["Dense_0"]["kernel"]
+        first: Any = self.get_variable("params", "MixerBlock_0")
+        kernel = first["token_mixing"]["Dense_0"]["kernel"]
         if kernel.shape[0] != count:
             raise ValueError(
                 f"these weights mix {kernel.shape[0]} patches, but this image size makes {count}: "
@@ -196,7 +197,7 @@ class MlpMixer(Model):
             "channels_mlp_dim": shapes["MixerBlock_0/channel_mixing/Dense_0/kernel"][1],
         }
 
-    def torch_names(self) -> dict[str, str]:
+    def torch_names(self, naming: str = "") -> dict[str, str]:
         """Returns timm's names of the submodules, see `checkpoints.torch`."""
         names = {"stem": "stem.proj", "pre_head_layer_norm": "norm", "head": "head"}
         for i in range(self.num_blocks):

@@ -57,11 +57,9 @@ class Attention(nn.Module):
         """(b, h, w, c) -> (b, h, w, c)."""
         _, h, w, features = x.shape
         # A side that fits into one window has a window of its own, which is not shifted.
-        window = tuple(min(side, self.window_size) for side in (h, w))
-        shift = tuple(
-            self.window_size // 2 if self.shifted and side > self.window_size else 0
-            for side in (h, w)
-        )
+        largest, half = self.window_size, self.window_size // 2 if self.shifted else 0
+        window = (min(h, largest), min(w, largest))
+        shift = (half if h > largest else 0, half if w > largest else 0)
         table = self.param(_TABLE, _NORMAL, (_places(window), self.num_heads), jnp.float32)
         x = jnp.roll(x, [-s for s in shift], axis=(1, 2)) if any(shift) else x
         x = jnp.pad(x, ((0, 0), (0, -h % window[0]), (0, -w % window[1]), (0, 0)))
@@ -227,11 +225,11 @@ class Swin(Model):
 
     def _windows(self, size: tuple[int, int]) -> list[tuple[int, int]]:
         """The window of each stage for images of (h, w) pixels."""
-        sides = [-(-side // _PATCH) for side in size]
+        h, w = (-(-side // _PATCH) for side in size)
         windows = []
         for _ in self.depths:
-            windows.append(tuple(min(side, self.window_size) for side in sides))
-            sides = [-(-side // 2) for side in sides]
+            windows.append((min(h, self.window_size), min(w, self.window_size)))
+            h, w = -(-h // 2), -(-w // 2)
         return windows
 
     def image_size(self, params: Mapping[str, Any]) -> tuple[int, int]:
@@ -245,8 +243,9 @@ class Swin(Model):
         """
         flat = traverse_util.flatten_dict(params)
         stages = [stage for stage, depth in enumerate(self.depths) if depth]
-        sides = [_window_side(flat[f"stage{stage}_block0", "attn", _TABLE]) for stage in stages]
-        if None in sides:
+        found = [_window_side(flat[f"stage{stage}_block0", "attn", _TABLE]) for stage in stages]
+        sides = [side for side in found if side is not None]
+        if len(sides) < len(found):
             raise ValueError(
                 "the tables of position biases are those of windows that are no squares"
             )

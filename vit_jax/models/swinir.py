@@ -334,7 +334,7 @@ class SwinIR(Model):
             "mlp_ratio": shapes["group0_block0/mlp_fc1/kernel"][1] / embed_dim,
         }
 
-    def torch_names(self) -> dict[str, str]:
+    def torch_names(self, naming: str = "") -> dict[str, str]:
         """Returns the official code's names of the submodules, see `checkpoints.torch`."""
         names = {name: name for name in ("conv_first", "norm", "conv_up1", "conv_up2", "conv_hr",
                                          "conv_last")}  # fmt: skip

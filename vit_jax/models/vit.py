@@ -209,7 +209,7 @@ class VisionTransformer(Model):
 
         p = self.patch_size
         x = PatchEmbedding(self.hidden_size, p, self.dtype, name="embedding")(x)
-        b, *grid, _ = x.shape
+        b, rows, columns, _ = x.shape
         x = x.reshape(b, -1, self.hidden_size)
 
         if self.classifier in ("token", "token_unpooled"):
@@ -220,7 +220,7 @@ class VisionTransformer(Model):
             num_layers=self.num_layers,
             num_heads=self.num_heads,
             mlp_dim=self.mlp_dim,
-            grid=tuple(grid),
+            grid=(rows, columns),
             activation=self.activation,
             position_embedding=self.position_embedding,
             dropout_rate=self.dropout_rate,

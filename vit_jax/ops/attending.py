@@ -55,10 +55,10 @@ def _attention(
     v: jax.Array,
     bias: jax.Array | None = None,
     *,
-    implementation: str,
+    implementation: Any,
     length: int | None,
 ) -> jax.Array:
-    lengths = {}
+    lengths: dict[str, Any] = {}
     if length is not None:
         lengths["key_value_seq_lengths"] = jnp.full(q.shape[0], length, jnp.int32)
     return jax.nn.dot_product_attention(q, k, v, bias, implementation=implementation, **lengths)
@@ -73,13 +73,13 @@ def _differentiable_if_even(
 
 
 def _attend_even(
-    apply: Callable[..., jax.Array], q: jax.Array, k: jax.Array, v: jax.Array
+    apply: functools.partial[jax.Array], q: jax.Array, k: jax.Array, v: jax.Array
 ) -> tuple[jax.Array, Any]:
     length = apply.keywords["length"] or k.shape[1]
 
     def padded(*args: jax.Array) -> jax.Array:
-        args = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in args)
-        return functools.partial(apply, length=length)(*args)[:, : q.shape[1]]
+        even = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in args)
+        return functools.partial(apply, length=length)(*even)[:, : q.shape[1]]
 
     return jax.vjp(padded, q, k, v)
 
@@ -87,7 +87,7 @@ def _attend_even(
 _differentiable_if_even.defvjp(_attend_even, lambda apply, pull, grad: pull(grad))
 
 
-def fuses_attention(q: jax.Array) -> bool:
+def fuses_attention(q: jax.Array | jax.ShapeDtypeStruct) -> bool:
     """Whether cuDNN's fused attention takes queries like (b, n, heads, c), without a bias.
 
     Whoever trains had better give it an even number of tokens: else they are padded in every call.

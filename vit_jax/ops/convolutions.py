@@ -1,6 +1,7 @@
 """Convolutions, each as the device at hand computes it fastest."""
 
 import jax
+import jax.numpy as jnp
 
 from vit_jax.ops import compiling
 
@@ -46,9 +47,10 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     def shifted(x: jax.Array, kernel: jax.Array) -> jax.Array:
         rows, columns = kernel.shape[:2]
         h, w = x.shape[1] - rows + 1, x.shape[2] - columns + 1
-        return sum(
+        parts = (
             x[:, i : i + h, j : j + w] * kernel[i, j] for i in range(rows) for j in range(columns)
         )
+        return jnp.asarray(sum(parts))
 
     def convolved(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return jax.lax.conv_general_dilated(

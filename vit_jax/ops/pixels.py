@@ -98,11 +98,12 @@ def _bicubic_upsample(x: jax.Array, factor: int, axis: int) -> jax.Array:
         near = 1.5 * distance**3 - 2.5 * distance**2 + 1
         far = -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2
         weights = np.where(distance <= 1, near, np.where(distance < 2, far, 0))
-        return sum(
+        parts = (
             float(weight) * jax.lax.slice_in_dim(padded, k, k + length, axis=axis)
             for k, weight in enumerate(weights)
             if weight
         )
+        return jnp.asarray(sum(parts))
 
     shape = [side * factor if i == axis else side for i, side in enumerate(x.shape)]
     return jnp.stack([phase(i) for i in range(factor)], axis + 1).reshape(shape)

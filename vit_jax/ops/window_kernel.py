@@ -100,7 +100,8 @@ _attend.defvjp(_forward, _backward)
 
 def _caller(kernel: Any, qkv: jax.Array, bias: jax.Array, window: Pair, shift: Pair) -> Any:
     heads, count = len(bias), _per_program(qkv, window)
-    geometry = _Geometry(qkv.shape[1:3], window, shift, heads, qkv.shape[-1] // (3 * heads))
+    _, height, width, features = qkv.shape
+    geometry = _Geometry((height, width), window, shift, heads, features // (3 * heads))
     return functools.partial(
         pallas.pallas_call,
         functools.partial(kernel, geometry=geometry, count=count),

@@ -27,9 +27,9 @@ class Kind(NamedTuple):
 
 KINDS = {
     "classes": Kind("image_folder", ("label",)),  # a subfolder of images per class
-    "hazy_from_clear": Kind("hazy_from_clear", ("target",)),  # clear photos, made hazy
     "pairs": Kind("paired_folder", ("target",), has_any_scale=True),  # such as hazy and clear ones
     "degraded": Kind("degraded", ("target",), has_any_scale=True),  # photos, made small or noisy
+    "hazy_from_clear": Kind("hazy_from_clear", ("target",)),  # clear photos, made hazy
 }
 
 

@@ -41,7 +41,7 @@ def splits(config):
     return {name: source(Path(config.source) / name) for name in ("train", "val")}
 
 
-register_kind("blobs", Kind("count", ("count",)))
+register_kind("blobs", Kind(splits, ("count",)))
 register(
     Task(
         name="count",

@@ -132,6 +132,7 @@ def _source(tree: Tree, class_names: Sequence[str]) -> IndexedSource:
         {"path": np.array(paths), "label": np.array(labels, np.int32)},
         tuple(class_names),
         loader=_read_file,
+        names=tuple(f"{name}/{epath.Path(path).name}" for name in tree for path in tree[name]),
         explainer=lambda message: _explain(paths, message),
     )
 

@@ -11,8 +11,6 @@ from vit_jax.models.base import Model
 
 
 class BlobCounter(Model):
-    """Adds up what a convolution finds."""
-
     features: int = 8
     dtype: Any = jnp.float32
 
@@ -21,8 +19,6 @@ class BlobCounter(Model):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        """(b, h, w, 3) float32 in [-1, 1] -> (b,) float32."""
-        del train
         x = nn.relu(nn.Conv(self.features, (3, 3), dtype=self.dtype, name="conv")(images))
         return nn.Dense(1, name="head")(x.mean(axis=(1, 2)))[:, 0]
 

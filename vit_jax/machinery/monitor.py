@@ -157,9 +157,11 @@ class Monitor:
         """Shows and records an evaluation.
 
         Raises:
-            FloatingPointError: if its loss is not finite.
+            FloatingPointError: if its loss, or the metric that chooses the best checkpoint, is not
+                finite. Another may be: the AUC of a split with one class alone is not defined.
         """
-        self._check_finite(step, split, figures)
+        needed = ("loss", self._exp.config.best_metric)
+        self._check_finite(step, split, {name: figures[name] for name in needed})
         shown = "  ".join(
             f"{name} {value:.4f}"
             for name, value in figures.items()

@@ -144,7 +144,7 @@ def _no_fields(model: Any, data: Any) -> dict[str, Any]:
     return {}
 
 
-def _as_it_is(config: Any, model: Any) -> None:
+def _no_preparation(config: Any, model: Any) -> None:
     del config, model
 
 
@@ -192,7 +192,7 @@ class Task:
     settings: tuple[str, ...] = ()
     is_independent: bool = True
     fit: Callable[[Any, Any], dict[str, Any]] = _no_fields
-    prepare: Callable[[Any, Any], Callable[[jax.Array, Batch], Batch] | None] = _as_it_is
+    prepare: Callable[[Any, Any], Callable[[jax.Array, Batch], Batch] | None] = _no_preparation
     baseline: Callable[[Any, Batch], Out] | None = None
     answer: Callable[[Any, Any, Batch], Out] | None = None
 

@@ -28,6 +28,17 @@ class MadeUp:
     steps_per_epoch = 1.0
 
     @property
+    def example(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        """Shapes and types of the parts of an example."""
+        batch = next(dataclasses.replace(self, batch_size=1).train_batches())
+        return {key: (array.shape[1:], array.dtype) for key, array in batch.items()}
+
+    @property
+    def train_example(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        """The same, of an example to train on."""
+        return self.example
+
+    @property
     def train_image_shape(self) -> tuple[int, int, int]:
         """(h, w, c) of an image to train on."""
         return self.image_shape

@@ -20,6 +20,7 @@ from input_pipeline.sources import get_splits
 from input_pipeline.sources.base import Example, IndexedSource, Shard, Source, fold_in
 
 Batch = dict[str, np.ndarray]
+Shapes = dict[str, tuple[tuple[int, ...], np.dtype]]  # of the parts of an example, with their types
 
 _PREFETCH_BATCHES = 2
 
@@ -75,15 +76,26 @@ class Dataset:
         return self.splits["train"].num_examples / self.batch_size if "train" in self.splits else 0
 
     @functools.cached_property  # to ask TensorFlow takes a while
-    def image_shape(self) -> tuple[int, int, int]:
-        """(h, w, c) of an image to evaluate, or to train on if those to evaluate differ."""
-        shape = _image_shape(self._evaluated(self._any_source, self.eval_pp))
-        return tuple(shape) if shape.is_fully_defined() else self.train_image_shape
+    def example(self) -> Shapes:
+        """What an example to evaluate has, or one to train on if those to evaluate differ."""
+        spec = self._evaluated(self._any_source, self.eval_pp).element_spec
+        is_one_size = all(part.shape.is_fully_defined() for part in spec.values())
+        return _shapes(spec) if is_one_size else self.train_example
 
     @functools.cached_property
-    def train_image_shape(self) -> tuple[int, int, int]:
+    def train_example(self) -> Shapes:
+        """What an example to train on has, such as {"image": ((h, w, c), float32)}."""
+        return _shapes(self._trained_on(self._any_source, self.train_pp, start=0).element_spec)
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(h, w, c) of an image to evaluate, see `example`."""
+        return self.example["image"][0]
+
+    @property
+    def train_image_shape(self) -> tuple[int, ...]:
         """(h, w, c) of an image to train on."""
-        return tuple(_image_shape(self._trained_on(self._any_source, self.train_pp, start=0)))
+        return self.train_example["image"][0]
 
     @property
     def _any_source(self) -> Source:
@@ -200,6 +212,12 @@ def _cached(source: Source, spec: str) -> Source:
         return example
 
     return dataclasses.replace(source, loader=MemoryCache(load))
+
+
+def _shapes(spec: dict[str, tf.TensorSpec]) -> Shapes:
+    return {
+        key: (tuple(part.shape), np.dtype(part.dtype.as_numpy_dtype)) for key, part in spec.items()
+    }
 
 
 def _image_shape(dataset: tf.data.Dataset) -> tf.TensorShape:

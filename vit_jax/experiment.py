@@ -25,6 +25,7 @@ from vit_jax.validation import check, check_data, validate_config
 
 if TYPE_CHECKING:  # TensorFlow is imported where data is read, and only there
     from input_pipeline import Dataset, MadeUp
+    from input_pipeline.pipeline import Shapes
 
 _LOG = logging.getLogger(__name__)
 
@@ -97,8 +98,8 @@ class Experiment:
         Raises:
             ValueError: if the pretrained weights are not there or do not fit.
         """
-        shape = self.data.image_shape
-        init = _state_maker(self.config, self.model, shape, self.tx, self.adversary)
+        inputs = _inputs(self.task, self.data.example)
+        init = _state_maker(self.config, self.model, inputs, self.tx, self.adversary)
         state = jax.jit(init, out_shardings=self.state_sharding)()
         return self._load_pretrained(state) if self.config.pretrained else state
 
@@ -209,7 +210,8 @@ def build(config: ConfigDict, data: "MadeUp | None" = None) -> Experiment:
     adversary = make_adversary(config, schedule, out.shape[1:]) if config.gan.weight else None
 
     processes.check_same({**config.to_dict(), "the data": data.identity})
-    shapes = jax.eval_shape(_state_maker(config, model, data.image_shape, tx, adversary))
+    inputs = _inputs(get_task(model), data.example)
+    shapes = jax.eval_shape(_state_maker(config, model, inputs, tx, adversary))
     shardings = sharding.state_sharding(mesh, shapes)
     return Experiment(
         config=config,
@@ -284,16 +286,15 @@ def _count_steps(config: ConfigDict, data: "Dataset | MadeUp") -> int:
 
 def _shapes(config: ConfigDict, model: Model, data: "Dataset | MadeUp") -> tuple[Any, Any]:
     """Shapes of a model's variables, and of its output in training; checks the size of images."""
-    variables = jax.eval_shape(_variables_maker(config, model, data.image_shape))
-    height, width, channels = data.train_image_shape
-    size = (height, width)
+    task = get_task(model)
+    variables = jax.eval_shape(_variables_maker(config, model, _inputs(task, data.example)))
     try:
-        out = jax.eval_shape(model.apply, variables, *model.inputs(size, channels))
+        out = jax.eval_shape(model.apply, variables, *_inputs(task, data.train_example))
     except flax.errors.ScopeParamShapeError:
         raise ValueError(
-            f"images of {size} pixels to train on, and of {data.image_shape[:2]} to "
-            f"evaluate, are of different parameters of {config.model_name}: give data.train_pp and "
-            "data.eval_pp the same size"
+            f"images of {data.train_image_shape[:2]} pixels to train on, and of "
+            f"{data.image_shape[:2]} to evaluate, are of different parameters of "
+            f"{config.model_name}: give data.train_pp and data.eval_pp the same size"
         ) from None
     return variables, out
 
@@ -307,14 +308,18 @@ def _warn_of_values(config: ConfigDict, model: Model) -> None:
         )  # fmt: skip
 
 
+def _inputs(task: Task, example: "Shapes") -> tuple[jax.ShapeDtypeStruct, ...]:
+    """What a model gets of a batch of one example."""
+    shapes = (example[key] for key in task.inputs)
+    return tuple(jax.ShapeDtypeStruct((1, *shape), dtype) for shape, dtype in shapes)
+
+
 def _variables_maker(
-    config: ConfigDict, model: Model, image_shape: tuple[int, int, int]
+    config: ConfigDict, model: Model, inputs: tuple[jax.ShapeDtypeStruct, ...]
 ) -> Callable[[], dict[str, Any]]:
     def make() -> dict[str, Any]:
-        height, width, channels = image_shape
-        shapes = model.inputs((height, width), channels)
-        inputs = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        return dict(model.init(jax.random.key(config.seed), *inputs, train=False))
+        zeros = (jnp.zeros(leaf.shape, leaf.dtype) for leaf in inputs)
+        return dict(model.init(jax.random.key(config.seed), *zeros, train=False))
 
     return make
 
@@ -322,11 +327,11 @@ def _variables_maker(
 def _state_maker(
     config: ConfigDict,
     model: Model,
-    image_shape: tuple[int, int, int],
+    inputs: tuple[jax.ShapeDtypeStruct, ...],
     tx: optax.GradientTransformation,
     adversary: Adversary | None,
 ) -> Callable[[], TrainState]:
-    make_variables = _variables_maker(config, model, image_shape)
+    make_variables = _variables_maker(config, model, inputs)
 
     def make() -> TrainState:
         state = new_state(config, make_variables(), tx)

@@ -22,7 +22,7 @@ class Model(nn.Module):
         task: name of what it is trained for, one of `vit_jax.tasks.TASKS`.
         input_values: the last op of the preprocessing that its published weights expect; "" where
             a plain resize and value_range(-1, 1) will do.
-        any_size: whether its parameters are for images of any size.
+        any_size: whether images are given to it at their own size, and not all resized to one.
         upscale: how many times higher and wider than the image its output is.
         tile_multiple: what must divide the sides of an image's tiles, and where they begin, for
             them to have the windows of the whole image.
@@ -60,16 +60,13 @@ class Model(nn.Module):
         """The values of some fields, as far as the model has them."""
         return {name: getattr(self, name) for name in names if self.has_field(name)}
 
-    def inputs(
-        self, image_size: tuple[int, int], channels: int = 3
-    ) -> tuple[jax.ShapeDtypeStruct, ...]:
+    def inputs(self, image_size: tuple[int, int]) -> tuple[jax.ShapeDtypeStruct, ...]:
         """What a call takes, for one example.
 
         Args:
             image_size: (h, w) in pixels.
-            channels: of the image.
         """
-        return (jax.ShapeDtypeStruct((1, *image_size, channels), jnp.float32),)
+        return (jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32),)
 
     def image_size(self, params: Mapping[str, Any]) -> tuple[int, int]:
         """Height and width of the square images that parameters were made for.

@@ -79,8 +79,15 @@ def test_losses():
     np.testing.assert_allclose(soft_loss(theirs, theirs, 2.0), 0, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["hard", "soft"])
-@pytest.mark.parametrize("model", ["ViT-Ti_16", "TwoHeads"])
+@pytest.mark.parametrize(
+    ("kind", "model"),
+    [
+        ("hard", "TwoHeads"),
+        ("soft", "ViT-Ti_16"),
+        pytest.param("hard", "ViT-Ti_16", marks=pytest.mark.slow),
+        pytest.param("soft", "TwoHeads", marks=pytest.mark.slow),
+    ],
+)
 def test_a_step_is_of_both_losses(config, kind, model):
     config.distill.kind, config.distill.temperature = kind, 2.0
     config.label_smoothing = 0.1

@@ -31,7 +31,7 @@ def smooth(size, seed):
     return Image.fromarray(cells).resize(size[::-1], Image.BICUBIC)
 
 
-@pytest.mark.parametrize("name", ["classes", "adversarial"])
+@pytest.mark.parametrize("name", ["classes", pytest.param("adversarial", marks=pytest.mark.slow)])
 def test_they_go_on_where_they_were(runs, name, tmp_path):
     workdir = Workdir(runs / name)
     config = workdir.read_config()

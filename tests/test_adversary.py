@@ -18,6 +18,7 @@ from vit_jax.adversary import Adversary, Discriminator, relativistic_loss
 from vit_jax.losses import get_loss
 from vit_jax.machinery import sharding
 from vit_jax.step import make_train_step
+from vit_jax.tasks import restore
 from vit_jax.workdir import Workdir
 
 
@@ -171,7 +172,7 @@ def test_a_step_is_made_of_its_parts(config):
     def generator(params):
         out = exp.model.apply({"params": params}, image)
         adversarial = relativistic_loss(judged(own.params, out), judged(own.params, target))
-        pixels = jnp.mean(get_loss("l1", "target")(out, batch))
+        pixels = jnp.mean(get_loss("l1", restore.TASK.losses)(out, batch))
         perceived = jnp.mean(perceptual.distance(vgg19, out, target))
         return 0.005 * pixels + perceived + 0.005 * adversarial
 

@@ -132,10 +132,10 @@ def make_experiment(name, size=64, **settings):
     config.optim.learning_rate = 1e-3
     config.schedule.name = "constant"
     classes = 10
-    if get_model(name).predicts == "target":
+    if get_model(name).any_size:
         config.loss, config.metrics, config.best_metric, classes = "l1", (), "loss", 0
     config.update(settings)
-    scale = SMALL[name].get("upscale", getattr(get_model(name), "upscale", 1))
+    scale = SMALL[name].get("upscale", get_model(name).upscale)
     data = MadeUp((size, size, 3), config.batch_size, classes, scale)
     return experiment.build(config, data)
 

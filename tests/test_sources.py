@@ -376,7 +376,7 @@ def test_every_kind_has_the_truths_that_the_table_says(image_folder, tmp_path):
         (name, *_) = data.splits
         assert set(next(data.eval_batches(name))) == {"image", *row.truths, "index", "_mask"}
     assert kinds_with("label") == ["classes"]
-    assert kinds_with("target") == ["hazy_from_clear", "pairs", "degraded"]
+    assert kinds_with("target") == ["pairs", "degraded", "hazy_from_clear"]
     assert kinds_with("mask") == []
     assert get_dataset(data_config("digits"), 1, 0).truths == ("label",)
     for num_classes, truth in ((3, "label"), (0, "target")):

@@ -56,14 +56,23 @@ def merge(variables: Mapping[str, Any]) -> dict[str, Any]:
         variables: nested dicts by collection, "params" and maybe "batch_stats".
 
     Raises:
-        ValueError: for another collection, which files have no place for.
+        ValueError: for another collection, or names by which `split` could not tell them apart.
     """
     unknown = sorted(set(variables) - {"params", "batch_stats"})
     if unknown:
         raise ValueError(f"variables of the collection {unknown[0]!r} cannot be written to a file")
     flat: dict[str, Any] = {}
-    for name in sorted(variables, reverse=True):
-        flat |= traverse_util.flatten_dict(variables[name], sep="/")
+    for collection in sorted(variables, reverse=True):
+        leaves = traverse_util.flatten_dict(variables[collection], sep="/")
+        is_stats = collection == "batch_stats"
+        wrong = [k for k in leaves if (k.rpartition("/")[2] in _STATISTICS) != is_stats]
+        if wrong:
+            raise ValueError(
+                f"{wrong[0]} of {collection} cannot be written to a file, where what is called "
+                f"{' or '.join(_STATISTICS)} is a norm's statistics, and nothing else is: give it "
+                "another name"
+            )
+        flat |= leaves
     return traverse_util.unflatten_dict(flat, sep="/")
 
 

@@ -2,8 +2,10 @@
 
 import ast
 import csv
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from typing import Any
@@ -126,7 +128,7 @@ def test_a_task_that_nobody_has_registered():
     with pytest.raises(ValueError, match="is for the task 'dream', which nobody has registered"):
         get_task(type("Dreamer", (), {"task": "dream"})())
     with pytest.raises(ValueError, match="there is a task called 'classify' already"):
-        register(base.Task("classify", (), {"a": None}, None, None, None))
+        register(base.Task("classify", (), {"a": lambda out, batch: out}, None, None, None))
     with pytest.raises(ValueError, match="the task 'nothing' has no losses"):
         register(base.Task("nothing", (), {}, None, None, None))
 
@@ -145,8 +147,27 @@ def test_plugins_come_from_where_python_finds_modules(tmp_path, monkeypatch):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "evil_plugin.py").write_text("raise AssertionError('executed')")
     monkeypatch.syspath_prepend(tmp_path / "run")
-    with pytest.raises(ValueError, match="lies in the run's own folder"):
-        plugins.load(["evil_plugin"], beside=tmp_path / "run")
+    (tmp_path / "run" / "evil_package").mkdir()
+    (tmp_path / "run" / "evil_package" / "__init__.py").write_text("raise AssertionError")
+    for name in ("evil_plugin", "evil_package", "evil_package.part", "evil_package.no.such"):
+        with pytest.raises(ValueError, match="lies in the run's own folder"):
+            plugins.load([name], beside=tmp_path / "run")
+    (tmp_path / "good_plugin.py").write_text("import no_such_library")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="no_such_library"):  # it is there itself
+        plugins.load(["good_plugin"], beside=tmp_path / "run")
+
+
+def test_evaluating_a_run_executes_nothing_of_its_folder(counted):
+    folder, _ = counted
+    config = json.loads((folder / "run" / "config.json").read_text())
+    stolen = shutil.copytree(folder / "run", folder / "stolen")
+    (stolen / "config.json").write_text(json.dumps({**config, "plugins": ["evil"]}))
+    (stolen / "evil.py").write_text("raise AssertionError('executed')")
+    for command in (["main", "--mode=evaluate"], ["predict", "a.png"]):
+        result = run(*command, "--workdir=.", cwd=stolen)
+        assert "evil.py lies in the run's own folder" in result.stderr
+        assert result.returncode == 2
 
 
 # A seventh task and its model, in two small files.
@@ -225,6 +246,7 @@ def test_the_toy_answers_for_a_persons_files(counted, tmp_path):
     (line,) = result.stdout.splitlines()
     answer = line.removeprefix(f"{image}: ")
     assert answer.endswith(" blobs")
+    assert f"cannot answer for {tmp_path}/text.png: not an image" in result.stderr
     assert "1 of 2 files failed" in result.stderr
     (row,) = csv.DictReader((tmp_path / "out" / "predictions.csv").read_text().splitlines())
     assert row == {"file": str(image), "answer": answer}
@@ -244,6 +266,16 @@ def test_weights_of_the_toy_are_converted_and_inspected(counted, tmp_path):
     assert "BlobCounter has no names in PyTorch: keep it as .npz" in result.stderr
     result = run("convert", f"--inspect={target}", cwd=TOYS)
     assert result.returncode == 0, result.stderr
+    image = folder / "images" / "val" / "0" / "0.png"
+    result = run("predict", f"--checkpoint={target}", image, cwd=TOYS)
+    assert "says that it is of BlobCounter, which nobody has registered" in result.stderr
+    result = run("predict", "--plugins", "no_such", f"--checkpoint={target}", image, cwd=TOYS)
+    assert result.stderr.startswith("error: plugins: there is no module 'no_such'")
+    plugged = ("--plugins=count,blob_counter", target, tmp_path / "run")
+    assert run("convert", *plugged, cwd=TOYS).returncode == 0
+    answers = [run("predict", f"--workdir={w}", image, cwd=TOYS).stdout
+               for w in (folder / "run", tmp_path / "run")]  # fmt: skip
+    assert answers[0] == answers[1] != ""
 
 
 def test_other_models_do_not_mind_the_toy(counted, tmp_path):

@@ -229,6 +229,36 @@ def test_files_are_identified_and_exported(trained, tmp_path):
     )
 
 
+def test_what_no_file_could_hold_is_refused_before_training(config):
+    class Odd(Normed):
+        kind: str = "memory"
+
+        @nn.compact
+        def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+            if self.kind == "memory":
+                self.variable("memory", "state", jnp.zeros, (2,))
+            elif self.kind == "stats":
+                self.variable("batch_stats", "sigma", jnp.zeros, (2,))
+            else:
+                self.param("mean", nn.initializers.zeros, (2,))
+            return nn.Dense(self.num_classes, name="head")(images.mean(axis=(1, 2)))
+
+    models.register(Odd, {"Odd": {}})
+    try:
+        config.model_name = "Odd"
+        for kind, message in [
+            ("memory", "the collection 'memory' cannot be written to a file"),
+            ("stats", "sigma of batch_stats cannot be written to a file"),
+            ("params", "mean of params cannot be written to a file"),
+        ]:
+            config.unlock()
+            config.model.kind = kind
+            with pytest.raises(ValueError, match=message):
+                experiment.build(config)
+    finally:
+        del models.MODELS["Odd"]
+
+
 def test_a_persons_photo_is_classified_with_them(trained, tmp_path):
     from vit_jax.tasks.classify import Classifier
 

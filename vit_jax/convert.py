@@ -45,6 +45,7 @@ def main(argv: Sequence[str]) -> int:
     if _INSPECT.value is not None:
         if len(argv) > 1:
             raise ValueError(f"--inspect={_INSPECT.value} stands alone, without {argv[1]}")
+        model_flags.load_plugins()
         print(inspect(_INSPECT.value, model_flags.KEY.value))
         return 0
     if len(argv) != 3:
@@ -144,6 +145,7 @@ def _write_workdir(workdir: Workdir, model: Pretrained) -> None:
         raise ValueError(f"{workdir.path} is there already: choose another folder")
     config = common.get_config()
     config.model_name = model.name
+    config.plugins = model.plugins
     fields = dict(model.fields)
     config.dtype = fields.pop("dtype", config.dtype)
     fields.pop("scan", None)  # the state is written unrolled

@@ -80,9 +80,13 @@ class Distillation(Part):
         Raises:
             ValueError: if it is not there, or is for other classes or other values of images.
         """
-        path = weights.find(config.distill.teacher, config.pretrained_dir)
-        teacher = pretrained.load(path, image_size=data.train_image_shape[:2])
         where = f"distill.teacher={config.distill.teacher}"
+        size = data.train_image_shape[:2]
+        try:
+            path = weights.find(config.distill.teacher, config.pretrained_dir)
+            teacher = pretrained.load(path, image_size=size)
+        except ValueError as error:
+            raise ValueError(f"{where}, for images of {size} pixels: {error}") from None
         if teacher.model.task != student.task:
             raise ValueError(f"{where} is for {teacher.model.task}, the model for {student.task}")
         if teacher.model.num_classes != student.num_classes:

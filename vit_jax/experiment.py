@@ -285,9 +285,14 @@ def _count_steps(config: ConfigDict, data: "Dataset | MadeUp") -> int:
 
 
 def _shapes(config: ConfigDict, model: Model, data: "Dataset | MadeUp") -> tuple[Any, Any]:
-    """Shapes of a model's variables, and of its output in training; checks the size of images."""
+    """Shapes of a model's variables, and of its output for an example to train on.
+
+    Raises:
+        ValueError: if the size of the images does not fit, or files have no place for a variable.
+    """
     task = get_task(model)
     variables = jax.eval_shape(_variables_maker(config, model, _inputs(task, data.example)))
+    tree.merge(variables)
     try:
         out = jax.eval_shape(model.apply, variables, *_inputs(task, data.train_example))
     except flax.errors.ScopeParamShapeError:

@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
         expected = np.asarray(jax.jit(apply)(*inputs))
         largest = np.abs(expected).max()
         if not largest:
-            _LOG.warning("all logits are 0: this head has not been trained, and nothing is checked")
+            _LOG.warning("all outputs are 0: the head has not been trained, and nothing is checked")
         differences.append(np.abs(exported(*inputs) - expected).max() / (largest or 1))
     height, width = model.image_size
     output = ", ".join(map(str, expected.shape[1:]))

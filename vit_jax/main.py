@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(config: ConfigDict | None) -> None:
-    from vit_jax import evaluate, experiment, inference_time, train
+    from vit_jax import evaluate, experiment, inference_time, plugins, train
     from vit_jax.machinery import processes
     from vit_jax.workdir import Workdir
 
@@ -62,6 +62,7 @@ def _run(config: ConfigDict | None) -> None:
         return
     workdir = Workdir(_WORKDIR.value)
     stored = workdir.read_config()
+    plugins.load(stored.plugins, beside=workdir.path)
     exp = experiment.build(stored if config is None else config)
     if config is not None:
         workdir.claim(config, exp.data.identity, writes=processes.is_first())

@@ -76,7 +76,7 @@ def _options(tasks: Iterable[Task]) -> dict[str, tuple[type, Any, list[str]]]:
         hints = typing.get_type_hints(task.options)
         for field in dataclasses.fields(task.options):
             kind = hints[field.name]
-            if isinstance(kind, types.UnionType):  # such as int | None
+            if typing.get_origin(kind) in (types.UnionType, typing.Union):  # such as int | None
                 (kind,) = (part for part in typing.get_args(kind) if part is not types.NoneType)
             owners = found.get(field.name, (kind, field, []))[2]
             found[field.name] = (kind, field, [*owners, task.name])
@@ -197,6 +197,6 @@ def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object
 
 
 if __name__ == "__main__":
-    plugins.load(model_flags.plugins_in(sys.argv))
+    cli.before_flags(lambda: plugins.load(model_flags.plugins_in(sys.argv)))
     define_options(TASKS.values())
     cli.run(main)

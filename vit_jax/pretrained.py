@@ -219,6 +219,7 @@ class Pretrained:
         labels: class names, or None if they are not known.
         eval_pp: preprocessing of a file, see `input_pipeline.preprocess`.
         loss: name of the loss that it was trained with; it decides how logits are read.
+        plugins: modules that brought the model or its task, if they are not of this package.
     """
 
     name: str
@@ -229,6 +230,7 @@ class Pretrained:
     labels: tuple[str, ...] | None
     eval_pp: str
     loss: str
+    plugins: tuple[str, ...] = ()
 
 
 def load(
@@ -290,6 +292,7 @@ def load(
         labels=choose_labels(labels, weights.labels, classes),
         eval_pp=_eval_pp(model, size, old_size, config and config.data.eval_pp),
         loss=config.loss if config else next(iter(get_task(model).losses)),
+        plugins=tuple(config.plugins) if config else (),
     )
 
 
@@ -398,6 +401,11 @@ def _choose_model(weights: Weights) -> tuple[str, Mapping[str, Any]]:
             found += f"; the closest is {relative}" + f": {relative.problem}".rstrip(": ")
     else:
         found = f"it fits {' and '.join(names)}"
+    if weights.made_for is not None and weights.made_for.model not in MODELS:
+        raise ValueError(
+            f"{weights.path} says that it is of {weights.made_for.model}, which nobody has "
+            "registered: name the module that does, --plugins=MODULE"
+        )
     raise ValueError(
         f"{weights.path}: say which model it is, --model=NAME; of the published ones {found}"
     )

@@ -53,7 +53,7 @@ def check(holds: bool, message: str) -> None:
 
 def check_data(model: Model, task: Task, truths: tuple[str, ...]) -> None:
     """Raises a ValueError unless data say what a task is to learn."""
-    lacking = sorted(set(task.truths) - set(truths))
+    lacking = sorted({*task.truths, *task.inputs} - {"image", *truths})
     if not lacking:
         return
     from input_pipeline.sources import kinds_with  # TensorFlow takes seconds to import
@@ -107,7 +107,7 @@ def _check_settings(config: ConfigDict, task: Task) -> None:
     others = [other for other in TASKS.values() if other is not task]
     for key in (key for other in others for key in other.settings if key not in task.settings):
         group, _, name = key.rpartition(".")
-        value = (config[group] if group else config)[name]
+        value = (config[group] if group else config).get(name)  # a plugin's may be none of ours
         owners = " and ".join(other.name for other in others if key in other.settings)
         unset = "leave it empty" if isinstance(value, str) else "set it to 0"
         check(

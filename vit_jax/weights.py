@@ -110,7 +110,7 @@ class Weights:
         if self.workdir is None:
             return None
         config = self.workdir.read_config()
-        if get_model(config.model_name).any_size:
+        if get_model(config.model_name, **config.model).any_size:
             return None
         from input_pipeline import preprocess  # TensorFlow takes seconds to import
 

@@ -5,7 +5,7 @@ data.json          the classes and the sizes of the splits
 metrics.jsonl      one JSON object per line: step, split, protocol (for evaluations), figures
 checkpoints/       orbax, the whole train state
 events.out...      the same figures for TensorBoard
-weights.npz        the chosen parameters, with published names
+weights.npz        the chosen parameters and norms' statistics, with published names
 labels.txt         the class names, one per line, in the order of the head
 report/            pictures
 """

@@ -31,7 +31,11 @@ class Source(Protocol):
         num_examples: size of the split, over all processes.
         class_names: names of the classes in the order of the labels; empty for pairs of images.
         truths: what an example has besides its image, such as "label" or "target".
+        names: of the examples, for a report by example; () if they have none.
     """
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
 
     @property
     def num_examples(self) -> int: ...

@@ -46,6 +46,8 @@ class TfrecordSource:
         """Size of the split, over all processes."""
         return self.builder.info.splits[self.split].num_examples
 
+    names = ()  # its examples are not known by name
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes in the order of the labels."""

@@ -25,6 +25,15 @@ _CACHE_BYTES = 2**31  # what was not used for longest is removed
 _LEAST_SECONDS = 0.1  # of compiling what is kept
 
 
+def before_flags(step: Callable[[], None]) -> None:
+    """Does what must be done before flags are read; a ValueError ends the command with a line."""
+    try:
+        step()
+    except ValueError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
+
+
 def run(main: Callable[[Sequence[str]], int | None]) -> None:
     """Runs a command with absl's flags, and ends the process with its exit code.
 

@@ -1,6 +1,8 @@
 """The flags by which a command is told which trained model to use."""
 
 import ast
+import dataclasses
+import itertools
 import re
 from typing import Any
 
@@ -53,10 +55,10 @@ def load() -> Any:
 
 def load_from(path: str) -> Any:
     """Loads the model that lies at a path, with the flags that say more about it."""
-    from vit_jax import plugins, pretrained  # takes seconds to import
+    from vit_jax import pretrained  # takes seconds to import
 
-    plugins.load(_PLUGINS.value)
-    return pretrained.load(
+    load_plugins()
+    model = pretrained.load(
         path,
         name=_MODEL.value,
         fields=parse_fields(_FIELD.value),
@@ -65,12 +67,22 @@ def load_from(path: str) -> Any:
         old_size=parse_size("pretrained_size", _PRETRAINED_SIZE.value),
         key=KEY.value,
     )
+    named = [name for name in _PLUGINS.value if name not in model.plugins]
+    return dataclasses.replace(model, plugins=(*model.plugins, *named))
+
+
+def load_plugins() -> None:
+    """Imports the modules that --plugins names."""
+    from vit_jax import plugins
+
+    plugins.load(_PLUGINS.value)
 
 
 def plugins_in(argv: list[str]) -> list[str]:
     """The modules that --plugins names, before flags are read: they can bring flags themselves."""
-    given = [arg.lstrip("-") for arg in argv if re.match(r"--?plugins=", arg)]
-    return [name for arg in given for name in arg.partition("=")[2].split(",") if name]
+    given = [arg.partition("=")[2] for arg in argv if re.match(r"--?plugins=", arg)]
+    given += [value for arg, value in itertools.pairwise(argv) if re.fullmatch("--?plugins", arg)]
+    return [name for names in given for name in names.split(",") if name]
 
 
 def parse_fields(settings: list[str]) -> dict[str, Any]:

@@ -14,11 +14,15 @@ def register(task: Task) -> None:
     Raises:
         ValueError: if another has the name, or there is nothing to learn it by.
     """
-    if TASKS.get(task.name, task) != task:
-        raise ValueError(f"there is a task called {task.name!r} already")
     if not task.losses:
         raise ValueError(f"the task {task.name!r} has no losses")
+    if _origin(TASKS.get(task.name, task)) != _origin(task):  # the same module may be reloaded
+        raise ValueError(f"there is a task called {task.name!r} already")
     TASKS[task.name] = task
+
+
+def _origin(task: Task) -> set[str]:
+    return {loss.__module__ for loss in task.losses.values()}
 
 
 def get_task(model: Any) -> Task:

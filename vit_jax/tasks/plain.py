@@ -83,7 +83,8 @@ class FilesPredictor:
                 out = jax.device_get(self._apply({"image": image[None]}))
                 said = self._say(jax.tree.map(lambda leaf: leaf[0], out))
             except Exception as error:  # whatever one file does, the others get an answer
-                yield base.Answer(path, problems=(f"cannot read {path}: {photos.explain(error)}",))
+                problem = f"cannot answer for {path}: {photos.explain(error)}"
+                yield base.Answer(path, problems=(problem,))
                 continue
             yield base.Answer(path, f"{path}: {said}", (said,))
 

@@ -70,6 +70,7 @@ def test_classes_that_a_split_lacks_are_left_out():
     assert auc(np.array([[1, 0.2, 0.8, 0], [0, 0.3, 0.7, 0]])) == 1.0
 
 
+@pytest.mark.slow
 def test_a_figure_that_is_not_defined_stops_nothing(digits_config, tmp_path, monkeypatch):
     digits_config.metrics = ("accuracy", "auc")
     digits_config.total_steps = digits_config.eval_every = 1
@@ -256,6 +257,7 @@ def test_the_toy_answers_for_a_persons_files(counted, tmp_path):
     assert "--ensemble is for models that restore, and BlobCounter is for count" in result.stderr
 
 
+@pytest.mark.slow
 def test_weights_of_the_toy_are_converted_and_inspected(counted, tmp_path):
     folder, _ = counted
     weights, target = folder / "run" / "weights.npz", tmp_path / "again.npz"

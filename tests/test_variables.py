@@ -129,6 +129,7 @@ def test_one_and_two_devices_agree(config):
         np.testing.assert_allclose(one[name], two[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_micro_batches_move_the_statistics_one_after_another(config):
     before, after, batch, _ = one_step(config, accum_steps=2)
     moved = before.model_state["batch_stats"]["bn1"]

@@ -2,6 +2,7 @@
 
 import ast
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -20,7 +21,8 @@ from PIL import Image
 from checkpoints import npz
 from configs import common
 from tests.commands import ROOT, run
-from vit_jax import models, plugins, train
+from tests.helpers import tiny_digits_config
+from vit_jax import evaluate, experiment, models, plugins, train
 from vit_jax.models.base import Model
 from vit_jax.tasks import TASKS, base, classify, get_task, register
 from vit_jax.workdir import Workdir
@@ -140,6 +142,45 @@ def test_settings_of_another_task_are_refused():
         for key in task.settings:
             group, _, last = key.rpartition(".")
             assert (config[group] if group else config)[last] in (0.0, ""), (name, key)
+
+
+def test_a_loss_that_compares_examples_sees_which_are_padding(monkeypatch):
+    def spread(out, batch):
+        """How far logits are from their mean over the batch's real examples."""
+        real = batch.get("_mask", jnp.ones(len(out)))[:, None]
+        return jnp.abs(out - (out * real).sum(axis=0) / real.sum()).sum(axis=-1)
+
+    class Spreading(Model):
+        num_classes: int = 10
+        dtype: Any = jnp.float32
+        task = "spread"
+
+        @nn.compact
+        def __call__(self, images, train=False):
+            return nn.Dense(self.num_classes, name="head")(images.reshape(len(images), -1)) + 1
+
+    task = dataclasses.replace(
+        classify.TASK, name="spread", losses={"spread": spread}, is_independent=False
+    )
+    monkeypatch.setitem(TASKS, "spread", task)
+    monkeypatch.setitem(models.MODELS, "Spreading", (Spreading, {}))
+    config = tiny_digits_config()
+    config.model_name, config.model, config.loss = "Spreading", type(config)(), "spread"
+    config.batch_size = 256  # of 180 examples to validate
+    exp = experiment.build(config)
+    variables = exp.init_state().eval_variables()
+    (batch,) = exp.data.eval_batches("val")
+    real = batch["_mask"] > 0
+    assert real.sum() == 180
+    out = np.asarray(exp.model.apply(variables, batch["image"][real]))
+    expected = np.abs(out - out.mean(axis=0)).sum(axis=-1).mean()
+    eval_step = evaluate.make_eval_step(exp)
+    figures = evaluate.evaluate(eval_step, variables, exp.data.eval_batches("val"), exp.mesh)
+    assert figures["loss"] == pytest.approx(expected, rel=1e-5)
+    config.unlock()
+    config.accum_steps = 2
+    with pytest.raises(ValueError, match="the task spread compares a whole batch, of which accum"):
+        experiment.build(config)
 
 
 def test_plugins_come_from_where_python_finds_modules(tmp_path, monkeypatch):

@@ -33,7 +33,8 @@ class EvalStep:
         step: the function. Its figures are (b, ...) each and whole on every process: `loss`, the
             config's metrics, those of the task's baseline as `input/NAME`, and the batch's `_mask`
             and `index`.
-        finish: from a figure of all examples to that of the split, by name.
+        finish: from a figure of all examples to that of the split, by name; a baseline's ends as
+            the figure itself does.
     """
 
     step: Callable[[Any, Batch], tuple[dict[str, jax.Array], Any]]
@@ -44,7 +45,11 @@ class EvalStep:
 
     def summarize(self, each: Mapping[str, np.ndarray]) -> dict[str, float]:
         """The figures of a split, and `examples`, how many there were; of `evaluate_each`."""
-        figures = {k: float(self.finish[k](v)) for k, v in each.items() if k not in _COUNTED}
+        figures = {
+            name: float(self.finish[name.removeprefix(INPUT)](values))
+            for name, values in each.items()
+            if name not in _COUNTED
+        }
         return {**figures, "examples": len(next(iter(each.values())))}
 
 
@@ -68,8 +73,7 @@ def make_eval_step(experiment: Experiment) -> EvalStep:
         out_shardings=(sharding.replicated(mesh), sharding.batch_sharding(mesh)),
         compiler_options=ops.compiler_options(),
     )
-    finish = {name: metric.finish for name, metric in figures.items()}
-    return EvalStep(step, finish | {f"{INPUT}{k}": metric.finish for k, metric in metrics.items()})
+    return EvalStep(step, {name: metric.finish for name, metric in figures.items()})
 
 
 def evaluate(

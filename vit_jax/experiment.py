@@ -200,17 +200,18 @@ def build(config: ConfigDict, data: "MadeUp | None" = None) -> Experiment:
     sharding.check_batch(mesh, config.batch_size, config.accum_steps)
     data = data or _open_data(config, mesh)
     model = _fit_model(config, data)
+    task = get_task(model)
     total_steps = _count_steps(config, data)
     schedule = optim.make_schedule(
         config.schedule, config.optim.learning_rate, total_steps, data.steps_per_epoch
     )
-    variables, out = _shapes(config, model, data)
+    inputs = _inputs(task, data.example)
+    variables, out = _shapes(config, model, inputs, data)
     _warn_of_values(config, model)
     tx = optim.make_optimizer(config.optim, schedule, variables["params"])
     adversary = make_adversary(config, schedule, out.shape[1:]) if config.gan.weight else None
 
     processes.check_same({**config.to_dict(), "the data": data.identity})
-    inputs = _inputs(get_task(model), data.example)
     shapes = jax.eval_shape(_state_maker(config, model, inputs, tx, adversary))
     shardings = sharding.state_sharding(mesh, shapes)
     return Experiment(
@@ -218,7 +219,7 @@ def build(config: ConfigDict, data: "MadeUp | None" = None) -> Experiment:
         mesh=mesh,
         data=data,
         model=model,
-        task=get_task(model),
+        task=task,
         schedule=schedule,
         tx=tx,
         adversary=adversary,
@@ -284,17 +285,22 @@ def _count_steps(config: ConfigDict, data: "Dataset | MadeUp") -> int:
     return steps
 
 
-def _shapes(config: ConfigDict, model: Model, data: "Dataset | MadeUp") -> tuple[Any, Any]:
+def _shapes(
+    config: ConfigDict,
+    model: Model,
+    inputs: tuple[jax.ShapeDtypeStruct, ...],
+    data: "Dataset | MadeUp",
+) -> tuple[Any, Any]:
     """Shapes of a model's variables, and of its output for an example to train on.
 
     Raises:
         ValueError: if the size of the images does not fit, or files have no place for a variable.
     """
-    task = get_task(model)
-    variables = jax.eval_shape(_variables_maker(config, model, _inputs(task, data.example)))
+    variables = jax.eval_shape(_variables_maker(config, model, inputs))
     tree.merge(variables)
+    train_inputs = _inputs(get_task(model), data.train_example)
     try:
-        out = jax.eval_shape(model.apply, variables, *_inputs(task, data.train_example))
+        out = jax.eval_shape(model.apply, variables, *train_inputs)
     except flax.errors.ScopeParamShapeError:
         raise ValueError(
             f"images of {data.train_image_shape[:2]} pixels to train on, and of "

@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
 def run(model: Pretrained, with_head: bool) -> Any:
     """Applies a model, or what precedes its head, to two fixed examples of noise."""
     module = model.model if with_head else model.model.clone(num_classes=0)
-    head = () if with_head else ("head",)
+    head = () if with_head else model.model.class_heads
     variables = {
         name: {k: v for k, v in part.items() if k not in head}
         for name, part in model.variables.items()

@@ -57,10 +57,11 @@ def make_eval_step(experiment: Experiment) -> EvalStep:
     """Makes the step for the metrics of a config."""
     config, model, task = experiment.config, experiment.model, experiment.task
     metrics = {name: task.metric(name, config.loss) for name in config.metrics}
+    answer = task.make_answer(model, task.settings_in(config))
     figures = {"loss": Metric(get_loss(config.loss, task.losses)), **metrics}
 
     def eval_step(variables: Any, batch: Batch) -> Any:
-        out = task.evaluate(model, variables, batch)
+        out = answer(variables, batch)
         each = {name: metric.each(out, batch) for name, metric in figures.items()}
         if task.baseline is not None:
             before = task.baseline(model, batch)

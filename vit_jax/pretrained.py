@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from checkpoints import formats, tree
+from checkpoints import formats, torch, tree
 from vit_jax.identify import find_relative, identify, what_fits
 from vit_jax.models import MODELS, get_model
 from vit_jax.models.base import Model
@@ -22,6 +22,7 @@ _LOG = logging.getLogger(__name__)
 
 # Fields of how a model is run, which are none of its weights' business.
 _RUN = ("dtype", "scan", "remat", "attention_implementation", "band_rows")
+_BACKBONE = "backbone/"
 _WHICH_GELU = (
     "%s does not say with which GELU it was trained; %s is taken. google-research trained with "
     "gelu_tanh, timm and DINOv2 do with gelu: --%s=gelu"
@@ -42,7 +43,8 @@ def adapt(
 
     A head for other classes is replaced by the model's own, as is one without the pre_logits that
     it stood on; one for the same classes in another order is put in order; position embeddings are
-    resized. Everything else must fit exactly.
+    resized. Weights of the model's backbone begin that alone, and what is not in it is left out.
+    Everything else must fit exactly.
 
     Args:
         weights: from `read`.
@@ -63,6 +65,9 @@ def adapt(
     Raises:
         ValueError: with sorted lists of what is missing, extra, or of another shape.
     """
+    backbone = _backbone_of(weights, model)
+    if backbone is not None:
+        return _adapt_backbone(weights, init, backbone, image_size, old_size, dont_load)
     old = traverse_util.flatten_dict(weights.tree(model), sep="/")
     new = traverse_util.flatten_dict(tree.merge(init), sep="/")
     regex = _compile(dont_load, (*old, *new))
@@ -76,25 +81,36 @@ def adapt(
         _LOG.info("resized for images of %s pixels, from %s", _by(image_size), _by(old_size))
     old = traverse_util.flatten_dict(params, sep="/")
     _tell_unseen(weights, model)
-    old_names = _old_names(weights, labels, len(old.get("head/bias", ())))
-    reason = _why_new_head(old, new, old_names, class_names)
+    heads = model.class_heads
+    bias = f"{heads[0]}/bias"
+    old_names = _old_names(weights, labels, len(old.get(bias, ())))
+    reason = _why_new_head(old, new, bias, old_names, class_names)
     if reason:
         _LOG.info("the head begins anew: %s", reason)
-    elif class_names is not None and "head/bias" in new:
-        old |= _ordered_head(old, old_names, class_names)
-    own = {"head"} if reason else set()
+    elif class_names is not None and bias in new:
+        old |= _ordered_heads(old, heads, old_names, class_names)
+    own = set(heads) if reason else set()
     if "pre_logits/kernel" in old and "pre_logits/kernel" not in new:
         _LOG.info("pre_logits is left out: the model has none")
         own.add("pre_logits")
 
     def is_own(name: str) -> bool:
-        return name.split("/")[0] in own or bool(dont_load and regex.search(name))
+        is_head = any(name.startswith(f"{head}/") for head in own)
+        return is_head or bool(dont_load and regex.search(name))
 
     for name in sorted(name for name in new if dont_load and regex.search(name)):
         _LOG.info("%s stays as initialised", name)
     loaded = {name: array for name, array in old.items() if not is_own(name)}
+    wanted = {name: array for name, array in new.items() if not is_own(name)}
+    return _replaced(new, loaded, wanted, weights)
+
+
+def _replaced(
+    new: Mapping[str, Any], loaded: Mapping[str, Any], wanted: Mapping[str, Any], weights: Weights
+) -> dict[str, Any]:
+    """A model's own variables with those of a file in the place of the ones that are wanted."""
     try:
-        tree.check(loaded, {name: array for name, array in new.items() if not is_own(name)})
+        tree.check(loaded, wanted)
     except ValueError as error:
         raise ValueError(
             f"{weights.path}: {error}. {what_fits(weights)}; --config.dont_load=REGEX "
@@ -102,6 +118,51 @@ def adapt(
         ) from None
     loaded = {name: np.asarray(array, new[name].dtype) for name, array in loaded.items()}
     return tree.split(traverse_util.unflatten_dict({**new, **loaded}, sep="/"))
+
+
+def _backbone_of(weights: Weights, model: Model) -> Model | None:
+    """A model's backbone, if weights are of that, and not of the model itself."""
+    backbone = model.backbone_model
+    if backbone is None:
+        return None
+    if not weights.is_torch:
+        is_whole = any(name.startswith(_BACKBONE) for name in weights.arrays)
+        return None if is_whole else backbone
+    known, known_by_backbone = (
+        torch.shapes_by_our_names(weights.arrays, m)[1] for m in (model, backbone)
+    )
+    return backbone if known_by_backbone > known else None
+
+
+def _adapt_backbone(
+    weights: Weights,
+    init: Mapping[str, Any],
+    backbone: Model,
+    image_size: tuple[int, int],
+    old_size: tuple[int, int] | None,
+    dont_load: str,
+) -> dict[str, Any]:
+    """Fits weights of a backbone to the model that has it, see `adapt`."""
+    new = traverse_util.flatten_dict(tree.merge(init), sep="/")
+    params = weights.tree(backbone)
+    old_size = old_size or weights.image_size or _image_size(weights, params, backbone, image_size)
+    params = backbone.resize_params(params, old_size, image_size)
+    _tell_unseen(weights, backbone)
+    old = {f"{_BACKBONE}{k}": v for k, v in traverse_util.flatten_dict(params, sep="/").items()}
+    regex = _compile(dont_load, (*old, *new))
+
+    def is_wanted(name: str) -> bool:
+        return name.startswith(_BACKBONE) and not (dont_load and regex.search(name))
+
+    wanted = {name: array for name, array in new.items() if is_wanted(name)}
+    parts = {name.split("/")[1] for name in wanted}
+    loaded = {k: v for k, v in old.items() if is_wanted(k) and k.split("/")[1] in parts}
+    left_out = sorted({k.split("/")[1] for k in old} - parts)
+    _LOG.info(
+        "%s begins the backbone; the rest of the model is initialised%s",
+        weights.path, f", and these parts are left out: {_some(left_out)}" if left_out else "",
+    )  # fmt: skip
+    return _replaced(new, loaded, wanted, weights)
 
 
 def _image_size(
@@ -121,15 +182,16 @@ def _image_size(
 def _why_new_head(
     old: Mapping[str, Any],
     new: Mapping[str, Any],
+    bias: str,
     old_names: Sequence[str] | None,
     new_names: Sequence[str] | None,
 ) -> str:
-    """Says why a head cannot be kept; "" if it can."""
-    if "head/bias" not in new:
+    """Says why a head, of which the name of the bias is known, cannot be kept; "" if it can."""
+    if bias not in new:
         return ""
-    if "head/bias" not in old:
+    if bias not in old:
         return "the file has none"
-    before, now = len(old["head/bias"]), len(new["head/bias"])
+    before, now = len(old[bias]), len(new[bias])
     if before != now:
         return f"it was for {before} classes, and is for {now} now"
     if "pre_logits/kernel" in old and "pre_logits/kernel" not in new:
@@ -152,11 +214,14 @@ def _old_names(weights: Weights, labels: str, count: int) -> Sequence[str] | Non
     return beside
 
 
-def _ordered_head(
-    old: Mapping[str, Any], old_names: Sequence[str] | None, new_names: Sequence[str]
+def _ordered_heads(
+    old: Mapping[str, Any],
+    heads: Sequence[str],
+    old_names: Sequence[str] | None,
+    new_names: Sequence[str],
 ) -> dict[str, Any]:
-    """The head, its classes in the order of the data; says which is assumed if it is not known."""
-    head = {name: np.asarray(old[name]) for name in old if name.split("/")[0] == "head"}
+    """The heads, their classes in the order of the data; says which is assumed if none is known."""
+    head = {name: np.asarray(old[name]) for name in old if name.rpartition("/")[0] in heads}
     if old_names is None:
         _LOG.warning(
             "the head is kept, and its %d classes are taken to be, in this order: %s. If they are "
@@ -219,6 +284,7 @@ class Pretrained:
         labels: class names, or None if they are not known.
         eval_pp: preprocessing of a file, see `input_pipeline.preprocess`.
         loss: name of the loss that it was trained with; it decides how logits are read.
+        settings: of its task in the run that it comes from; {} without a run.
         plugins: modules that brought the model or its task, if they are not of this package.
     """
 
@@ -230,6 +296,7 @@ class Pretrained:
     labels: tuple[str, ...] | None
     eval_pp: str
     loss: str
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     plugins: tuple[str, ...] = ()
 
 
@@ -283,6 +350,7 @@ def load(
     arrays = jax.tree.map(lambda a, s: np.asarray(a, s.dtype), arrays, shapes)
     classes = model.num_classes if model.has_field("num_classes") else 0
     config = weights.workdir.read_config() if weights.workdir else None
+    task = get_task(model)
     return Pretrained(
         name=name,
         fields=fields,
@@ -291,7 +359,8 @@ def load(
         image_size=size,
         labels=choose_labels(labels, weights.labels, classes),
         eval_pp=_eval_pp(model, size, old_size, config and config.data.eval_pp),
-        loss=config.loss if config else next(iter(get_task(model).losses)),
+        loss=config.loss if config else next(iter(task.losses)),
+        settings=task.settings_in(config) if config else {},
         plugins=tuple(config.plugins) if config else (),
     )
 

@@ -124,7 +124,7 @@ class Weights:
         names = torch.names_of(model, found=flat) if self.is_torch else {}
         bias, pre_logits = (
             flat.get(f"{names.get(part)}.bias" if self.is_torch else f"{part}/bias")
-            for part in ("head", "pre_logits")
+            for part in (model.class_heads[0], "pre_logits")
         )
         fields = {"representation_size": None if pre_logits is None else pre_logits.size}
         if not model.has_field("representation_size"):

@@ -33,6 +33,15 @@ class Model(nn.Module):
         torch_buffers: ends of names in such files that are no weights.
         naming_fields: fields with which all published weights of a naming were trained.
         deepest: fields with more blocks than any file has, see `vit_jax.identify`.
+        class_heads: names of the submodules that give each class a number; they are learned anew
+            where the classes are others. Where there are several, the first has as many outputs as
+            there are classes.
+        feature_strides: pixels per position, along either axis, of the feature maps that it gives
+            to dense tasks, the finest first; () if it has none. One that has some takes
+            `feature_maps=True` in its call, and returns a tuple of them, each (b, h, w, c) with the
+            sides of the image by its stride, rounded up.
+        backbone_model: the model whose layers its submodule `backbone` has, all or some of them,
+            and whose weights may therefore begin it; None if it has no such submodule.
     """
 
     task = ""
@@ -45,6 +54,17 @@ class Model(nn.Module):
     torch_buffers: ClassVar[tuple[str, ...]] = ()
     naming_fields: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     deepest: ClassVar[Mapping[str, Any]] = {}
+    class_heads: ClassVar[tuple[str, ...]] = ("head",)
+
+    @property
+    def feature_strides(self) -> tuple[int, ...]:
+        """See the class."""
+        return ()
+
+    @property
+    def backbone_model(self) -> "Model | None":
+        """See the class."""
+        return None
 
     @property
     def tile_multiple(self) -> int:

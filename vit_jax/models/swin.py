@@ -219,6 +219,11 @@ class Swin(Model):
             raise ValueError(f"images must have shape (b, h, w, 3), not {images.shape}")
 
     @property
+    def feature_strides(self) -> tuple[int, ...]:
+        """Pixels per token of each stage, along either axis."""
+        return tuple(_PATCH * 2**stage for stage in range(len(self.depths)))
+
+    @property
     def stride(self) -> int:
         """Pixels per token of the last stage, along either axis."""
         return _PATCH * 2 ** (len(self.depths) - 1)

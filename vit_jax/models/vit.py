@@ -21,7 +21,7 @@ from flax import traverse_util
 
 from vit_jax import ops
 from vit_jax.layers import count_blocks
-from vit_jax.models import resnet
+from vit_jax.models import bit_resnet
 from vit_jax.models.base import Model
 from vit_jax.models.encoder import Encoder, MAPHead, MultiHeadAttention  # noqa: F401
 
@@ -205,7 +205,7 @@ class VisionTransformer(Model):
         self._validate(images)
         x = images
         if self.resnet_layers is not None:
-            x = resnet.apply_resnet(x, self.resnet_layers, self._resnet_width, self.dtype)
+            x = bit_resnet.apply_resnet(x, self.resnet_layers, self._resnet_width, self.dtype)
 
         p = self.patch_size
         x = PatchEmbedding(self.hidden_size, p, self.dtype, name="embedding")(x)
@@ -266,11 +266,11 @@ class VisionTransformer(Model):
         """Pixels per token, along either axis."""
         if self.resnet_layers is None:
             return self.patch_size
-        return self.patch_size * resnet.total_stride(self.resnet_layers)
+        return self.patch_size * bit_resnet.total_stride(self.resnet_layers)
 
     @property
     def _resnet_width(self) -> int:
-        return int(resnet.ROOT_WIDTH * self.resnet_width_factor)
+        return int(bit_resnet.ROOT_WIDTH * self.resnet_width_factor)
 
     def image_size(self, params: Mapping[str, Any]) -> tuple[int, int]:
         """Height and width of the square images that parameters were made for.
@@ -365,7 +365,7 @@ class VisionTransformer(Model):
             }.items():
                 names[f"Transformer/encoderblock_{i}/{ours}"] = f"blocks.{i}.{theirs}"
         if self.resnet_layers is not None:
-            names |= resnet.torch_names(self.resnet_layers, "patch_embed.backbone.")
+            names |= bit_resnet.torch_names(self.resnet_layers, "patch_embed.backbone.")
         return names
 
     @staticmethod

@@ -6,6 +6,7 @@ evaluation and the commands know tasks by this row alone.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple, Protocol
@@ -119,6 +120,7 @@ class Pretrained(Protocol):
     labels: tuple[str, ...] | None
     eval_pp: str
     loss: str
+    settings: Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +144,10 @@ def option(default: Any, text: str, choices: Sequence[str] = (), writes: bool = 
 def _no_fields(model: Any, data: Any) -> dict[str, Any]:
     del model, data
     return {}
+
+
+def _no_answer(model: Any, settings: Mapping[str, Any]) -> None:
+    del model, settings
 
 
 def _no_preparation(config: Any, model: Any) -> None:
@@ -175,8 +181,9 @@ class Task:
             a random key and the batch, given the config and the model; or None for nothing.
         baseline: what the input itself is worth, as an output of the model, given the model and a
             batch; its metrics are called input/NAME. None if an input is no output.
-        answer: what a trained model says to a batch, where that is not what it returns when it is
-            applied, but decoded, say: a function of the model, its variables and the batch.
+        answer: makes what a trained model says to a batch, where that is not what it returns when
+            it is applied, but decoded, say: a function of its variables and the batch, given the
+            model and the `settings` of its run by key, none if they are not known; or None.
     """
 
     name: str
@@ -194,14 +201,16 @@ class Task:
     fit: Callable[[Any, Any], dict[str, Any]] = _no_fields
     prepare: Callable[[Any, Any], Callable[[jax.Array, Batch], Batch] | None] = _no_preparation
     baseline: Callable[[Any, Batch], Out] | None = None
-    answer: Callable[[Any, Any, Batch], Out] | None = None
+    answer: Callable[[Any, Mapping[str, Any]], Callable[[Any, Batch], Out] | None] = _no_answer
 
     def apply(self, model: Any, variables: Any, batch: Batch, **how: Any) -> Out:
         """Applies a model to what it gets of a batch; `how` are flax's arguments, and `train`."""
         return model.apply(variables, *(batch[key] for key in self.inputs), **how)
 
-    def evaluate(self, model: Any, variables: Any, batch: Batch) -> Out:
-        """What a trained model makes of a batch."""
-        if self.answer is not None:
-            return self.answer(model, variables, batch)
-        return self.apply(model, variables, batch, train=False)
+    def make_answer(self, model: Any, settings: Mapping[str, Any]) -> Callable[[Any, Batch], Out]:
+        """Makes what a trained model says to a batch, of its variables and the batch."""
+        return self.answer(model, settings) or functools.partial(self.apply, model, train=False)
+
+    def settings_in(self, config: Any) -> dict[str, Any]:
+        """The task's settings in a config, by key."""
+        return {key: functools.reduce(getattr, key.split("."), config) for key in self.settings}

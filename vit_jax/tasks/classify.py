@@ -395,7 +395,7 @@ class Classifier:
     def _apply(self) -> Callable[..., jax.Array]:
         @functools.partial(jax.jit, compiler_options=ops.compiler_options())
         def apply(variables: Any, images: np.ndarray) -> jax.Array:
-            logits = TASK.evaluate(self._pretrained.model, variables, {"image": images})
+            logits = self._pretrained.model.apply(variables, images, train=False)
             return probabilities(logits, self._pretrained.loss)
 
         return apply

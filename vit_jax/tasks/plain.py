@@ -63,7 +63,7 @@ class FilesPredictor:
         self._spec = pretrained.eval_pp
         self._say = say
         variables = jax.device_put(pretrained.variables)
-        apply = jax.jit(lambda variables, batch: task.evaluate(model, variables, batch))
+        apply = jax.jit(task.make_answer(model, pretrained.settings))
         self._apply = functools.partial(apply, variables)
 
     @functools.cached_property

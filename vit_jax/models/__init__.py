@@ -1,6 +1,6 @@
 """The models, by name. To add one: its file, and its row at the end of this one."""
 
-from vit_jax.models import dehazeformer, mixer, rrdb, swin, swinir, vit
+from vit_jax.models import dehazeformer, mixer, resnet, rrdb, swin, swinir, vit
 from vit_jax.models.registry import (
     AUGREG_NAMES,
     DTYPES,
@@ -20,6 +20,7 @@ for _file, _model in {
     mixer: mixer.MlpMixer,
     swin: swin.Swin,
     rrdb: rrdb.RRDB,
+    resnet: resnet.ResNet,
 }.items():
     register(_model, _file.VARIANTS, _file.PARAMETER_COUNTS)
 for _file, _model in {dehazeformer: dehazeformer.DehazeFormer, swinir: swinir.SwinIR}.items():

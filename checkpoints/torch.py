@@ -86,7 +86,7 @@ def _fuse(state_dict: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, 
 
 def _take_apart(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Inverse of `_fuse`."""
-    apart = {}
+    apart: dict[str, Any] = {}
     for name, array in state_dict.items():
         module, _, leaf = name.rpartition(".")
         if "|" in module:

@@ -6,6 +6,7 @@ from vit_jax.models import (
     mixer,
     resnet,
     rrdb,
+    segmenter,
     swin,
     swinir,
     vit,
@@ -39,3 +40,4 @@ register(
     efficientformer_v2.VARIANTS,
     efficientformer_v2.PARAMETER_COUNTS,
 )
+register(segmenter.Segmenter, segmenter.VARIANTS, segmenter.PARAMETER_COUNTS)

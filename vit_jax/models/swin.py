@@ -2,8 +2,8 @@
 
 Source: Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows" (ICCV
 2021), and the published weights, whose names `Swin.torch_names` maps, as well as timm's and
-transformers'. Sizes that the windows do not divide are padded as timm does it, and in the dense form
-as the authors' fork of mmsegmentation does.
+transformers'. Sizes that the windows do not divide are padded as timm does it, and in the dense
+form as the authors' fork of mmsegmentation does.
 """
 
 import math

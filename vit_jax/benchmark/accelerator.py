@@ -82,6 +82,7 @@ SPECS = (
     Spec("train", "SwinIR-lightweight-x2", 32, 64),
     Spec("inference", "SwinIR-lightweight-x2", 4, 256),
     Spec("inference", "SwinIR-classical-x2", 4, 128),
+    Spec("inference", "Swin-T-UPerNet", 16, 256, (Goal(12, 1.0, ("PyTorch",)),)),
     Spec("compile", "ViT-L_16", 4, 224),
 )  # fmt: skip
 _SWEEP = ("ViT-B_16", 224, 64, 1024)  # model, side, first and last batch
@@ -93,6 +94,7 @@ TINY_SPECS = (
     Spec("train", "DehazeFormer-T", 2, 32, fields=dict(depths=(1, 1, 1, 1, 1))),
     Spec("inference", "SwinIR-lightweight-x2", 2, 16, fields=dict(depths=(1,), num_heads=(6,))),
     Spec("inference", "Swin-T", 2, 64, fields=dict(depths=(1, 1, 1, 1))),
+    Spec("inference", "Swin-T-UPerNet", 2, 64, fields=dict(features=32, auxiliary_features=16)),
 )  # fmt: skip
 _TINY_SWEEP = ("ViT-Ti_16", 32, 2, 2)
 

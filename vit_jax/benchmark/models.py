@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vit_jax.benchmark.race import has_torch
-from vit_jax.models import dehazeformer, get_model, swinir
+from vit_jax.models import dehazeformer, get_model, segmenter, swin, swinir
 
 TIMM, PYTORCH = "timm", "PyTorch"
 
@@ -44,7 +44,8 @@ def make(name: str, size: int, dtype: str, **fields: Any) -> tuple[Any, Any]:
         kind = path[-1].key
         scale = min(math.prod(leaf.shape[:-1]) ** -0.5, 0.1) if kind == "kernel" else 0.02
         noise = np.float32(scale) * random.standard_normal(leaf.shape, np.float32)
-        return 1 + noise if kind == "scale" else noise
+        multiplies = leaf.ndim == 1 and kind not in ("bias", "mean")  # of norms and of branches
+        return 1 + noise if multiplies else noise
 
     # Not by model.init, which takes a GPU half a minute to compile.
     return model, jax.device_put(jax.tree_util.tree_map_with_path(draw, shapes))
@@ -78,7 +79,7 @@ def others(name: str, model: Any, variables: Any, size: tuple[int, int]) -> tupl
     if name in _IN_TIMM:
         who, is_there = TIMM, has_torch("timm")
     else:
-        who, is_there = PYTORCH, type(model) in _IN_PYTORCH and has_torch()
+        who, is_there = PYTORCH, _is_in_pytorch(model) and has_torch()
     if not is_there:
         return None
     from vit_jax.benchmark import torch_contender
@@ -91,7 +92,16 @@ def in_pytorch(name: str, model: Any, size: tuple[int, int]) -> Any:
     if name in _IN_TIMM:
         return _in_timm(name, model, size)
     make_module, fields = _IN_PYTORCH[type(model)]
-    return make_module(size, **model.values_of(fields))
+    values = model.values_of(fields)
+    if model.backbone_model is not None:
+        values |= model.backbone_model.values_of(_OF_SWIN)
+    return make_module(size, **values)
+
+
+def _is_in_pytorch(model: Any) -> bool:
+    if isinstance(model, segmenter.Segmenter):
+        return model.decoder == "upernet" and isinstance(model.backbone_model, swin.Swin)
+    return type(model) in _IN_PYTORCH
 
 
 def _in_timm(name: str, model: Any, size: tuple[int, int]) -> Any:
@@ -123,6 +133,14 @@ def _swinir(size: tuple[int, int], **fields: Any) -> Any:
     return SwinIR(size, **fields)
 
 
+def _upernet(size: tuple[int, int], **fields: Any) -> Any:
+    from vit_jax.benchmark.torch_upernet import UPerNet
+
+    return UPerNet(size, **fields)
+
+
+_OF_SWIN = ("embed_dim", "depths", "num_heads", "window_size")
+
 # Our models that were written in PyTorch for this: what makes them there, and of which fields.
 _IN_PYTORCH: dict[type, tuple[Callable[..., Any], tuple[str, ...]]] = {
     dehazeformer.DehazeFormer: (
@@ -136,4 +154,5 @@ _IN_PYTORCH: dict[type, tuple[Callable[..., Any], tuple[str, ...]]] = {
             "resi_connection", "img_range", "in_channels",
         ),
     ),
+    segmenter.Segmenter: (_upernet, ("num_classes", "features", "auxiliary_features")),
 }  # fmt: skip

@@ -55,6 +55,7 @@ _ON_CPU: dict[str, Sequence[tuple[str, int, int, tuple[Goal, ...]]]] = {
                 Goal(2, 1.30, (plain_flax.PLAIN,), _PRODUCTS),
             ),
         ),
+        ("Swin-T-UPerNet", 1, 256, (Goal(12, 1.0, (_PYTORCH, _PYTORCH_COMPILED)),)),
     ],
     "train": [
         (
@@ -109,7 +110,7 @@ def of_models(
 
 def _on_accelerators(suite: str, dtype: str) -> Iterator[Case]:
     for spec in SPECS:
-        restores = get_model(spec.model).any_size
+        restores = get_model(spec.model).task == "restore"
         of_spec = "restore" if spec.suite == "inference" and restores else spec.suite
         if of_spec == suite:
             yield spec.make(dtype)

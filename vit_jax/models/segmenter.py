@@ -164,6 +164,11 @@ class Segmenter(Model):
         return encoder.any_size or type(encoder).resize_params is Model.resize_params
 
     @property
+    def stride(self) -> int:
+        """Pixels per position of the encoder's coarsest map, along either axis."""
+        return self.backbone_model.feature_strides[-1]
+
+    @property
     def class_heads(self) -> tuple[str, ...]:  # type: ignore[override]
         """Those of the decoder and of the auxiliary head."""
         last = "classifier/conv_seg" if self.decoder == "upernet" else "head/predictor"

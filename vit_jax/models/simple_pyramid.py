@@ -43,7 +43,8 @@ class SimplePyramid(nn.Module):
     def _at(self, stride: int, x: jax.Array) -> jax.Array:
         if stride > self.stride:
             side = stride // self.stride
-            return nn.max_pool(x, (side, side), (side, side), "SAME")
+            beyond = [(0, -size % side) for size in x.shape[1:3]]
+            return nn.max_pool(x, (side, side), (side, side), beyond)
         for i in range(self._doublings(stride)):
             if i:
                 norm = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name=f"at{stride}_norm{i}")

@@ -256,9 +256,9 @@ class Swin(Model):
         """Pixels per token of the last stage, along either axis."""
         return _PATCH * 2 ** (len(self.depths) - 1)
 
-    def _windows(self, size: tuple[int, int]) -> list[tuple[int, int]]:
-        """The window of each stage for images of (h, w) pixels."""
-        if self.dense:
+    def _windows(self, size: tuple[int, int], dense: bool) -> list[tuple[int, int]]:
+        """The window of each stage for images of (h, w) pixels, in the dense form or not."""
+        if dense:
             return [(self.window_size, self.window_size)] * len(self.depths)
         h, w = (-(-side // _PATCH) for side in size)
         windows = []
@@ -271,11 +271,14 @@ class Swin(Model):
         """Height and width of square images that parameters were made for.
 
         The windows tell: where they become smaller the image was small, else it was large enough.
+        In the dense form they tell nothing.
 
         Raises:
             KeyError: if they lack a table of position biases.
             ValueError: if the tables are those of no square.
         """
+        if self.dense:
+            return super().image_size(params)
         flat = traverse_util.flatten_dict(params)
         stages = [stage for stage, depth in enumerate(self.depths) if depth]
         found = [_window_side(flat[f"stage{stage}_block0", "attn", _TABLE]) for stage in stages]
@@ -295,12 +298,13 @@ class Swin(Model):
         """Fits parameters that were made for other windows or images of another size.
 
         Args:
-            params: of this model, or of one with another window_size.
+            params: of this model, or of one with another window_size, in the dense form or not.
             old_size: (h, w) in pixels; it matters if they are those of no square.
             new_size: (h, w) in pixels.
         """
         flat = traverse_util.flatten_dict(params)
-        old_windows, new_windows = self._windows(old_size), self._windows(new_size)
+        old_windows = self._windows(old_size, dense=False)  # others are squares
+        new_windows = self._windows(new_size, self.dense)
         for path, leaf in flat.items():
             if path[-1] == _TABLE:
                 stage = int(path[0].partition("_")[0].removeprefix("stage"))

@@ -83,6 +83,13 @@ def get_config() -> ConfigDict:
     config.distill.weight = 0.5  # of the teacher's loss; the labels' has the rest to 1
     config.distill.temperature = 1.0  # of the soft kind
 
+    # How a model that segments looks at images to evaluate, and at photos.
+    config.segment = ConfigDict()
+    config.segment.window = 0  # side of the windows in pixels; 0 is the whole image
+    config.segment.stride = 0  # pixels from one to the next; 0 is two thirds of the window
+    config.segment.scales = ()  # times the image's size, answers are averaged; () is 1 alone
+    config.segment.flip = False  # whether the mirrored image is looked at, too
+
     config.metrics = ("accuracy",)  # of the task; of images PROTOCOL/FIGURE
     config.benchmark = ""  # SOTS-indoor, RESIDE-6K, Set5-x2, ..., where the test set is that
 

@@ -158,5 +158,7 @@ def test_dice_is_what_its_formula_says():
 
 
 def test_logits_of_a_classifier_are_refused():
-    with pytest.raises(ValueError, match=r"\(b, h, w, classes\) logits, and the model gives \(2, 3"):
+    with pytest.raises(
+        ValueError, match=r"\(b, h, w, classes\) logits, and the model gives \(2, 3"
+    ):
         segmentation.pixel_xent(jnp.zeros((2, 3)), {"mask": jnp.zeros((2, 4, 4), jnp.int32)})

@@ -138,7 +138,9 @@ def test_a_model_for_one_size_sees_larger_images_by_windows_alone():
     model, images = OfOneSize(), jnp.asarray(noise((1, 12, 8, 3)))
     variables = make(model)
     answer = sliding.make_answer(model, {})
-    with pytest.raises(ValueError, match="for images of one size, which is not 12 x 8: larger imag"):
+    with pytest.raises(
+        ValueError, match="for images of one size, which is not 12 x 8: larger imag"
+    ):
         answer(variables, {"image": images})
     found = sliding.make_answer(model, settings(window=8, stride=4))(variables, {"image": images})
     one, other = (model.apply(variables, images[:, at : at + 8]) for at in (0, 4))

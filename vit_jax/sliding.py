@@ -433,9 +433,7 @@ def _resize_rows(
     """Rows of a photo of some width, of the rows of a view that they lie between."""
     if is_mirrored:
         seen = seen[:, ::-1]
-    return _mixed(
-        _mixed(seen, before, after, share, 0), *_taps(0, width, seen.shape[1], width), 1
-    )
+    return _mixed(_mixed(seen, before, after, share, 0), *_taps(0, width, seen.shape[1], width), 1)
 
 
 _resized_band = jax.jit(_resize_rows, static_argnums=(4, 5))

@@ -224,23 +224,32 @@ def to_hsv(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     value = tf.maximum(tf.maximum(red, green), blue)
     spread = value - tf.minimum(tf.minimum(red, green), blue)
     half = 1 << (_BITS - 1)
-    saturation = (spread * tf.gather(_OF_VALUE, value) + half) >> _BITS
+
+    def rounded(x: tf.Tensor) -> tf.Tensor:
+        return tf.bitwise.right_shift(x + half, _BITS)
+
+    saturation = rounded(spread * tf.gather(_OF_VALUE, value))
     hue = tf.where(
         value == red,
         green - blue,
         tf.where(value == green, blue - red + 2 * spread, red - green + 4 * spread),
     )
-    hue = (hue * tf.gather(_OF_RANGE, spread) + half) >> _BITS
+    hue = rounded(hue * tf.gather(_OF_RANGE, spread))
     return tf.where(hue < 0, hue + _HUES, hue), saturation, value
 
 
 def from_hsv(hue: tf.Tensor, saturation: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
-    """Turns what `to_hsv` returns into (h, w, 3) uint8 RGB, rounded."""
+    """Turns what `to_hsv` returns into (h, w, 3) uint8 RGB.
+
+    As in OpenCV 4, what is behind the point is cut off; 0.4 % of the values differ from its by 1,
+    since its floating-point numbers are rounded elsewhere.
+    """
     sector = tf.cast(hue, tf.float32) * (6 / _HUES)
-    value = tf.cast(value, tf.float32)
-    most = value * tf.cast(saturation, tf.float32) * (1 / 255)
+    value = tf.cast(value, tf.float32) * (1 / 255)
+    saturation = tf.cast(saturation, tf.float32) * (1 / 255)
     channels = []
     for offset in (5.0, 3.0, 1.0):
-        k = (sector + offset) % 6.0
-        channels.append(value - most * tf.clip_by_value(tf.minimum(k, 4.0 - k), 0.0, 1.0))
-    return tf.cast(tf.round(tf.stack(channels, axis=-1)), tf.uint8)
+        k = tf.math.mod(sector + offset, 6.0)
+        share = tf.clip_by_value(tf.minimum(k, 4.0 - k), 0.0, 1.0)
+        channels.append(value * (1.0 - saturation * share) * 255.0)
+    return tf.cast(tf.stack(channels, axis=-1), tf.uint8)

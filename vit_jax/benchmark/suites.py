@@ -55,6 +55,11 @@ _ON_CPU: dict[str, Sequence[tuple[str, int, int, tuple[Goal, ...]]]] = {
                 Goal(2, 1.30, (plain_flax.PLAIN,), _PRODUCTS),
             ),
         ),
+    ]
+    + [
+        (name, images, 224, (Goal(12, 1.0, (_TIMM, _TIMM_COMPILED)),))
+        for name in ("EfficientFormerV2-S0",)
+        for images in (1, 8)
     ],
     "train": [
         (
@@ -64,6 +69,7 @@ _ON_CPU: dict[str, Sequence[tuple[str, int, int, tuple[Goal, ...]]]] = {
                 Goal(3, 1.15, (plain_flax.PLAIN,), _BACKWARD),
             ),
         ),
+        ("EfficientFormerV2-S0", 8, 224, (Goal(12, 1.0, (_TIMM,)),)),
     ],
     "restore": [
         (

@@ -117,9 +117,7 @@ class ConvNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """(b, h, w, c) -> (b, ceil(h / stride), ceil(w / stride), features)."""
-        conv = Conv(
-            self.features, self.side, self.stride, self.depthwise, self.dtype, name="conv"
-        )
+        conv = Conv(self.features, self.side, self.stride, self.depthwise, self.dtype, name="conv")
         return _batch_norm(self.train, self.dtype, "bn")(conv(x))
 
 
@@ -575,9 +573,7 @@ def _attention_names(ours: str, theirs: str, is_timm: bool) -> dict[str, str]:
         parts["q"] = "q.proj"
         names[f"{ours}/q_local"] = f"{theirs}.q.local" if is_timm else f"{theirs}.q.local.0"
     else:
-        names |= {
-            f"{ours}/talking_head{i}": f"{theirs}.talking_head{i}" for i in (1, 2)
-        }
+        names |= {f"{ours}/talking_head{i}": f"{theirs}.talking_head{i}" for i in (1, 2)}
         if ours.startswith("stage2"):
             parts["stride_conv"] = "stride_conv"
     for part, name in parts.items():

@@ -4,9 +4,9 @@ The functions work on numpy arrays; the files are read and written by `torch_fil
 are offered here as well. A model says how timm names its parts: `model.torch_names()` maps the path
 of a submodule, or of a parameter outside of them, to timm's name; `name[i]` is part i of a tensor
 that timm keeps fused, and `name[:,1,1]` a parameter that has two axes of length 1 behind its own
-there, as what scales the channels of images often has. If there are several ways, `model.torch_namings` lists them, the one to write
-first, and `torch_names` takes one. `model.torch_buffers` are ends of names that files may have and
-that are no weights.
+there, as what scales an image's channels often has. If there are several ways,
+`model.torch_namings` lists them, the one to write first, and `torch_names` takes one.
+`model.torch_buffers` are ends of names that files may have and that are no weights.
 """
 
 import collections

@@ -84,6 +84,8 @@ SPECS = (
     Spec("inference", "SwinIR-classical-x2", 4, 128),
     Spec("train", "EfficientFormerV2-S0", 256, 224, (_over_timm(12, 1.0),)),
     Spec("inference", "EfficientFormerV2-S0", 256, 224, (_over_timm(12, 1.0),)),
+    Spec("train", "ResNet-50", 256, 224, (_over_timm(12, 1.0),)),
+    Spec("inference", "ResNet-50", 256, 224, (_over_timm(12, 1.0),)),
     Spec("compile", "ViT-L_16", 4, 224),
 )  # fmt: skip
 _SWEEP = ("ViT-B_16", 224, 64, 1024)  # model, side, first and last batch

@@ -58,7 +58,7 @@ _ON_CPU: dict[str, Sequence[tuple[str, int, int, tuple[Goal, ...]]]] = {
     ]
     + [
         (name, images, 224, (Goal(12, 1.0, (_TIMM, _TIMM_COMPILED)),))
-        for name in ("EfficientFormerV2-S0",)
+        for name in ("EfficientFormerV2-S0", "ResNet-50")
         for images in (1, 8)
     ],
     "train": [

@@ -1,5 +1,6 @@
 """What the suites time: our models with weights, and the same models in PyTorch."""
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,7 @@ TIMM, PYTORCH = "timm", "PyTorch"
 # and of 256 x 256 for those that restore images.
 GMACS = {"ViT-Ti_16": 1.26, "ViT-S_16": 4.61, "ViT-B_16": 17.58, "ViT-L_16": 61.6,
          "ViT-H_14": 167.4, "Swin-T": 4.51, "Swin-B": 15.47,
+         "EfficientFormerV2-S0": 0.40, "ResNet-50": 4.09,
          "DehazeFormer-T": 6.66, "DehazeFormer-S": 13.1, "DehazeFormer-B": 25.8,
          "DehazeFormer-M": 48.6, "DehazeFormer-L": 279.7}  # fmt: skip
 
@@ -29,6 +31,8 @@ _IN_TIMM = {
     "Swin-T": "swin_tiny_patch4_window7_224",
     "Swin-S": "swin_small_patch4_window7_224",
     "Swin-B": "swin_base_patch4_window7_224",
+    "EfficientFormerV2-S0": "efficientformerv2_s0",
+    "ResNet-50": "resnet50",
 }
 
 
@@ -107,17 +111,33 @@ def _is_in_pytorch(model: Any) -> bool:
 def _in_timm(name: str, model: Any, size: tuple[int, int]) -> Any:
     import timm
 
+    fields: dict[str, Any] = dict(img_size=size, num_classes=model.num_classes)
     if name.startswith("ViT"):
-        fields = dict(
+        fields |= dict(
             act_layer="gelu_tanh", embed_dim=model.hidden_size, depth=model.num_layers,
             num_heads=model.num_heads, mlp_ratio=model.mlp_dim / model.hidden_size,
         )  # fmt: skip
-    else:
-        fields = dict(
+    elif name.startswith("Swin"):
+        fields |= dict(
             embed_dim=model.embed_dim, depths=model.depths, num_heads=model.num_heads,
             drop_path_rate=0.0,
         )  # fmt: skip
-    return timm.create_model(_IN_TIMM[name], img_size=size, num_classes=model.num_classes, **fields)
+    elif name.startswith("EfficientFormerV2"):
+        fields |= dict(
+            embed_dims=model.embed_dims, depths=model.depths, num_vit=model.attention_depths[-1],
+            mlp_ratios=_by_stage(model.mlp_ratios, model.depths),
+        )  # fmt: skip
+    else:
+        del fields["img_size"]  # any will do
+    return timm.create_model(_IN_TIMM[name], **fields)
+
+
+def _by_stage(ratios: tuple[float, ...], depths: tuple[int, ...]) -> float | tuple[Any, ...]:
+    """One number for all blocks, or a tuple of those of each stage."""
+    if len(ratios) == 1:
+        return ratios[0]
+    rest = iter(ratios)
+    return tuple(tuple(itertools.islice(rest, depth)) for depth in depths)
 
 
 def _dehazeformer(size: tuple[int, int], **fields: Any) -> Any:

@@ -56,6 +56,11 @@ _ON_CPU: dict[str, Sequence[tuple[str, int, int, tuple[Goal, ...]]]] = {
             ),
         ),
         ("Swin-T-UPerNet", 1, 256, (Goal(12, 1.0, (_PYTORCH, _PYTORCH_COMPILED)),)),
+    ]
+    + [
+        (name, images, 224, (Goal(12, 1.0, (_TIMM, _TIMM_COMPILED)),))
+        for name in ("EfficientFormerV2-S0", "ResNet-50")
+        for images in (1, 8)
     ],
     "train": [
         (
@@ -65,6 +70,7 @@ _ON_CPU: dict[str, Sequence[tuple[str, int, int, tuple[Goal, ...]]]] = {
                 Goal(3, 1.15, (plain_flax.PLAIN,), _BACKWARD),
             ),
         ),
+        ("EfficientFormerV2-S0", 8, 224, (Goal(12, 1.0, (_TIMM,)),)),
     ],
     "restore": [
         (

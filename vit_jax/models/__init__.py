@@ -29,15 +29,11 @@ for _file, _model in {
     vit: vit.VisionTransformer,
     mixer: mixer.MlpMixer,
     swin: swin.Swin,
+    efficientformer_v2: efficientformer_v2.EfficientFormerV2,
     rrdb: rrdb.RRDB,
     resnet: resnet.ResNet,
 }.items():
     register(_model, _file.VARIANTS, _file.PARAMETER_COUNTS)
 for _file, _model in {dehazeformer: dehazeformer.DehazeFormer, swinir: swinir.SwinIR}.items():
     register(_model, _file.VARIANTS, _file.PARAMETER_COUNTS, _file.PUBLISHED_SCORES)
-register(
-    efficientformer_v2.EfficientFormerV2,
-    efficientformer_v2.VARIANTS,
-    efficientformer_v2.PARAMETER_COUNTS,
-)
 register(segmenter.Segmenter, segmenter.VARIANTS, segmenter.PARAMETER_COUNTS)

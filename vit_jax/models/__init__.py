@@ -1,6 +1,15 @@
 """The models, by name. To add one: its file, and its row at the end of this one."""
 
-from vit_jax.models import dehazeformer, mixer, resnet, rrdb, swin, swinir, vit
+from vit_jax.models import (
+    dehazeformer,
+    mixer,
+    resnet,
+    rrdb,
+    swin,
+    swinir,
+    visual_transformer,
+    vit,
+)
 from vit_jax.models.registry import (
     AUGREG_NAMES,
     DTYPES,
@@ -21,6 +30,7 @@ for _file, _model in {
     swin: swin.Swin,
     rrdb: rrdb.RRDB,
     resnet: resnet.ResNet,
+    visual_transformer: visual_transformer.VisualTransformer,
 }.items():
     register(_model, _file.VARIANTS, _file.PARAMETER_COUNTS)
 for _file, _model in {dehazeformer: dehazeformer.DehazeFormer, swinir: swinir.SwinIR}.items():

@@ -206,8 +206,9 @@ class Segmenter(Model):
 
     @property
     def torch_buffers(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The encoder's."""
-        return self.backbone_model.torch_buffers
+        """The encoder's, and a norm that transformers 5 writes and does not use."""
+        unused = tuple(f"backbone.swin.layernorm.{leaf}" for leaf in ("weight", "bias"))
+        return self.backbone_model.torch_buffers + (unused if self.torch_namings else ())
 
     def torch_names(self, naming: str = _MMSEG) -> dict[str, str]:
         """Names in PyTorch's files, see `checkpoints.torch`.

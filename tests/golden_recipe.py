@@ -9,10 +9,14 @@ from checkpoints import torch, tree
 
 
 def recipe_array(name, shape):
-    """The float32 array that a name in PyTorch and a shape stand for."""
+    """float32 weights of a shape, drawn by their name in PyTorch."""
     random = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)
     if name.endswith("running_var"):
         random = np.exp(0.2 * random)
+    elif name.endswith("running_mean"):
+        random *= 0.1
+    elif name.endswith("gamma"):
+        random = 0.5 + 0.1 * random
     elif len(shape) > 1:
         random *= float(np.prod(shape[1:])) ** -0.5 * 0.7
     elif name.endswith("weight"):
@@ -24,10 +28,11 @@ def recipe_array(name, shape):
 
 def recipe_weights(model, size, naming=None):
     """Variables of a model for images of (h, w) pixels, drawn by their names in PyTorch."""
-    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), tree.shapes(model, size))
-    state_dict = torch.to_state_dict(tree.split(zeros), model, naming)
-    state_dict = torch.without_buffers(state_dict, model)
-    state_dict = {name: recipe_array(name, array.shape) for name, array in state_dict.items()}
+    zeros = tree.split(
+        jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), tree.shapes(model, size))
+    )
+    names = torch.without_buffers(torch.to_state_dict(zeros, model, naming), model)
+    state_dict = {name: recipe_array(name, array.shape) for name, array in names.items()}
     return torch.from_state_dict(state_dict, model, size)
 
 

@@ -2,9 +2,11 @@
 
 from vit_jax.models import (
     dehazeformer,
+    efficientformer_v2,
     mixer,
     resnet,
     rrdb,
+    segmenter,
     swin,
     swinir,
     visual_transformer,
@@ -28,6 +30,7 @@ for _file, _model in {
     vit: vit.VisionTransformer,
     mixer: mixer.MlpMixer,
     swin: swin.Swin,
+    efficientformer_v2: efficientformer_v2.EfficientFormerV2,
     rrdb: rrdb.RRDB,
     resnet: resnet.ResNet,
     visual_transformer: visual_transformer.VisualTransformer,
@@ -35,3 +38,4 @@ for _file, _model in {
     register(_model, _file.VARIANTS, _file.PARAMETER_COUNTS)
 for _file, _model in {dehazeformer: dehazeformer.DehazeFormer, swinir: swinir.SwinIR}.items():
     register(_model, _file.VARIANTS, _file.PARAMETER_COUNTS, _file.PUBLISHED_SCORES)
+register(segmenter.Segmenter, segmenter.VARIANTS, segmenter.PARAMETER_COUNTS)

@@ -8,7 +8,7 @@ after it: 8 tokens of each level go together through one Transformer, and are pr
 The paper does not say which of the 32 tokens a level gets back; here it gets its own 8, which by
 then know of the others. That is what its costs tell: at 800 x 1216 pixels on a ResNet-50 it gives
 55.1 GFLOPs (products and sums counted as one) for the pyramid, which are the 7.5 of the 1x1 and the
-47.6 of the 3x3 convolutions, and 8.5 for VT-FPN; here they are 8.3, and would be 9.3 if each level
+47.6 of the 3x3 convolutions, and 8.5 for VT-FPN; here they are 8.4, and would be 9.4 if each level
 got all 32. The equations' form of the modules is taken, without positions.
 """
 

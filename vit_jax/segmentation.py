@@ -1,6 +1,6 @@
 """What a segmenter says of pixels: its losses, and the counts that its figures are made of."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -27,13 +27,14 @@ def logits_of(out: Out) -> jax.Array:
     return out["logits"] if isinstance(out, Mapping) else out
 
 
-def resized_logits(logits: jax.Array, size: tuple[int, int]) -> jax.Array:
+def resized_logits(logits: jax.Array, size: Sequence[int]) -> jax.Array:
     """Gives (b, h, w, classes) logits another size, as float32."""
     if logits.ndim != 4:
         raise ValueError(
             f"a mask is compared with (b, h, w, classes) logits, and the model gives {logits.shape}"
         )
-    return ops.resize_bilinear(logits.astype(jnp.float32), size)
+    height, width = size
+    return ops.resize_bilinear(logits.astype(jnp.float32), (height, width))
 
 
 # Losses. Each takes logits of any size, which are resized to the mask's.
@@ -137,8 +138,8 @@ def _dice(logits: jax.Array, batch: Batch) -> jax.Array:
     return missing / jnp.maximum(jnp.sum(occurs, axis=-1), 1)
 
 
-def is_labelled(mask: jax.Array, classes: int) -> jax.Array:
-    """Where the numbers of a mask are those of classes: neither 255 nor beyond them."""
+def is_labelled(mask: Any, classes: int) -> Any:
+    """Where the numbers of a mask, of numpy or JAX, are of classes: not 255 nor beyond them."""
     return (mask != IGNORED) & (mask >= 0) & (mask < classes)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
@@ -84,10 +85,13 @@ class SegmentationReport:
         Once images are chosen, it keeps them instead.
         """
         if not self._is_chosen:
-            self._confusion += np.sum(self._count(out, batch["mask"]), axis=0, dtype=np.int64)
+            counts = np.asarray(
+                self._count(out, batch["mask"])
+            )  # whose sum JAX would take in int32
+            self._confusion += counts.sum(axis=0, dtype=np.int64)
             return
         for i, (row, image, mask) in enumerate(zip(batch["index"], batch["image"], batch["mask"])):
-            resized = segmentation.resized_logits(out[i : i + 1], mask.shape)
+            resized = segmentation.resized_logits(jnp.asarray(out[i : i + 1]), mask.shape)
             self._kept[int(row)] = (image, mask, np.asarray(resized[0].argmax(axis=-1)))
 
     def gather(self) -> None:
@@ -160,41 +164,35 @@ class SegmentationReport:
         """Draws the images kept: as they are, the truth, what was predicted, and the errors."""
         from matplotlib.figure import Figure
 
-        from vit_jax import fonts, report
+        from vit_jax import fonts
 
         rows = [row for row in self._ranks if row in self._kept]
         colours = palette_for(self._classes) / 255
         legend = self._legend(rows, colours)
-        lines = -(-len(legend) // 6)
-        shapes = [self._kept[row][1].shape for row in rows]
-        heights = [3.4 * h / w for h, w in shapes]
-        size = (14, sum(heights) + 0.45 * len(rows) + 0.25 * lines + 0.7)
+        heights = [3.4 * h / w for h, w in (self._kept[row][1].shape for row in rows)]
+        size = (14, sum(heights) + 0.4 * len(rows) + 0.25 * -(-len(legend) // 6) + 0.7)
         figure = Figure(figsize=size, layout="constrained")
         metric = self._metric.replace("_", " ")
         figure.suptitle(f"{split}: the images of worst, median and best {metric} of their own")
         grid = np.atleast_2d(figure.subplots(len(rows), 4, height_ratios=heights))
         for cells, row in zip(grid, rows):
             image, mask, guess = self._kept[row]
-            photo = report.displayable(np.array(Image.fromarray(_bytes(image)).resize(
-                mask.shape[::-1])) / 127.5 - 1)  # fmt: skip
+            photo = _resized_photo(image, mask.shape)
             name = self._names[row] if self._names else str(row)
             name = fonts.shorten(fonts.legible(name), 34)
             figures = ", ".join(
                 f"{k.replace('_', ' ')} {v[row]:.3f}" for k, v in self._figures.items()
             )
             titles = [f"{self._ranks[row]}: {name}", "truth", "predicted", f"errors ({figures})"]
-            labelled = np.asarray(segmentation.is_labelled(mask, len(colours)))
+            labelled = segmentation.is_labelled(mask, len(colours))
             shown = [photo, _coloured(mask, labelled, colours), colours[guess],
                      _errors(photo, mask, labelled, guess)]  # fmt: skip
             for axes, picture, title in zip(cells, shown, titles):
                 axes.axis("off")
                 axes.imshow(picture, interpolation="nearest")
                 axes.set_title(title, fontsize=8, **fonts.style(title))
-        figure.legend(
-            handles=legend, loc="outside lower center", ncols=6, fontsize=9, frameon=False,
-            prop=None if legend == [] else {"size": 9, "family": fonts.style(
-                *self._shown_names)["fontfamily"]},
-        )  # fmt: skip
+        font = {"size": 9, "family": fonts.style(*self._shown_names)["fontfamily"]}
+        figure.legend(handles=legend, loc="outside lower center", ncols=6, frameon=False, prop=font)
         return figure
 
     def _legend(self, rows: Sequence[int], colours: np.ndarray) -> list[Any]:
@@ -204,7 +202,7 @@ class SegmentationReport:
         total = np.zeros(len(colours), np.int64)
         has_unlabelled = False
         for _, mask, guess in (self._kept[row] for row in rows):
-            labelled = np.asarray(segmentation.is_labelled(mask, len(colours)))
+            labelled = segmentation.is_labelled(mask, len(colours))
             has_unlabelled |= not labelled.all()
             total += np.bincount(mask[labelled].ravel(), minlength=len(colours))
             total += np.bincount(guess.ravel(), minlength=len(colours))
@@ -222,10 +220,12 @@ class SegmentationReport:
         return patches
 
 
-def _bytes(image: np.ndarray) -> np.ndarray:
+def _resized_photo(image: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """An image of the model's value range in [0, 1], and as large as its mask of (h, w)."""
     from vit_jax import report
 
-    return np.round(report.displayable(image) * 255).astype(np.uint8)
+    pixels = np.round(report.displayable(image) * 255).astype(np.uint8)
+    return np.asarray(Image.fromarray(pixels).resize(size[::-1])) / 255
 
 
 def _coloured(mask: np.ndarray, labelled: np.ndarray, colours: np.ndarray) -> np.ndarray:

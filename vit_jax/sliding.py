@@ -138,7 +138,7 @@ def apply_to_window(model: Model, variables: Any, images: jax.Array) -> jax.Arra
         ValueError: if its parameters are made for images of another size.
     """
     try:
-        return model.apply(variables, images, train=False)
+        return jnp.asarray(model.apply(variables, images, train=False))
     except flax.errors.ScopeParamShapeError:
         height, width = images.shape[1:3]
         raise ValueError(
@@ -209,7 +209,7 @@ def _slide(model: Model, variables: Any, images: jax.Array, view: View) -> jax.A
 
     classes = jax.eval_shape(logits_at, corners[0]).shape[-1]
     zeros = jnp.zeros((len(images), *view.size, classes), jnp.float32)
-    total, _ = jax.lax.scan(add, zeros, corners)
+    total, _ = jax.lax.scan(add, zeros, jnp.asarray(corners))
     rows, columns = view.counts
     return total / (rows[:, None] * columns)[..., None]
 

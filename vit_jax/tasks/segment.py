@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from checkpoints import files as names
+from input_pipeline import files
 from input_pipeline.palettes import palette_for
 from vit_jax import photos, segmentation, sliding
 from vit_jax.segmentation_report import SegmentationReport, draw_overlay
@@ -37,7 +38,7 @@ def get_metric(name: str, loss: str) -> Metric:
         raise ValueError(f"unknown metric {name!r}; of masks there are: {', '.join(known)}")
 
     def finish(each: np.ndarray) -> float:
-        counts = np.sum(each, axis=0, dtype=np.int64)
+        counts = each.sum(axis=0, dtype=np.int64)
         return float(segmentation.split_figures(counts)[name])
 
     return Metric(segmentation.count_pixels, finish)
@@ -168,22 +169,23 @@ class SegmentingPredictor:
     def answers(self, files: Mapping[Path, PurePath]) -> Iterator[Answer]:
         for path, inside in files.items():
             try:
-                yield self._answer(path, inside)
+                answer = self._answer(path, inside)
             except Exception as error:  # whatever one file does, the others are segmented
                 problem = f"cannot segment {path}: {photos.explain(error)}"
-                yield Answer(path, problems=(problem,))
+                answer = Answer(path, problems=(problem,))
+            yield answer
 
     def _answer(self, path: Path, inside: PurePath) -> Answer:
         begin = time.monotonic()
-        photo = photos.read(path)
-        height, width = photo.pixels.shape[:2]
-        classes = self.segment(photo.data, (height, width))
+        data = path.read_bytes()
+        pixels = files.decode_in_python(data)  # upright, and on white where it is transparent
+        height, width = pixels.shape[:2]
+        classes = self.segment(data, (height, width))
         shares = np.bincount(classes.ravel(), minlength=len(self.class_names)) / classes.size
         written = {_indexed(inside): encode_indices(classes, self._palette)}
         problems: tuple[str, ...] = ()
         if self._draws:
             try:
-                pixels = photos.show(photo.pixels)
                 overlay = draw_overlay(pixels, classes, self._palette, self.class_names)
                 written[_overlaid(inside)] = overlay
             except Exception as error:  # the classes are known all the same

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from input_pipeline import files
 from input_pipeline.palettes import known_sets
@@ -198,13 +197,12 @@ def find_labels(settings: Any, folder: Path, guess: str | None, masks: Sequence[
         ValueError: if they cannot be found, or settings do not fit.
     """
     named = settings.classes
-    path = next((folder / name for name in _CLASS_FILES if (folder / name).is_file()), None)
+    found = next((folder / name for name in _CLASS_FILES if (folder / name).is_file()), None)
+    path = Path(named).expanduser() if named else found
     if named in CODINGS:
         same_set = guess is not None and CODINGS[guess].known == named
-        coding, origin = CODINGS[guess if same_set else named], f"of {named}"
-    elif named or path is not None:
-        path = Path(named).expanduser() if named else path
-        assert path is not None
+        coding, origin = CODINGS[guess if guess and same_set else named], f"of {named}"
+    elif path is not None:
         if not path.is_file():
             raise ValueError(
                 f"data.masks.classes={named!r} is neither a file nor a known set: "

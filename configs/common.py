@@ -87,24 +87,30 @@ def get_config() -> ConfigDict:
     config.benchmark = ""  # SOTS-indoor, RESIDE-6K, Set5-x2, ..., where the test set is that
 
     config.optim = ConfigDict()
-    config.optim.name = "adamw"  # sgd, adam, adamw, adafactor, lion
+    config.optim.name = "adamw"  # sgd, adam, adamw, adafactor, lion, rmsprop
     config.optim.learning_rate = 1e-3
     config.optim.args = ConfigDict()  # of the optax function: momentum, b1, b2, eps, ...
     config.optim.momentum_dtype = "float32"  # or bfloat16: type of the first moment, if any
     config.optim.weight_decay = 0.0  # decoupled: multiplied by the learning rate
+    config.optim.coupled_weight_decay = False  # whether it joins the gradient, as in PyTorch's SGD
     config.optim.weight_decay_on = "kernel$"  # regular expression, found in the parameter's path
     config.optim.freeze = ""  # regular expression; parameters that stay as they are
     config.optim.clip_norm = 0.0  # clips the gradient's global norm; 0 is off
+    # Clips the gradient of each output's weights, and of each bias, to this share of their norm (of
+    # at least 1e-3); 0 is off. Source: Brock et al., "High-Performance Large-Scale Image
+    # Recognition Without Normalization" (ICML 2021).
+    config.optim.adaptive_clip = 0.0
 
     config.schedule = ConfigDict()
-    config.schedule.name = "cosine"  # constant, cosine, linear, rsqrt, multistep
+    config.schedule.name = "cosine"  # and constant, linear, rsqrt, multistep, exponential
     config.schedule.per_epoch = False  # whether it changes between epochs only
     config.schedule.warmup_steps = 0
     config.schedule.warmup_epochs = 0.0  # read if warmup_steps is 0
+    config.schedule.warmup_from = 0.0  # the rate of its first step; 0 is one step's share
     config.schedule.final_fraction = 0.0  # of the learning rate, reached (or the floor) at the end
     config.schedule.timescale = 10_000  # of rsqrt, in steps
     config.schedule.milestones = ()  # of multistep: after these steps the rate is multiplied ...
-    config.schedule.gamma = 0.5  # ... by this
+    config.schedule.gamma = 0.5  # ... by this; of exponential: in each epoch
 
     config.ema_decay = 0.0  # 0 is off; else the averaged parameters are evaluated and exported
     config.fsdp = 1  # devices over which parameters and optimizer state are spread

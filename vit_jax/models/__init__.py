@@ -8,6 +8,7 @@ from vit_jax.models import (
     rrdb,
     swin,
     swinir,
+    visual_transformer,
     vit,
 )
 from vit_jax.models.registry import (
@@ -31,6 +32,7 @@ for _file, _model in {
     efficientformer_v2: efficientformer_v2.EfficientFormerV2,
     rrdb: rrdb.RRDB,
     resnet: resnet.ResNet,
+    visual_transformer: visual_transformer.VisualTransformer,
 }.items():
     register(_model, _file.VARIANTS, _file.PARAMETER_COUNTS)
 for _file, _model in {dehazeformer: dehazeformer.DehazeFormer, swinir: swinir.SwinIR}.items():

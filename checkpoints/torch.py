@@ -3,7 +3,9 @@
 The functions work on numpy arrays; the files are read and written by `torch_files`, whose functions
 are offered here as well. A model says how timm names its parts: `model.torch_names()` maps the path
 of a submodule, or of a parameter outside of them, to timm's name; `name[i]` is part i of a tensor
-that timm keeps fused. If there are several ways, `model.torch_namings` lists them, the one to write
+that timm keeps fused, `a|b|c` are the parts of one that is kept fused here, and `name[:,1,1]` is a
+parameter that has two axes of length 1 behind its own there, as what scales the channels of images
+often has. If there are several ways, `model.torch_namings` lists them, the one to write
 first, and `torch_names` takes one. `model.torch_buffers` are ends of names that files may have and
 that are no weights.
 """
@@ -32,6 +34,7 @@ _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias",
 _OURS = {"bias": "bias", "running_mean": "mean", "running_var": "var"}  # but of weights
 _COUNTED = "num_batches_tracked"  # by PyTorch's batch norms, in whose files it is
 _PART = re.compile(r"(.+)\[(\d+)\]")
+_FOR_IMAGES = "[:,1,1]"
 
 
 def names_of(
@@ -62,9 +65,37 @@ def names_of(
 def naming_of(found: Iterable[str], model: Any) -> str:
     """Says by which of a model's namings the most of some names of parameters are known."""
     modules = {name.rpartition(".")[0] for name in found} | set(found)
-    return max(
-        model.torch_namings, key=lambda naming: len(modules & {*model.torch_names(naming).values()})
-    )
+
+    def count(naming: str) -> int:
+        names = map(_plain, model.torch_names(naming).values())
+        return len(modules & {part for name in names for part in (name, *name.split("|"))})
+
+    return max(model.torch_namings, key=count)
+
+
+def _fuse(state_dict: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Puts the parts of what is fused here alone together, under the name `a|b|c.weight`."""
+    fused = dict(state_dict)
+    for name in names.values():
+        for leaf in ("weight", "bias") if "|" in name else ():
+            parts = [f"{part}.{leaf}" for part in name.split("|")]
+            if all(part in fused for part in parts):
+                fused[f"{name}.{leaf}"] = np.concatenate([fused.pop(part) for part in parts])
+    return fused
+
+
+def _take_apart(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Inverse of `_fuse`."""
+    apart: dict[str, Any] = {}
+    for name, array in state_dict.items():
+        module, _, leaf = name.rpartition(".")
+        if "|" in module:
+            parts = module.split("|")
+            arrays = np.split(np.asarray(array), len(parts))
+            apart |= {f"{part}.{leaf}": each for part, each in zip(parts, arrays)}
+        else:
+            apart[name] = array
+    return apart
 
 
 def without_buffers(state_dict: Mapping[str, Any], model: Any) -> dict[str, Any]:
@@ -94,6 +125,7 @@ def from_state_dict(
     """
     state_dict = without_buffers(state_dict, model)
     names = names_of(model, found=state_dict)
+    state_dict = _fuse(state_dict, names)
     shapes = tree.shapes(model, _image_size(state_dict, model, image_size))
     wanted = jax.eval_shape(lambda arrays: _to_torch(arrays, names), shapes)
     tree.check(state_dict, wanted)
@@ -114,6 +146,7 @@ def rename(state_dict: Mapping[str, np.ndarray], model: Any) -> dict[str, np.nda
     """
     state_dict = without_buffers(state_dict, model)
     names = names_of(model, found=state_dict)
+    state_dict = _fuse(state_dict, names)
     parts = _count_parts(names)
     try:
         image_size = _image_size(state_dict, model, None)
@@ -130,9 +163,11 @@ def rename(state_dict: Mapping[str, np.ndarray], model: Any) -> dict[str, np.nda
             array = np.array_split(array, parts[theirs.rpartition(".")[0]])[part]
         if name not in names:
             array = _to_flax(array)
+        elif _is_for_images(name, names):
+            array = array.reshape(array.shape[:1] if array.size == len(array) else array.shape)
         with_heads = array.ndim + 1 == len(leaf.shape) and array.size == np.prod(leaf.shape)
         renamed[name] = array.reshape(leaf.shape) if with_heads else array
-    ours = {theirs: name for name, theirs in names.items()}  # a class token too many, say
+    ours = {_plain(theirs): name for name, theirs in names.items()}  # a class token too many, say
     for theirs in state_dict.keys() - used:
         renamed[ours.get(theirs, theirs)] = np.asarray(state_dict[theirs], np.float32)
     return renamed
@@ -152,12 +187,14 @@ def shapes_by_our_names(
     """
     state_dict = without_buffers(state_dict, model)
     names = names_of(model, found=state_dict)
+    state_dict = _fuse(state_dict, names)
     parts = _count_parts(names)
     shapes, known = {}, set()
     for ours, theirs in names.items():
-        if theirs in state_dict:
-            shapes[ours] = state_dict[theirs].shape
-            known.add(theirs)
+        if _plain(theirs) in state_dict:
+            shape = state_dict[_plain(theirs)].shape
+            shapes[ours] = shape[:1] if _is_for_images(ours, names) else shape
+            known.add(_plain(theirs))
             continue
         fused = _PART.fullmatch(theirs)
         module = fused[1] if fused else theirs
@@ -200,7 +237,7 @@ def to_state_dict(
     names = names_of(model, naming)
     if not names:
         raise ValueError(f"{type(model).__name__} has no names in PyTorch: keep it as .npz")
-    state_dict = _to_torch(tree.merge(tree.unstack(variables)), names)
+    state_dict = _take_apart(_to_torch(tree.merge(tree.unstack(variables)), names))
     counts = {
         f"{name.removesuffix('running_mean')}{_COUNTED}": np.zeros((), np.int64)
         for name in state_dict
@@ -219,6 +256,8 @@ def _to_torch(arrays: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, 
             homeless.append(name)
             continue
         array = leaf if name in names else _to_torch_layout(name, leaf)
+        if _is_for_images(name, names):
+            array = array[..., None, None]
         if part is None:
             whole[theirs] = array
         else:
@@ -233,7 +272,7 @@ def _to_torch(arrays: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, 
 def _their_name(name: str, names: Mapping[str, str]) -> tuple[str | None, int | None]:
     """Gives timm's name of a parameter, or None, and the part of it if it is fused."""
     if name in names:
-        return names[name], None
+        return _plain(names[name]), None
     module, _, leaf = name.rpartition("/")
     if module not in names or leaf not in _LEAVES:
         return None, None
@@ -241,6 +280,15 @@ def _their_name(name: str, names: Mapping[str, str]) -> tuple[str | None, int | 
     if fused is None:
         return f"{names[module]}.{_LEAVES[leaf]}", None
     return f"{fused[1]}.{_LEAVES[leaf]}", int(fused[2])
+
+
+def _is_for_images(name: str, names: Mapping[str, str]) -> bool:
+    """Whether a parameter has two more axes in PyTorch, see the head of this file."""
+    return names.get(name, "").endswith(_FOR_IMAGES)
+
+
+def _plain(theirs: str) -> str:
+    return theirs.removesuffix(_FOR_IMAGES)
 
 
 def _count_parts(names: Mapping[str, str]) -> collections.Counter[str]:

@@ -32,7 +32,7 @@ def get_config() -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.source = ""  # a folder, "digits", or "tfds:NAME"
-    config.data.kind = "classes"  # what a folder holds: classes, pairs, hazy_from_clear, degraded
+    config.data.kind = "classes"  # what a folder holds: classes, pairs, segmentation, see data.md
     config.data.train_pp = "decode|inception_crop(224)|flip_lr|value_range(-1, 1)"
     config.data.eval_pp = "decode|resize(224)|value_range(-1, 1)"
     config.data.val_pp = ""  # of the validation images, where it is not eval_pp
@@ -52,6 +52,10 @@ def get_config() -> ConfigDict:
     config.data.degradation.sigma = 0.0  # deviation of Gaussian noise, of 255
     config.data.degradation.quality = 0  # of JPEG, 1 to 100; 0 is none
     config.data.degradation.grayscale = False  # whether photos become grey before
+    config.data.masks = ConfigDict()  # of segmentation
+    config.data.masks.classes = ""  # ade20k, voc, ..., or a file with a name per line; "": found
+    config.data.masks.reduce_zero_label = placeholder(bool)  # 0 is ignored, 1 is the first class
+    config.data.masks.ignore = ()  # labels in the files that are ignored besides 255
     config.data.tfds = ConfigDict()  # of a source "tfds:NAME"
     config.data.tfds.train_split = "train"  # "" for a split that is not there
     config.data.tfds.val_split = ""
@@ -83,28 +87,37 @@ def get_config() -> ConfigDict:
     config.distill.weight = 0.5  # of the teacher's loss; the labels' has the rest to 1
     config.distill.temperature = 1.0  # of the soft kind
 
+    # How a model that segments looks at images to evaluate, and at photos.
+    config.segment = ConfigDict()
+    config.segment.window = 0  # side of the windows in pixels; 0 is the whole image
+    config.segment.stride = 0  # pixels from one to the next; 0 is two thirds of the window
+    config.segment.scales = ()  # times the image's size, answers are averaged; () is 1 alone
+    config.segment.flip = False  # whether the mirrored image is looked at, too
+
     config.metrics = ("accuracy",)  # of the task; of images PROTOCOL/FIGURE
     config.benchmark = ""  # SOTS-indoor, RESIDE-6K, Set5-x2, ..., where the test set is that
 
     config.optim = ConfigDict()
-    config.optim.name = "adamw"  # sgd, adam, adamw, adafactor, lion
+    config.optim.name = "adamw"  # sgd, adam, adamw, adafactor, lion, rmsprop
     config.optim.learning_rate = 1e-3
     config.optim.args = ConfigDict()  # of the optax function: momentum, b1, b2, eps, ...
     config.optim.momentum_dtype = "float32"  # or bfloat16: type of the first moment, if any
     config.optim.weight_decay = 0.0  # decoupled: multiplied by the learning rate
+    config.optim.coupled_weight_decay = False  # whether it joins the gradient, as in PyTorch's SGD
     config.optim.weight_decay_on = "kernel$"  # regular expression, found in the parameter's path
     config.optim.freeze = ""  # regular expression; parameters that stay as they are
     config.optim.clip_norm = 0.0  # clips the gradient's global norm; 0 is off
 
     config.schedule = ConfigDict()
-    config.schedule.name = "cosine"  # constant, cosine, linear, rsqrt, multistep
+    config.schedule.name = "cosine"  # and constant, linear, rsqrt, multistep, exponential
     config.schedule.per_epoch = False  # whether it changes between epochs only
     config.schedule.warmup_steps = 0
     config.schedule.warmup_epochs = 0.0  # read if warmup_steps is 0
+    config.schedule.warmup_from = 0.0  # the rate of its first step; 0 is one step's share
     config.schedule.final_fraction = 0.0  # of the learning rate, reached (or the floor) at the end
     config.schedule.timescale = 10_000  # of rsqrt, in steps
     config.schedule.milestones = ()  # of multistep: after these steps the rate is multiplied ...
-    config.schedule.gamma = 0.5  # ... by this
+    config.schedule.gamma = 0.5  # ... by this; of exponential: in each epoch
 
     config.ema_decay = 0.0  # 0 is off; else the averaged parameters are evaluated and exported
     config.fsdp = 1  # devices over which parameters and optimizer state are spread

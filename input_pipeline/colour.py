@@ -1,8 +1,10 @@
 """Ops that change the values of pixels, of images alone."""
 
 import math
+from collections.abc import Callable
 
 from input_pipeline import images
+from input_pipeline.autoaugment import autoaugment as augment
 from input_pipeline.cpu_tf import tf
 from input_pipeline.fields import Fields, Kind, kind_of, on_images
 from input_pipeline.ops import (
@@ -46,19 +48,30 @@ def randaug(num_layers: int, magnitude: int) -> Op:
     """RandAugment: `num_layers` random distortions of strength `magnitude` (10 is full scale)."""
     check_whole("num_layers", num_layers, 1)
     check_whole("magnitude", magnitude, 0, 30)
+    return _distorting("randaug", lambda x, seed: randaugment(x, seed, num_layers, magnitude))
+
+
+@random_op
+def autoaugment() -> Op:
+    """AutoAugment: one of the 25 pairs of distortions that were found on ImageNet."""
+    return _distorting("autoaugment", augment)
+
+
+def _distorting(name: str, change: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> Op:
+    """An op by its function of an 8-bit image and a seed, which moves pixels too."""
 
     def apply(fields: Fields, seed: tf.Tensor) -> Fields:
-        def change(image: tf.Tensor) -> tf.Tensor:
-            require_uint8(image, "randaug")
-            return randaugment(image, seed, num_layers, magnitude)
+        def change_one(image: tf.Tensor) -> tf.Tensor:
+            require_uint8(image, name)
+            return change(image, seed)
 
         left_behind = [key for key in fields if kind_of(key) not in (Kind.IMAGE, Kind.PLAIN)]
         if left_behind:
             raise ValueError(
-                f"randaug moves the pixels of images, which {left_behind[0]} would not follow: "
+                f"{name} moves the pixels of images, which {left_behind[0]} would not follow: "
                 "leave it out"
             )
-        return on_images(fields, change)
+        return on_images(fields, change_one)
 
     return apply
 

@@ -47,7 +47,7 @@ def _distort(image: tf.Tensor, seed: tf.Tensor, strength: float) -> tf.Tensor:
     return tf.switch_case(choice, branches)
 
 
-def _blend(base: tf.Tensor, image: tf.Tensor, factor: float) -> tf.Tensor:
+def blend(base: tf.Tensor, image: tf.Tensor, factor: float) -> tf.Tensor:
     """Returns base + factor * (image - base): 1 is the image, more exaggerates it."""
     base, image = tf.cast(base, tf.float32), tf.cast(image, tf.float32)
     return tf.cast(tf.clip_by_value(base + factor * (image - base), 0, 255), tf.uint8)
@@ -57,7 +57,7 @@ def _enhancement(strength: float) -> float:
     return 0.1 + 1.8 * strength
 
 
-def _transform(image: tf.Tensor, matrix: list[tf.Tensor | float]) -> tf.Tensor:
+def transform(image: tf.Tensor, matrix: list[tf.Tensor | float]) -> tf.Tensor:
     """Maps output (x, y) to input (a x + b y + c, d x + e y + f), nearest pixel, grey outside."""
     projective = tf.stack([tf.cast(v, tf.float32) for v in [*matrix, 0.0, 0.0]])
     moved = tf.raw_ops.ImageProjectiveTransformV3(
@@ -107,7 +107,7 @@ def _sharpen_inside(image: tf.Tensor, factor: float) -> tf.Tensor:
     kernel = tf.tile(kernel[:, :, None, None], [1, 1, 3, 1])
     values = tf.cast(image, tf.float32)[None]
     smooth = tf.nn.depthwise_conv2d(values, kernel, (1, 1, 1, 1), "VALID")[0]
-    inner = _blend(smooth, image[1:-1, 1:-1], factor)
+    inner = blend(smooth, image[1:-1, 1:-1], factor)
     inside = tf.pad(tf.ones_like(inner, tf.bool), ((1, 1), (1, 1), (0, 0)))
     return tf.where(inside, tf.pad(inner, ((1, 1), (1, 1), (0, 0))), image)
 
@@ -118,13 +118,13 @@ def rotate(image: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
     middle = (tf.cast(tf.shape(image)[:2], tf.float32) - 1.0) / 2.0
     y, x = middle[0], middle[1]
     cos, sin = tf.cos(angle), tf.sin(angle)
-    return _transform(image, [cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y])
+    return transform(image, [cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y])
 
 
 def translate(image: tf.Tensor, x: tf.Tensor | float, y: tf.Tensor | float) -> tf.Tensor:
     """By the shares x and y of the width and height."""
     sides = tf.cast(tf.shape(image)[:2], tf.float32)
-    return _transform(image, [1.0, 0.0, x * sides[1], 0.0, 1.0, y * sides[0]])
+    return transform(image, [1.0, 0.0, x * sides[1], 0.0, 1.0, y * sides[0]])
 
 
 def cutout(image: tf.Tensor, share: float, where: tf.Tensor) -> tf.Tensor:
@@ -143,11 +143,18 @@ def _solarize_add(image: tf.Tensor, amount: int) -> tf.Tensor:
     return tf.where(values < 128, brighter, image)
 
 
-def _posterize(image: tf.Tensor, bits: int) -> tf.Tensor:
+def posterize(image: tf.Tensor, bits: int) -> tf.Tensor:
+    """Keeps the highest bits, 1 to 8, of each value."""
     return tf.bitwise.bitwise_and(image, tf.constant(256 - 2 ** (8 - bits), tf.uint8))
 
 
-def _mean_grey(image: tf.Tensor) -> tf.Tensor:
+def solarize(image: tf.Tensor, threshold: int) -> tf.Tensor:
+    """Inverts values that are not below the threshold."""
+    return tf.where(tf.cast(image, tf.int32) < threshold, image, 255 - image)
+
+
+def mean_grey(image: tf.Tensor) -> tf.Tensor:
+    """An image all of whose pixels are the mean of its grey."""
     mean = tf.reduce_mean(tf.cast(tf.image.rgb_to_grayscale(image), tf.float32))
     return tf.fill(tf.shape(image), tf.floor(mean + 0.5))
 
@@ -158,14 +165,14 @@ _OPERATIONS: tuple[Callable[..., tf.Tensor], ...] = (
     lambda x, s, sign, u: equalize(x),
     lambda x, s, sign, u: 255 - x,
     lambda x, s, sign, u: rotate(x, sign * 30.0 * s),
-    lambda x, s, sign, u: _posterize(x, max(1, min(8, int(4 * s)))),
-    lambda x, s, sign, u: tf.where(tf.cast(x, tf.int32) < min(256, int(256 * s)), x, 255 - x),
-    lambda x, s, sign, u: _blend(tf.image.rgb_to_grayscale(x), x, _enhancement(s)),
-    lambda x, s, sign, u: _blend(_mean_grey(x), x, _enhancement(s)),
-    lambda x, s, sign, u: _blend(tf.zeros_like(x), x, _enhancement(s)),
+    lambda x, s, sign, u: posterize(x, max(1, min(8, int(4 * s)))),
+    lambda x, s, sign, u: solarize(x, min(256, int(256 * s))),
+    lambda x, s, sign, u: blend(tf.image.rgb_to_grayscale(x), x, _enhancement(s)),
+    lambda x, s, sign, u: blend(mean_grey(x), x, _enhancement(s)),
+    lambda x, s, sign, u: blend(tf.zeros_like(x), x, _enhancement(s)),
     lambda x, s, sign, u: sharpness(x, _enhancement(s)),
-    lambda x, s, sign, u: _transform(x, [1.0, sign * 0.3 * s, 0.0, 0.0, 1.0, 0.0]),
-    lambda x, s, sign, u: _transform(x, [1.0, 0.0, 0.0, sign * 0.3 * s, 1.0, 0.0]),
+    lambda x, s, sign, u: transform(x, [1.0, sign * 0.3 * s, 0.0, 0.0, 1.0, 0.0]),
+    lambda x, s, sign, u: transform(x, [1.0, 0.0, 0.0, sign * 0.3 * s, 1.0, 0.0]),
     lambda x, s, sign, u: translate(x, sign * _TRANSLATE * s, 0.0),
     lambda x, s, sign, u: translate(x, 0.0, sign * _TRANSLATE * s),
     lambda x, s, sign, u: cutout(x, _CUTOUT * s, u),

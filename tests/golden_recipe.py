@@ -8,21 +8,31 @@ import numpy as np
 from checkpoints import torch, tree
 
 
+def recipe_array(name, shape):
+    """float32 weights of a shape, drawn by their name in PyTorch."""
+    random = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)
+    if name.endswith("running_var"):
+        random = np.exp(0.2 * random)
+    elif name.endswith("running_mean"):
+        random *= 0.1
+    elif name.endswith("gamma"):
+        random = 0.5 + 0.1 * random
+    elif len(shape) > 1:
+        random *= float(np.prod(shape[1:])) ** -0.5 * 0.7
+    elif name.endswith("weight"):
+        random = 1 + 0.1 * random
+    else:
+        random *= 0.1
+    return random.astype(np.float32)
+
+
 def recipe_weights(model, size, naming=None):
     """Variables of a model for images of (h, w) pixels, drawn by their names in PyTorch."""
-    zeros = jax.tree.map(
-        lambda leaf: np.zeros(leaf.shape, np.float32), {"params": tree.shapes(model, size)}
+    zeros = tree.split(
+        jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), tree.shapes(model, size))
     )
-    state_dict = {}
-    for name, array in torch.to_state_dict(zeros, model, naming).items():
-        random = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(array.shape)
-        if array.ndim > 1:
-            random *= float(np.prod(array.shape[1:])) ** -0.5 * 0.7
-        elif name.endswith("weight"):
-            random = 1 + 0.1 * random
-        else:
-            random *= 0.1
-        state_dict[name] = random.astype(np.float32)
+    names = torch.without_buffers(torch.to_state_dict(zeros, model, naming), model)
+    state_dict = {name: recipe_array(name, array.shape) for name, array in names.items()}
     return torch.from_state_dict(state_dict, model, size)
 
 

@@ -32,7 +32,7 @@ def test_parameter_count(name):
     side = 384 if name.endswith("-384") else 224
     images = jnp.zeros((1, side, side, 3))
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images))
-    assert sum(x.size for x in jax.tree.leaves(variables)) == list_models()[name]
+    assert sum(x.size for x in jax.tree.leaves(variables["params"])) == list_models()[name]
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(variables))
     # What shows in the shapes of the parameters are the model's own fields.
     flat = traverse_util.flatten_dict(variables["params"], sep="/")

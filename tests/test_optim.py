@@ -140,7 +140,7 @@ def test_freezing_leaves_parameters_and_makes_no_state():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "rmsprop"}, "unknown optimizer 'rmsprop'; there are: sgd, adam"),
+        ({"name": "adagrad"}, "unknown optimizer 'adagrad'; there are: sgd, adam"),
         ({"name": "adam", "weight_decay": 0.1}, "set optim.name to adamw"),
         ({"args": {"beta2": 0.9}}, "'adamw' has no argument beta2; optim.args can hold: b1, b2"),
         ({"name": "sgd", "args": {"b1": 0.9}}, "'sgd' has no argument b1; .*momentum, nesterov"),

@@ -1,5 +1,6 @@
 """What the suites time: our models with weights, and the same models in PyTorch."""
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vit_jax.benchmark.race import has_torch
-from vit_jax.models import dehazeformer, get_model, swinir
+from vit_jax.models import dehazeformer, get_model, segmenter, swin, swinir
 
 TIMM, PYTORCH = "timm", "PyTorch"
 
@@ -17,6 +18,7 @@ TIMM, PYTORCH = "timm", "PyTorch"
 # and of 256 x 256 for those that restore images.
 GMACS = {"ViT-Ti_16": 1.26, "ViT-S_16": 4.61, "ViT-B_16": 17.58, "ViT-L_16": 61.6,
          "ViT-H_14": 167.4, "Swin-T": 4.51, "Swin-B": 15.47,
+         "EfficientFormerV2-S0": 0.40, "ResNet-50": 4.09,
          "DehazeFormer-T": 6.66, "DehazeFormer-S": 13.1, "DehazeFormer-B": 25.8,
          "DehazeFormer-M": 48.6, "DehazeFormer-L": 279.7}  # fmt: skip
 
@@ -29,6 +31,8 @@ _IN_TIMM = {
     "Swin-T": "swin_tiny_patch4_window7_224",
     "Swin-S": "swin_small_patch4_window7_224",
     "Swin-B": "swin_base_patch4_window7_224",
+    "EfficientFormerV2-S0": "efficientformerv2_s0",
+    "ResNet-50": "resnet50",
 }
 
 
@@ -44,7 +48,8 @@ def make(name: str, size: int, dtype: str, **fields: Any) -> tuple[Any, Any]:
         kind = path[-1].key
         scale = min(math.prod(leaf.shape[:-1]) ** -0.5, 0.1) if kind == "kernel" else 0.02
         noise = np.float32(scale) * random.standard_normal(leaf.shape, np.float32)
-        return 1 + noise if kind == "scale" else noise
+        multiplies = leaf.ndim == 1 and kind not in ("bias", "mean")  # of norms and of branches
+        return 1 + noise if multiplies else noise
 
     # Not by model.init, which takes a GPU half a minute to compile.
     return model, jax.device_put(jax.tree_util.tree_map_with_path(draw, shapes))
@@ -78,7 +83,7 @@ def others(name: str, model: Any, variables: Any, size: tuple[int, int]) -> tupl
     if name in _IN_TIMM:
         who, is_there = TIMM, has_torch("timm")
     else:
-        who, is_there = PYTORCH, type(model) in _IN_PYTORCH and has_torch()
+        who, is_there = PYTORCH, _is_in_pytorch(model) and has_torch()
     if not is_there:
         return None
     from vit_jax.benchmark import torch_contender
@@ -91,23 +96,48 @@ def in_pytorch(name: str, model: Any, size: tuple[int, int]) -> Any:
     if name in _IN_TIMM:
         return _in_timm(name, model, size)
     make_module, fields = _IN_PYTORCH[type(model)]
-    return make_module(size, **model.values_of(fields))
+    values = model.values_of(fields)
+    if model.backbone_model is not None:
+        values |= model.backbone_model.values_of(_OF_SWIN)
+    return make_module(size, **values)
+
+
+def _is_in_pytorch(model: Any) -> bool:
+    if isinstance(model, segmenter.Segmenter):
+        return model.decoder == "upernet" and isinstance(model.backbone_model, swin.Swin)
+    return type(model) in _IN_PYTORCH
 
 
 def _in_timm(name: str, model: Any, size: tuple[int, int]) -> Any:
     import timm
 
+    fields: dict[str, Any] = dict(img_size=size, num_classes=model.num_classes)
     if name.startswith("ViT"):
-        fields = dict(
+        fields |= dict(
             act_layer="gelu_tanh", embed_dim=model.hidden_size, depth=model.num_layers,
             num_heads=model.num_heads, mlp_ratio=model.mlp_dim / model.hidden_size,
         )  # fmt: skip
-    else:
-        fields = dict(
+    elif name.startswith("Swin"):
+        fields |= dict(
             embed_dim=model.embed_dim, depths=model.depths, num_heads=model.num_heads,
             drop_path_rate=0.0,
         )  # fmt: skip
-    return timm.create_model(_IN_TIMM[name], img_size=size, num_classes=model.num_classes, **fields)
+    elif name.startswith("EfficientFormerV2"):
+        fields |= dict(
+            embed_dims=model.embed_dims, depths=model.depths, num_vit=model.attention_depths[-1],
+            mlp_ratios=_by_stage(model.mlp_ratios, model.depths),
+        )  # fmt: skip
+    else:
+        del fields["img_size"]  # any will do
+    return timm.create_model(_IN_TIMM[name], **fields)
+
+
+def _by_stage(ratios: tuple[float, ...], depths: tuple[int, ...]) -> float | tuple[Any, ...]:
+    """One number for all blocks, or a tuple of those of each stage."""
+    if len(ratios) == 1:
+        return ratios[0]
+    rest = iter(ratios)
+    return tuple(tuple(itertools.islice(rest, depth)) for depth in depths)
 
 
 def _dehazeformer(size: tuple[int, int], **fields: Any) -> Any:
@@ -123,6 +153,14 @@ def _swinir(size: tuple[int, int], **fields: Any) -> Any:
     return SwinIR(size, **fields)
 
 
+def _upernet(size: tuple[int, int], **fields: Any) -> Any:
+    from vit_jax.benchmark.torch_upernet import UPerNet
+
+    return UPerNet(size, **fields)
+
+
+_OF_SWIN = ("embed_dim", "depths", "num_heads", "window_size")
+
 # Our models that were written in PyTorch for this: what makes them there, and of which fields.
 _IN_PYTORCH: dict[type, tuple[Callable[..., Any], tuple[str, ...]]] = {
     dehazeformer.DehazeFormer: (
@@ -136,4 +174,5 @@ _IN_PYTORCH: dict[type, tuple[Callable[..., Any], tuple[str, ...]]] = {
             "resi_connection", "img_range", "in_channels",
         ),
     ),
+    segmenter.Segmenter: (_upernet, ("num_classes", "features", "auxiliary_features")),
 }  # fmt: skip

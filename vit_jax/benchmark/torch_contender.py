@@ -128,8 +128,9 @@ def training(
 def _channels_last(
     name: str, model: torch.nn.Module, inputs: torch.Tensor
 ) -> tuple[torch.nn.Module, torch.Tensor]:
-    """Lays images out as compiled convolutions like it; timm's one is no reason to."""
-    if name.startswith(TIMM):
+    """Lays images out as compiled convolutions like it; that of timm's ViTs is no reason to."""
+    convolves = any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
+    if name.startswith(TIMM) and not convolves:
         return model, inputs
     layout = torch.channels_last
     return model.to(memory_format=layout), inputs.contiguous(memory_format=layout)

@@ -1,6 +1,17 @@
 """The models, by name. To add one: its file, and its row at the end of this one."""
 
-from vit_jax.models import dehazeformer, mixer, rrdb, swin, swinir, vit
+from vit_jax.models import (
+    dehazeformer,
+    efficientformer_v2,
+    mixer,
+    resnet,
+    rrdb,
+    segmenter,
+    swin,
+    swinir,
+    visual_transformer,
+    vit,
+)
 from vit_jax.models.registry import (
     AUGREG_NAMES,
     DTYPES,
@@ -19,8 +30,12 @@ for _file, _model in {
     vit: vit.VisionTransformer,
     mixer: mixer.MlpMixer,
     swin: swin.Swin,
+    efficientformer_v2: efficientformer_v2.EfficientFormerV2,
     rrdb: rrdb.RRDB,
+    resnet: resnet.ResNet,
+    visual_transformer: visual_transformer.VisualTransformer,
 }.items():
     register(_model, _file.VARIANTS, _file.PARAMETER_COUNTS)
 for _file, _model in {dehazeformer: dehazeformer.DehazeFormer, swinir: swinir.SwinIR}.items():
     register(_model, _file.VARIANTS, _file.PARAMETER_COUNTS, _file.PUBLISHED_SCORES)
+register(segmenter.Segmenter, segmenter.VARIANTS, segmenter.PARAMETER_COUNTS)

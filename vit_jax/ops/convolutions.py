@@ -31,7 +31,7 @@ def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return with_more_rows(x, kernel) if compiling.is_for_cpu() else convolved(x, kernel)
 
 
-def depthwise_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     """Convolves each channel with a kernel of its own, without padding.
 
     XLA is slow at that on CPUs, where shifted products are summed instead.
@@ -39,16 +39,19 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     Args:
         x: (b, h, w, c).
         kernel: (kh, kw, 1, c).
+        stride: in both directions.
 
     Returns:
-        (b, h - kh + 1, w - kw + 1, c).
+        (b, (h - kh) // stride + 1, (w - kw) // stride + 1, c).
     """
 
     def shifted(x: jax.Array, kernel: jax.Array) -> jax.Array:
         rows, columns = kernel.shape[:2]
         h, w = x.shape[1] - rows + 1, x.shape[2] - columns + 1
         parts = (
-            x[:, i : i + h, j : j + w] * kernel[i, j] for i in range(rows) for j in range(columns)
+            x[:, i : i + h : stride, j : j + w : stride] * kernel[i, j]
+            for i in range(rows)
+            for j in range(columns)
         )
         return jnp.asarray(sum(parts))
 
@@ -56,7 +59,7 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return jax.lax.conv_general_dilated(
             x,
             kernel,
-            (1, 1),
+            (stride, stride),
             "VALID",
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             feature_group_count=x.shape[-1],

@@ -3,10 +3,11 @@
 The functions work on numpy arrays; the files are read and written by `torch_files`, whose functions
 are offered here as well. A model says how timm names its parts: `model.torch_names()` maps the path
 of a submodule, or of a parameter outside of them, to timm's name; `name[i]` is part i of a tensor
-that timm keeps fused, and `name[:,1,1]` a parameter that has two axes of length 1 behind its own
-there, as what scales an image's channels often has. If there are several ways,
-`model.torch_namings` lists them, the one to write first, and `torch_names` takes one.
-`model.torch_buffers` are ends of names that files may have and that are no weights.
+that timm keeps fused, `a|b|c` are the parts of one that is kept fused here, and `name[:,1,1]` is a
+parameter that has two axes of length 1 behind its own there, as what scales the channels of images
+often has. If there are several ways, `model.torch_namings` lists them, the one to write
+first, and `torch_names` takes one. `model.torch_buffers` are ends of names that files may have and
+that are no weights.
 """
 
 import collections
@@ -64,10 +65,37 @@ def names_of(
 def naming_of(found: Iterable[str], model: Any) -> str:
     """Says by which of a model's namings the most of some names of parameters are known."""
     modules = {name.rpartition(".")[0] for name in found} | set(found)
-    return max(
-        model.torch_namings,
-        key=lambda naming: len(modules & set(map(_plain, model.torch_names(naming).values()))),
-    )
+
+    def count(naming: str) -> int:
+        names = map(_plain, model.torch_names(naming).values())
+        return len(modules & {part for name in names for part in (name, *name.split("|"))})
+
+    return max(model.torch_namings, key=count)
+
+
+def _fuse(state_dict: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Puts the parts of what is fused here alone together, under the name `a|b|c.weight`."""
+    fused = dict(state_dict)
+    for name in names.values():
+        for leaf in ("weight", "bias") if "|" in name else ():
+            parts = [f"{part}.{leaf}" for part in name.split("|")]
+            if all(part in fused for part in parts):
+                fused[f"{name}.{leaf}"] = np.concatenate([fused.pop(part) for part in parts])
+    return fused
+
+
+def _take_apart(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Inverse of `_fuse`."""
+    apart: dict[str, Any] = {}
+    for name, array in state_dict.items():
+        module, _, leaf = name.rpartition(".")
+        if "|" in module:
+            parts = module.split("|")
+            arrays = np.split(np.asarray(array), len(parts))
+            apart |= {f"{part}.{leaf}": each for part, each in zip(parts, arrays)}
+        else:
+            apart[name] = array
+    return apart
 
 
 def without_buffers(state_dict: Mapping[str, Any], model: Any) -> dict[str, Any]:
@@ -97,6 +125,7 @@ def from_state_dict(
     """
     state_dict = without_buffers(state_dict, model)
     names = names_of(model, found=state_dict)
+    state_dict = _fuse(state_dict, names)
     shapes = tree.shapes(model, _image_size(state_dict, model, image_size))
     wanted = jax.eval_shape(lambda arrays: _to_torch(arrays, names), shapes)
     tree.check(state_dict, wanted)
@@ -117,6 +146,7 @@ def rename(state_dict: Mapping[str, np.ndarray], model: Any) -> dict[str, np.nda
     """
     state_dict = without_buffers(state_dict, model)
     names = names_of(model, found=state_dict)
+    state_dict = _fuse(state_dict, names)
     parts = _count_parts(names)
     try:
         image_size = _image_size(state_dict, model, None)
@@ -157,6 +187,7 @@ def shapes_by_our_names(
     """
     state_dict = without_buffers(state_dict, model)
     names = names_of(model, found=state_dict)
+    state_dict = _fuse(state_dict, names)
     parts = _count_parts(names)
     shapes, known = {}, set()
     for ours, theirs in names.items():
@@ -206,7 +237,7 @@ def to_state_dict(
     names = names_of(model, naming)
     if not names:
         raise ValueError(f"{type(model).__name__} has no names in PyTorch: keep it as .npz")
-    state_dict = _to_torch(tree.merge(tree.unstack(variables)), names)
+    state_dict = _take_apart(_to_torch(tree.merge(tree.unstack(variables)), names))
     counts = {
         f"{name.removesuffix('running_mean')}{_COUNTED}": np.zeros((), np.int64)
         for name in state_dict

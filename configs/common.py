@@ -32,7 +32,7 @@ def get_config() -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.source = ""  # a folder, "digits", or "tfds:NAME"
-    config.data.kind = "classes"  # what a folder holds: classes, pairs, hazy_from_clear, degraded
+    config.data.kind = "classes"  # what a folder holds: classes, pairs, segmentation, see data.md
     config.data.train_pp = "decode|inception_crop(224)|flip_lr|value_range(-1, 1)"
     config.data.eval_pp = "decode|resize(224)|value_range(-1, 1)"
     config.data.val_pp = ""  # of the validation images, where it is not eval_pp
@@ -52,6 +52,10 @@ def get_config() -> ConfigDict:
     config.data.degradation.sigma = 0.0  # deviation of Gaussian noise, of 255
     config.data.degradation.quality = 0  # of JPEG, 1 to 100; 0 is none
     config.data.degradation.grayscale = False  # whether photos become grey before
+    config.data.masks = ConfigDict()  # of segmentation
+    config.data.masks.classes = ""  # ade20k, voc, ..., or a file with a name per line; "": found
+    config.data.masks.reduce_zero_label = placeholder(bool)  # 0 is ignored, 1 is the first class
+    config.data.masks.ignore = ()  # labels in the files that are ignored besides 255
     config.data.tfds = ConfigDict()  # of a source "tfds:NAME"
     config.data.tfds.train_split = "train"  # "" for a split that is not there
     config.data.tfds.val_split = ""
@@ -82,6 +86,13 @@ def get_config() -> ConfigDict:
     config.distill.kind = "hard"  # hard: its likeliest class; soft: all of its probabilities
     config.distill.weight = 0.5  # of the teacher's loss; the labels' has the rest to 1
     config.distill.temperature = 1.0  # of the soft kind
+
+    # How a model that segments looks at images to evaluate, and at photos.
+    config.segment = ConfigDict()
+    config.segment.window = 0  # side of the windows in pixels; 0 is the whole image
+    config.segment.stride = 0  # pixels from one to the next; 0 is two thirds of the window
+    config.segment.scales = ()  # times the image's size, answers are averaged; () is 1 alone
+    config.segment.flip = False  # whether the mirrored image is looked at, too
 
     config.metrics = ("accuracy",)  # of the task; of images PROTOCOL/FIGURE
     config.benchmark = ""  # SOTS-indoor, RESIDE-6K, Set5-x2, ..., where the test set is that

@@ -1,9 +1,15 @@
-"""Checks pairs of images, or ImageNet: python -m input_pipeline.check FOLDER, or imagenet2012.
+"""Checks a folder of images, or ImageNet: python -m input_pipeline.check FOLDER, or imagenet2012.
 
 Of a FOLDER of pairs of hazy and clear images it prints how the pairs were found, how many there
 are, their sizes, and how hazy they are; and what is wrong: images without a partner, of another
 size than their partner (if that is to be enlarged: than --scale times it), or unreadable, and
 scenes that are in more than one split, or in the folder --against as well.
+
+With --kind=segmentation it is a folder of images and masks, of which it prints the classes, and
+which share of the pixels each has; and what is wrong: images or masks without a partner, of another
+size than their partner, unreadable, masks that hold colours or labels of no class, and images that
+are in more than one split. --classes, --reduce_zero_label and --ignore are those of a run's
+--config.data.masks.
 
 Of imagenet2012 it checks what TFDS has prepared in --data_dir, or what it would be prepared from in
 --manual_dir; with --folder, train/ and val/ with a folder of images per class.
@@ -19,12 +25,18 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from input_pipeline import files
+from input_pipeline import check_segmentation, files
 from input_pipeline.arguments import expand_home
 from input_pipeline.sources import pairs
 from input_pipeline.sources.pairs import PairedSplit, find_pairs
 
 _SAMPLE = 50  # pairs whose PSNR is averaged
+# Arguments that are for a kind of data alone.
+_FLAGS = {
+    "imagenet2012": ("data_dir", "manual_dir", "folder"),
+    "pairs": ("against", "pattern", "scale"),
+    "segmentation": ("classes", "reduce_zero_label", "ignore"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,23 +47,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("data", metavar="FOLDER|imagenet2012")
+    parser.add_argument("--kind", choices=("pairs", "segmentation"), help="of a FOLDER")
     parser.add_argument("--against", type=Path, help="a test set elsewhere, for common scenes")
     parser.add_argument(
         "--pattern", default="", help="another layout: 'foggy/{scene}_*.png sharp/{scene}.png'"
     )
     parser.add_argument("--scale", type=int, default=1, help="how many times larger one image is")
+    parser.add_argument("--classes", default="", help="a known set, or a file of class names")
+    parser.add_argument(
+        "--reduce_zero_label", choices=("True", "False"), help="whether label 0 is of no class"
+    )
+    parser.add_argument("--ignore", default="", help="labels of no class: 11,12")
     parser.add_argument("--data_dir", help="of imagenet2012: where TFDS has prepared it")
     parser.add_argument("--manual_dir", help="of imagenet2012: where its archives lie")
     parser.add_argument("--folder", type=Path, help="of imagenet2012: a folder of its images")
     args = parser.parse_args(expand_home(sys.argv[1:] if arguments is None else arguments))
-    is_imagenet = args.data == "imagenet2012"
-    for flag in (
-        ("against", "pattern", "scale") if is_imagenet else ("data_dir", "manual_dir", "folder")
-    ):
-        if getattr(args, flag) not in (None, "", 1):
-            parser.error(f"--{flag} is not for {args.data}")
+    kind = "imagenet2012" if args.data == "imagenet2012" else args.kind or "pairs"
+    for other, flags in _FLAGS.items():
+        for flag in flags if other != kind else ():
+            if getattr(args, flag) not in (None, "", 1):
+                parser.error(f"--{flag} is not for {kind if args.kind else args.data}")
     try:
-        problems = _check_imagenet(args) if is_imagenet else _check_pairs(args)
+        problems = _CHECKS[kind](args)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -71,6 +88,15 @@ def _check_imagenet(args: argparse.Namespace) -> list[str]:
     if args.folder:
         return check_imagenet.check_folder(args.folder.expanduser())
     return check_imagenet.check_prepared(args.data_dir, args.manual_dir)
+
+
+def _check_segmentation(args: argparse.Namespace) -> list[str]:
+    numbers = args.ignore.split(",") if args.ignore else []
+    if not all(number.strip().isdigit() for number in numbers):
+        raise ValueError(f"--ignore must be labels such as 11,12, not {args.ignore!r}")
+    reduce = None if args.reduce_zero_label is None else args.reduce_zero_label == "True"
+    settings = check_segmentation.Settings(args.classes, reduce, tuple(map(int, numbers)))
+    return check_segmentation.check_folder(Path(args.data), settings)
 
 
 def _check_pairs(args: argparse.Namespace) -> list[str]:
@@ -128,6 +154,13 @@ def _check_split(split: PairedSplit, scale: int) -> list[str]:
         "(of a sample) equal to the clear image": equal,
     }
     return [f"{len(names)} {what}: {files.some(names)}" for what, names in found.items() if names]
+
+
+_CHECKS = {
+    "imagenet2012": _check_imagenet,
+    "pairs": _check_pairs,
+    "segmentation": _check_segmentation,
+}
 
 
 if __name__ == "__main__":

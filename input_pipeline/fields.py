@@ -67,16 +67,21 @@ def on_images(fields: Fields, change: Callable[[tf.Tensor], tf.Tensor]) -> Field
 
 
 def resized(
-    value: tf.Tensor, kind: Kind, height_width: tuple[int, int] | tf.Tensor, method: str
+    value: tf.Tensor,
+    kind: Kind,
+    height_width: tuple[int, int] | tf.Tensor,
+    method: str,
+    antialias: bool = True,
 ) -> tf.Tensor:
     """Gives a field another size.
 
     Args:
         value: the field.
-        kind: images are antialiased, and rounded if they are integers. A flow is bilinear, and as
-            many times longer as the image becomes larger along each axis. The rest is the nearest.
+        kind: images are rounded if they are integers. A flow is bilinear, and as many times longer
+            as the image becomes larger along each axis. The rest is the nearest.
         height_width: of the new one.
         method: of `tf.image.resize`, for images.
+        antialias: whether images are.
 
     Returns:
         The field in its new size, of the same type.
@@ -86,7 +91,7 @@ def resized(
     if kind is Kind.FLOW:
         longer = tf.cast(height_width, tf.float32) / tf.cast(tf.shape(value)[:2], tf.float32)
         return tf.image.resize(value, height_width, antialias=True) * longer[::-1]
-    image = tf.image.resize(value, height_width, method=method, antialias=True)
+    image = tf.image.resize(value, height_width, method=method, antialias=antialias)
     if value.dtype.is_integer:
         return tf.cast(tf.clip_by_value(tf.round(image), 0, value.dtype.max), value.dtype)
     return image

@@ -238,8 +238,12 @@ def check_names(folder: str | os.PathLike[str], names: Iterable[str]) -> None:
             )
 
 
-def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+def read_size(path: str | os.PathLike[str], is_rotated: bool = True) -> tuple[int, int]:
     """(h, w) that an image file has once it is decoded; reads its header alone.
+
+    Args:
+        path: of the file.
+        is_rotated: whether it is decoded by its EXIF orientation.
 
     Raises:
         ValueError: if it is no image; the message says what is wrong.
@@ -248,12 +252,12 @@ def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         width, height = image.size
         # Pillow turns TIFFs itself.
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-        turned = orientation >= 5 and image.format != "TIFF"
+        turned = is_rotated and orientation >= 5 and image.format != "TIFF"
     return (width, height) if turned else (height, width)
 
 
-def read_sizes(paths: Sequence[Path]) -> np.ndarray:
-    """(n, 2) heights and widths of image files, from their headers.
+def read_sizes(paths: Sequence[Path], is_rotated: bool = True) -> np.ndarray:
+    """(n, 2) heights and widths of image files, from their headers; see `read_size`.
 
     Raises:
         ValueError: if one cannot be read.
@@ -261,7 +265,7 @@ def read_sizes(paths: Sequence[Path]) -> np.ndarray:
 
     def size(path: Path) -> tuple[int, int]:
         try:
-            return read_size(path)
+            return read_size(path, is_rotated)
         except (ValueError, OSError) as error:
             raise ValueError(f"cannot read {path}: {error}") from error
 
@@ -269,12 +273,13 @@ def read_sizes(paths: Sequence[Path]) -> np.ndarray:
         return np.array(list(pool.map(size, paths)))
 
 
-def decode_in_python(data: bytes, deep: bool = False) -> np.ndarray:
+def decode_in_python(data: bytes, deep: bool = False, is_rotated: bool = True) -> np.ndarray:
     """Does what `decode` does, with Pillow alone.
 
     Args:
         data: the bytes of the file.
         deep: whether to do what `decode_deep` does; 16-bit colours are read as 8-bit ones.
+        is_rotated: whether by the EXIF orientation.
 
     Returns:
         (h, w, 3) uint8, or uint16 if deep.
@@ -286,7 +291,7 @@ def decode_in_python(data: bytes, deep: bool = False) -> np.ndarray:
         raise ValueError("the file is empty")
     with opened(io.BytesIO(data)) as image:
         image.load()
-        image = ImageOps.exif_transpose(image)
+        image = ImageOps.exif_transpose(image) if is_rotated else image
         if image.mode.startswith("I"):
             return _grey_to_rgb(image, deep)
         return _to_rgb(image).astype(np.uint16) * 257 if deep else _to_rgb(image)

@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Callable
 
+import numpy as np
+
 from input_pipeline import images
 from input_pipeline.cpu_tf import tf
 from input_pipeline.fields import (
@@ -225,29 +227,55 @@ def pad(pixels: int, mode: str = "constant") -> Op:
     return lambda fields, _: on_each(fields, pad_field)
 
 
-@op
-def pad_to(size: Size) -> Op:
-    """Reflects a smaller image at its bottom and right border until it has `size` pixels."""
-    height, width = get_height_width(size)
+@dataclasses.dataclass(frozen=True)
+class PadTo:
+    """An op that makes smaller images as large as `size`, see `pad_to`.
 
-    def reflected(whole: tf.Tensor, side: int) -> tf.Tensor:
-        period = tf.maximum(2 * (whole - 1), 1)
-        i = tf.range(tf.maximum(whole, side)) % period
-        return tf.minimum(i, period - i)
+    Attributes:
+        size: (height, width).
+        mode: of images.
+        is_exact: whether no image can be larger, so that all have this size.
+    """
 
-    def pad_field(value: tf.Tensor, kind: Kind) -> tf.Tensor:
+    size: tuple[int, int]
+    mode: str
+    is_exact: bool = False
+
+    def __call__(self, fields: Fields, _: tf.Tensor) -> Fields:
+        return on_each(fields, self._pad)
+
+    def _pad(self, value: tf.Tensor, kind: Kind) -> tf.Tensor:
+        height, width = self.size
         shape = tf.shape(value)
         old = get_sides(value)
         larger = tf.maximum if tf.is_tensor(old[0]) else max
         new_sides = (larger(old[0], height), larger(old[1], width))
         value = require_allowed(value, f"padding to {height} x {width}", new_sides)
-        if kind is not Kind.IMAGE:
+        if kind is Kind.IMAGE and self.mode == "reflect":
+            value = tf.gather(value, _reflected(shape[0], height), axis=0)
+            value = tf.gather(value, _reflected(shape[1], width), axis=1)
+        else:
             below, right = tf.maximum(height - shape[0], 0), tf.maximum(width - shape[1], 0)
-            return padded(value, kind, ((0, below), (0, right)))
-        value = tf.gather(value, reflected(shape[0], height), axis=0)
-        return tf.gather(value, reflected(shape[1], width), axis=1)
+            value = padded(value, kind, ((0, below), (0, right)))
+        return tf.ensure_shape(value, (*self.size, *value.shape[2:])) if self.is_exact else value
 
-    return lambda fields, _: on_each(fields, pad_field)
+
+def _reflected(whole: tf.Tensor, side: int) -> tf.Tensor:
+    """Numbers of the pixels that stand along a side once it is reflected at its end."""
+    period = tf.maximum(2 * (whole - 1), 1)
+    i = tf.range(tf.maximum(whole, side)) % period
+    return tf.minimum(i, period - i)
+
+
+@op
+def pad_to(size: Size, mode: str = "reflect") -> Op:
+    """Makes a smaller image as large as `size` pixels, at its bottom and right border.
+
+    It is reflected there; or with "constant" 0, which is the mean after `normalize`.
+    """
+    if mode not in ("constant", "reflect"):
+        raise ValueError(f"mode must be 'constant' or 'reflect', not {mode!r}")
+    return PadTo(get_height_width(size), mode)
 
 
 @random_op
@@ -275,17 +303,42 @@ def shift(pixels: int) -> Op:
 
 
 @random_op
-def flip_lr() -> Op:
-    """Mirrors left and right with probability 1/2."""
+def flip_lr(swap: tuple[tuple[int, int], ...] = ()) -> Op:
+    """Mirrors left and right with probability 1/2.
+
+    In masks, the labels of each pair in `swap` change places, such as those of left and right arm.
+    """
+    table = np.arange(256)
+    for pair in _check_swap(swap):
+        table[list(pair)] = pair[::-1]
+
+    def mirror(value: tf.Tensor, kind: Kind) -> tf.Tensor:
+        value = mirrored(value, kind)
+        if kind is not Kind.MASK or not swap:
+            return value
+        return tf.gather(tf.constant(table, value.dtype), tf.cast(value, tf.int32))
 
     def apply(fields: Fields, seed: tf.Tensor) -> Fields:
         is_mirrored = draw_uniform(seed, 0.0, 1.0) < 0.5
         return on_each(
             fields,
-            lambda value, kind: tf.cond(is_mirrored, lambda: mirrored(value, kind), lambda: value),
+            lambda value, kind: tf.cond(is_mirrored, lambda: mirror(value, kind), lambda: value),
         )
 
     return apply
+
+
+def _check_swap(swap: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    """Pairs of labels, none of which is in two."""
+    is_pairs = isinstance(swap, tuple) and all(isinstance(p, tuple) and len(p) == 2 for p in swap)
+    labels = [label for pair in swap for label in pair] if is_pairs else [-1]
+    is_labels = all(type(label) is int and 0 <= label < 255 for label in labels)
+    if not is_labels or len(set(labels)) < len(labels):
+        raise ValueError(
+            "swap must be pairs of different labels from 0 to 254, such as ((14, 15), (16, 17)), "
+            f"not {swap!r}"
+        )
+    return swap
 
 
 @random_op

@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class MadeUp:
-    """Random images with labels or targets, in place of a `Dataset`; the same batch at every step.
+    """Random images with a truth, in place of a `Dataset`; the same batch at every step.
 
     Attributes:
         image_shape: (h, w, c) of the images.
@@ -17,6 +17,8 @@ class MadeUp:
         num_classes: labels are 0 to one less than this; 0 makes targets in their place.
         scale: how many times larger the targets are than the images.
         seed: of the values.
+        truth: what comes besides images; "" is "label", or "target" if there are no classes; or
+            "mask", a label for each pixel.
     """
 
     image_shape: tuple[int, int, int]
@@ -24,6 +26,7 @@ class MadeUp:
     num_classes: int = 0
     scale: int = 1
     seed: int = 0
+    truth: str = ""
 
     steps_per_epoch = 1.0
 
@@ -51,7 +54,7 @@ class MadeUp:
     @property
     def truths(self) -> tuple[str, ...]:
         """What an example has besides its image."""
-        return ("label",) if self.num_classes else ("target",)
+        return (self.truth or ("label" if self.num_classes else "target"),)
 
     @property
     def splits(self) -> Mapping[str, Any]:
@@ -64,7 +67,7 @@ class MadeUp:
         return dataclasses.asdict(self)
 
     def train_batches(self, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
-        """Yields a batch without end: `image`, and `label` or `target`, see `Dataset`."""
+        """Yields a batch without end: `image`, and the truth, see `Dataset`."""
         del start_step  # all are alike
         random = np.random.default_rng(self.seed)
         h, w, c = self.image_shape
@@ -74,10 +77,11 @@ class MadeUp:
             return random.uniform(-1, 1, shape).astype(np.float32)
 
         batch = {"image": images(1)}
-        if self.num_classes:
-            labels = random.integers(0, self.num_classes, self.batch_size)
-            batch["label"] = labels.astype(np.int32)
+        (truth,) = self.truths
+        if truth == "target":
+            batch[truth] = images(self.scale)
         else:
-            batch["target"] = images(self.scale)
+            shape = (self.batch_size, h, w) if truth == "mask" else self.batch_size
+            batch[truth] = random.integers(0, self.num_classes, shape).astype(np.int32)
         while True:
             yield batch

@@ -109,7 +109,8 @@ class Dataset:
         """Yields the training batches from a step on, without end.
 
         A batch is a function of the seed and the step: `image` (b, h, w, c) float32, and `label`
-        (b,) int32 or `target` (b, h, w, c) float32, with b this process's share of the batch.
+        (b,) int32, `target` (b, h, w, c) float32 or `mask` (b, h, w) int32, with b this process's
+        share of the batch.
 
         Raises:
             ValueError: if an image cannot be read; the message names the file.
@@ -207,7 +208,7 @@ def _cached(source: Source, spec: str) -> Source:
     def load(row: Example) -> Example:
         loaded = source.loader(row)
         example = {key: loaded[key] for key in ("image", *source.truths)}
-        if preprocess.reads_files(spec):
+        if preprocess.reads_files(spec) and not source.decodes:
             example["image"] = images.decode(example["image"])
         return example
 
@@ -303,6 +304,7 @@ def _prepare(
     decoded: bool = False,
 ) -> tf.data.Dataset:
     """Loads and preprocesses raw examples, in parallel and in order."""
+    decoded |= getattr(source, "decodes", False)
     apply = preprocess.build(spec, train, scale, decoded)
 
     @tf.autograph.experimental.do_not_convert  # it would wrap the messages of our errors

@@ -13,14 +13,18 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from input_pipeline import colour, geometry  # noqa: F401  they register their ops
+from input_pipeline import colour, geometry, segmentation_ops  # noqa: F401  they register their ops
 from input_pipeline.cpu_tf import tf
 from input_pipeline.fields import Fields, Kind, kind_of
-from input_pipeline.geometry import Crop
+from input_pipeline.geometry import Crop, PadTo
 from input_pipeline.ops import OPS, RANDOM, Op, fold_in, get_sides, name_of_image, require
+from input_pipeline.segmentation_ops import Within
 
 # Ops that keep the pixels of the smaller image of a pair whole.
 _OF_ANY_SCALE = ("random_crop", "central_crop", "flip_lr", "rot90", "value_range")
+# Ops that change values alone, and ops that keep the size besides.
+_OF_VALUES = ("value_range", "normalize", "grayscale_to_rgb")
+_OF_ONE_SIZE = (*_OF_VALUES, "flip_lr", "shift", "photometric_distortion", "random_erasing")
 
 
 def build(
@@ -48,7 +52,8 @@ def build(
     calls = parse(spec)
     names = [name for name, _ in calls]
     _check_names(names, spec, train, scale)
-    steps = [op for _, op in calls]
+    steps = _with_exact_pads(calls)
+    _check_kept_masks(calls, spec, train)
     if scale != 1:
         steps = [
             dataclasses.replace(step, scale=scale) if isinstance(step, Crop) else step
@@ -92,6 +97,38 @@ def _check_names(names: list[str], spec: str, train: bool, scale: int) -> None:
             f"preprocessing {spec!r} is for pairs of which one image is {scale} times larger, "
             f"where {unfit[0]} has no place; there are: {', '.join(_OF_ANY_SCALE)}"
         )
+
+
+def _with_exact_pads(calls: list[tuple[str, Op]]) -> list[Op]:
+    """The ops, of which each `pad_to` knows if what comes to it is smaller."""
+    steps: list[Op] = []
+    most: tuple[int, int] | None = None
+    for name, step in calls:
+        if isinstance(step, Within):
+            most = step.most
+        elif isinstance(step, PadTo) and most is not None:
+            step = dataclasses.replace(
+                step, is_exact=most[0] <= step.size[0] and most[1] <= step.size[1]
+            )
+            most = None
+        elif name not in _OF_ONE_SIZE:
+            most = None
+        steps.append(step)
+    return steps
+
+
+def _check_kept_masks(calls: list[tuple[str, Op]], spec: str, train: bool) -> None:
+    """Raises a ValueError if masks that have not followed their image would have to."""
+    for i, (name, step) in enumerate(calls):
+        if not (isinstance(step, Within) and step.keeps_masks):
+            continue
+        after = [other for other, _ in calls[i + 1 :] if other not in _OF_VALUES]
+        if train or after:
+            raise ValueError(
+                f"preprocessing {spec!r}: {name} with masks=False is for evaluation, with nothing "
+                f"after it but {', '.join(_OF_VALUES)}; {after[0] if after else 'training'} needs "
+                "masks of the image's size"
+            )
 
 
 def _leave(fields: Fields, _: tf.Tensor) -> Fields:

@@ -43,7 +43,8 @@ def adapt(
 
     A head for other classes is replaced by the model's own, as is one without the pre_logits that
     it stood on; one for the same classes in another order is put in order; position embeddings are
-    resized. Weights of the model's backbone begin that alone, and what is not in it is left out.
+    resized. Weights of the model's backbone begin that alone, and what is not in it is left out;
+    what it has as a part of the model alone, such as norms of its maps, stays as initialised.
     Everything else must fit exactly.
 
     Args:
@@ -150,9 +151,12 @@ def _adapt_backbone(
     _tell_unseen(weights, backbone)
     old = {f"{_BACKBONE}{k}": v for k, v in traverse_util.flatten_dict(params, sep="/").items()}
     regex = _compile(dont_load, (*old, *new))
+    of_it_alone = tree.shapes(backbone, image_size)
 
     def is_wanted(name: str) -> bool:
-        return name.startswith(_BACKBONE) and not (dont_load and regex.search(name))
+        if not name.startswith(_BACKBONE) or (dont_load and regex.search(name)):
+            return False
+        return name in old or name.split("/")[1] in of_it_alone
 
     wanted = {name: array for name, array in new.items() if is_wanted(name)}
     parts = {name.split("/")[1] for name in wanted}

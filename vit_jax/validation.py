@@ -41,6 +41,7 @@ def validate_config(config: ConfigDict) -> None:
         f"unknown benchmark {config.benchmark!r}; there are: {', '.join(PUBLISHED_SCORES)}",
     )
     _check_settings(config, task)
+    task.make_answer(model, task.settings_in(config))  # or raises
     _check_parts(config, task)
     config.lock()
 
@@ -109,10 +110,11 @@ def _check_settings(config: ConfigDict, task: Task) -> None:
         group, _, name = key.rpartition(".")
         value = (config[group] if group else config).get(name)  # a plugin's may be none of ours
         owners = " and ".join(other.name for other in others if key in other.settings)
-        unset = "leave it empty" if isinstance(value, str) else "set it to 0"
+        unset = {str: "leave it empty", tuple: "set it to ()", bool: "set it to False"}
         check(
             not value,
-            f"{key} is for the task {owners}, and {config.model_name} is for {task.name}: {unset}",
+            f"{key} is for the task {owners}, and {config.model_name} is for {task.name}: "
+            f"{unset.get(type(value), 'set it to 0')}",
         )
 
 

@@ -71,7 +71,7 @@ class Source(Protocol):
         Returns:
             `image`, the bytes of a file or (h, w, c) uint8, or uint16 if there is a target; and by
             the names in `truths`: `label`, () int32; `target`, (h, w, 3) uint16, or of some times
-            that size.
+            that size; `mask`, (h, w) uint8, 255 where it is to be ignored.
         """
 
     def finish(self, example: Example, seed: tf.Tensor) -> Example:
@@ -131,6 +131,8 @@ class IndexedSource:
         names: of the rows, for a report by image.
         image_sizes: returns (rows, 2) heights and widths, or is None if they are not known.
         loads_alike: whether the loader makes the same of a row each time.
+        decodes: whether the loader decodes files, so that nothing is left to do for a `decode` that
+            a preprocessing string begins with.
     """
 
     columns: Mapping[str, np.ndarray]
@@ -142,6 +144,7 @@ class IndexedSource:
     names: tuple[str, ...] = ()
     image_sizes: Callable[[], np.ndarray] | None = None
     loads_alike: bool = True
+    decodes: bool = False
 
     @property
     def num_examples(self) -> int:

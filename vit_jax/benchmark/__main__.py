@@ -142,7 +142,7 @@ def _sweep() -> int:
 def _default_suites() -> list[str]:
     if _MODEL.value is None:
         return [*suites.OF_MODELS, *suites.OTHERS]
-    restores = get_model(_MODEL.value).any_size
+    restores = get_model(_MODEL.value).task == "restore"
     return ["restore" if restores else "inference", "train"]
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vit_jax.benchmark.race import has_torch
-from vit_jax.models import dehazeformer, get_model, swinir
+from vit_jax.models import dehazeformer, get_model, segmenter, swin, swinir
 
 TIMM, PYTORCH = "timm", "PyTorch"
 
@@ -83,7 +83,7 @@ def others(name: str, model: Any, variables: Any, size: tuple[int, int]) -> tupl
     if name in _IN_TIMM:
         who, is_there = TIMM, has_torch("timm")
     else:
-        who, is_there = PYTORCH, type(model) in _IN_PYTORCH and has_torch()
+        who, is_there = PYTORCH, _is_in_pytorch(model) and has_torch()
     if not is_there:
         return None
     from vit_jax.benchmark import torch_contender
@@ -96,7 +96,16 @@ def in_pytorch(name: str, model: Any, size: tuple[int, int]) -> Any:
     if name in _IN_TIMM:
         return _in_timm(name, model, size)
     make_module, fields = _IN_PYTORCH[type(model)]
-    return make_module(size, **model.values_of(fields))
+    values = model.values_of(fields)
+    if model.backbone_model is not None:
+        values |= model.backbone_model.values_of(_OF_SWIN)
+    return make_module(size, **values)
+
+
+def _is_in_pytorch(model: Any) -> bool:
+    if isinstance(model, segmenter.Segmenter):
+        return model.decoder == "upernet" and isinstance(model.backbone_model, swin.Swin)
+    return type(model) in _IN_PYTORCH
 
 
 def _in_timm(name: str, model: Any, size: tuple[int, int]) -> Any:
@@ -144,6 +153,14 @@ def _swinir(size: tuple[int, int], **fields: Any) -> Any:
     return SwinIR(size, **fields)
 
 
+def _upernet(size: tuple[int, int], **fields: Any) -> Any:
+    from vit_jax.benchmark.torch_upernet import UPerNet
+
+    return UPerNet(size, **fields)
+
+
+_OF_SWIN = ("embed_dim", "depths", "num_heads", "window_size")
+
 # Our models that were written in PyTorch for this: what makes them there, and of which fields.
 _IN_PYTORCH: dict[type, tuple[Callable[..., Any], tuple[str, ...]]] = {
     dehazeformer.DehazeFormer: (
@@ -157,4 +174,5 @@ _IN_PYTORCH: dict[type, tuple[Callable[..., Any], tuple[str, ...]]] = {
             "resi_connection", "img_range", "in_channels",
         ),
     ),
+    segmenter.Segmenter: (_upernet, ("num_classes", "features", "auxiliary_features")),
 }  # fmt: skip

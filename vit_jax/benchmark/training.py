@@ -84,10 +84,13 @@ def make_experiment(
     config.optim.learning_rate, config.optim.weight_decay = _RATE, _WEIGHT_DECAY
     config.optim.weight_decay_on = ""  # found in every path: PyTorch decays everything
     config.schedule.name = "constant"
-    config.loss = next(iter(get_task(model).losses))
+    task = get_task(model)
+    config.loss = next(iter(task.losses))
     config.metrics, config.best_metric = (), "loss"
     classes = model.num_classes if model.has_field("num_classes") else 0
-    return experiment.build(config, MadeUp((size, size, 3), batch, classes, model.upscale))
+    (truth,) = task.truths
+    data = MadeUp((size, size, 3), batch, classes, model.upscale, truth=truth)
+    return experiment.build(config, data)
 
 
 def make_plain_step(model: Any) -> tuple[Any, Any]:

@@ -6,6 +6,7 @@ from vit_jax.models import (
     mixer,
     resnet,
     rrdb,
+    segmenter,
     swin,
     swinir,
     visual_transformer,
@@ -37,3 +38,4 @@ for _file, _model in {
     register(_model, _file.VARIANTS, _file.PARAMETER_COUNTS)
 for _file, _model in {dehazeformer: dehazeformer.DehazeFormer, swinir: swinir.SwinIR}.items():
     register(_model, _file.VARIANTS, _file.PARAMETER_COUNTS, _file.PUBLISHED_SCORES)
+register(segmenter.Segmenter, segmenter.VARIANTS, segmenter.PARAMETER_COUNTS)

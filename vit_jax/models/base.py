@@ -66,6 +66,10 @@ class Model(nn.Module):
         """See the class."""
         return None
 
+    def as_backbone(self) -> "Model":
+        """The form in which it gives feature maps to dense tasks; its weights suit either."""
+        return self
+
     @property
     def tile_multiple(self) -> int:
         """See the class."""

@@ -113,12 +113,7 @@ def get_model(name: str, **overrides: Any) -> Model:
     Raises:
         ValueError: for an unknown name or field, or a value of the wrong type.
     """
-    name = AUGREG_NAMES.get(name, name)
-    if name not in MODELS:
-        close = difflib.get_close_matches(name, MODELS, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"unknown model {name!r}; {hint}there are: {', '.join(sorted(MODELS))}")
-    module, fields = MODELS[name]
+    module, fields = find_model(name)
     types = _field_types(module)
     overrides = {k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()}
     for field, value in overrides.items():
@@ -137,6 +132,21 @@ def get_model(name: str, **overrides: Any) -> Model:
     if "dtype" in fields:
         fields["dtype"] = _dtype(fields["dtype"])
     return module(**fields)
+
+
+def find_model(name: str) -> tuple[type[Model], dict[str, Any]]:
+    """The class of a model, and the fields in which it differs from the class's defaults.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    name = AUGREG_NAMES.get(name, name)
+    if name not in MODELS:
+        close = difflib.get_close_matches(name, MODELS, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ValueError(f"unknown model {name!r}; {hint}there are: {', '.join(sorted(MODELS))}")
+    module, fields = MODELS[name]
+    return module, dict(fields)
 
 
 def _numbers(value: Any) -> tuple[Any, ...]:

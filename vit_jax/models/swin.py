@@ -1,8 +1,9 @@
 """Swin Transformer: a hierarchy of stages with attention in shifted windows.
 
 Source: Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows" (ICCV
-2021), and the published weights, whose names `Swin.torch_names` maps, as well as timm's. Sizes that
-the windows do not divide are padded as timm does it.
+2021), and the published weights, whose names `Swin.torch_names` maps, as well as timm's and
+transformers'. Sizes that the windows do not divide are padded as timm does it, and in the dense
+form as the authors' fork of mmsegmentation does.
 """
 
 import math
@@ -50,23 +51,33 @@ class Attention(nn.Module):
     num_heads: int
     window_size: int
     shifted: bool
+    dense: bool = False  # see Swin
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """(b, h, w, c) -> (b, h, w, c)."""
         _, h, w, features = x.shape
-        # A side that fits into one window has a window of its own, which is not shifted.
-        largest, half = self.window_size, self.window_size // 2 if self.shifted else 0
-        window = (min(h, largest), min(w, largest))
-        shift = (half if h > largest else 0, half if w > largest else 0)
+        window, shift = self._window(h, w)
         table = self.param(_TABLE, _NORMAL, (_places(window), self.num_heads), jnp.float32)
+        border = ((0, 0), (0, -h % window[0]), (0, -w % window[1]), (0, 0))
+        # What is added belongs to the image if it comes before the roll, which moves it then.
+        x = jnp.pad(x, border) if self.dense else x
         x = jnp.roll(x, [-s for s in shift], axis=(1, 2)) if any(shift) else x
-        x = jnp.pad(x, ((0, 0), (0, -h % window[0]), (0, -w % window[1]), (0, 0)))
+        x = x if self.dense else jnp.pad(x, border)
         qkv = _dense(3 * features, self.dtype, "qkv")(x)
         x = ops.window_attention(qkv, table, window, shift)
+        x = jnp.roll(x, shift, axis=(1, 2)) if self.dense and any(shift) else x
         x = _dense(features, self.dtype, "proj")(x[:, :h, :w])
-        return jnp.roll(x, shift, axis=(1, 2)) if any(shift) else x
+        return jnp.roll(x, shift, axis=(1, 2)) if any(shift) and not self.dense else x
+
+    def _window(self, h: int, w: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Sides of the windows of an (h, w) map, and by how much they are shifted."""
+        side, half = self.window_size, self.window_size // 2 if self.shifted else 0
+        if self.dense:
+            return (side, side), (half, half)
+        # A side that fits into one window has a window of its own, which is not shifted.
+        return (min(h, side), min(w, side)), (half if h > side else 0, half if w > side else 0)
 
 
 def _dense(features: int, dtype: Any, name: str, use_bias: bool = True) -> nn.Dense:
@@ -85,6 +96,7 @@ class Block(nn.Module):
     window_size: int
     shifted: bool
     drops: bool  # whether stochastic depth takes part
+    dense: bool = False  # see Swin
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -97,7 +109,7 @@ class Block(nn.Module):
             return ops.stochastic_depth(branch, drop_rate, self.make_rng("dropout"))
 
         attention = Attention(
-            self.num_heads, self.window_size, self.shifted, self.dtype, name="attn"
+            self.num_heads, self.window_size, self.shifted, self.dense, self.dtype, name="attn"
         )
         x = ops.row_major(x)
         x = x + maybe_drop(attention(_norm(self.dtype, "norm1")(x)))
@@ -133,6 +145,10 @@ class Swin(Model):
             one window, so that the parameters depend on the images' size; see `resize_params`.
         drop_path_rate: stochastic depth of the last block; rises linearly from 0 at the first.
         remat: recompute each block in the backward pass instead of storing its activations.
+        dense: the form that feeds dense tasks, as the authors' fork of mmsegmentation has it: all
+            windows have window_size, to which maps are padded, and are shifted in maps of one
+            window as well, so that the parameters suit images of any size; and each feature map
+            has a norm of its own.
         dtype: compute type; parameters, softmax, norm statistics and the head stay float32.
     """
 
@@ -143,11 +159,12 @@ class Swin(Model):
     window_size: int = 7
     drop_path_rate: float = 0.0
     remat: bool = False
+    dense: bool = False
     dtype: Any = jnp.float32
 
     task = "classify"
     input_values = "normalize()"
-    torch_namings = ("timm", "official")
+    torch_namings = ("timm", "official", "transformers")
     deepest = {"depths": (64,) * 4}  # noqa: RUF012
     torch_buffers = ("relative_position_index", "attn_mask")
 
@@ -164,7 +181,7 @@ class Swin(Model):
 
         Returns:
             (b, num_classes) float32 logits, or features (b, c) if num_classes is 0; or else, for
-            stage i from 0 on, (b, h / 2^(i+2), w / 2^(i+2), embed_dim 2^i), without a norm.
+            stage i from 0 on, (b, h / 2^(i+2), w / 2^(i+2), embed_dim 2^i), with a norm if `dense`.
 
         Raises:
             ValueError: if a field's value or the shape of the images does not fit.
@@ -188,10 +205,12 @@ class Swin(Model):
                     window_size=self.window_size,
                     shifted=i % 2 == 1,
                     drops=train and self.drop_path_rate > 0,
+                    dense=self.dense,
                     dtype=self.dtype,
                     name=f"stage{stage}_block{i}",
                 )(x, next(drop_rates))
-            maps.append(x)
+            if feature_maps:
+                maps.append(_norm(self.dtype, f"norm{stage}")(x) if self.dense else x)
         if feature_maps:
             return tuple(maps)
 
@@ -224,12 +243,23 @@ class Swin(Model):
         return tuple(_PATCH * 2**stage for stage in range(len(self.depths)))
 
     @property
+    def any_size(self) -> bool:  # type: ignore[override]
+        """Whether the parameters suit images of any size."""
+        return self.dense
+
+    def as_backbone(self) -> Model:
+        """The dense form, see the class."""
+        return self.clone(dense=True)
+
+    @property
     def stride(self) -> int:
         """Pixels per token of the last stage, along either axis."""
         return _PATCH * 2 ** (len(self.depths) - 1)
 
-    def _windows(self, size: tuple[int, int]) -> list[tuple[int, int]]:
-        """The window of each stage for images of (h, w) pixels."""
+    def _windows(self, size: tuple[int, int], dense: bool) -> list[tuple[int, int]]:
+        """The window of each stage for images of (h, w) pixels, in the dense form or not."""
+        if dense:
+            return [(self.window_size, self.window_size)] * len(self.depths)
         h, w = (-(-side // _PATCH) for side in size)
         windows = []
         for _ in self.depths:
@@ -241,11 +271,14 @@ class Swin(Model):
         """Height and width of square images that parameters were made for.
 
         The windows tell: where they become smaller the image was small, else it was large enough.
+        In the dense form they tell nothing.
 
         Raises:
             KeyError: if they lack a table of position biases.
             ValueError: if the tables are those of no square.
         """
+        if self.dense:
+            return super().image_size(params)
         flat = traverse_util.flatten_dict(params)
         stages = [stage for stage, depth in enumerate(self.depths) if depth]
         found = [_window_side(flat[f"stage{stage}_block0", "attn", _TABLE]) for stage in stages]
@@ -265,12 +298,13 @@ class Swin(Model):
         """Fits parameters that were made for other windows or images of another size.
 
         Args:
-            params: of this model, or of one with another window_size.
+            params: of this model, or of one with another window_size, in the dense form or not.
             old_size: (h, w) in pixels; it matters if they are those of no square.
             new_size: (h, w) in pixels.
         """
         flat = traverse_util.flatten_dict(params)
-        old_windows, new_windows = self._windows(old_size), self._windows(new_size)
+        old_windows = self._windows(old_size, dense=False)  # others are squares
+        new_windows = self._windows(new_size, self.dense)
         for path, leaf in flat.items():
             if path[-1] == _TABLE:
                 stage = int(path[0].partition("_")[0].removeprefix("stage"))
@@ -298,10 +332,12 @@ class Swin(Model):
         }
 
     def torch_names(self, naming: str = "timm") -> dict[str, str]:
-        """Returns timm's or the official code's names of the submodules, see `checkpoints.torch`.
+        """Names in files of timm, the official code or transformers, see `checkpoints.torch`.
 
-        Officially a stage ends with the merging of patches, in timm the next one begins with it.
+        A stage begins with the merging of patches in timm; elsewhere the one before it ends so.
         """
+        if naming == "transformers":
+            return self._transformers_names()
         is_timm = naming == "timm"
         names = {
             "patch_embed": "patch_embed.proj",
@@ -309,19 +345,48 @@ class Swin(Model):
             "norm": "norm",
             "head": "head.fc" if is_timm else "head",
         }
-        for stage, depth in enumerate(self.depths):
+        for stage, i in self._blocks():
+            names |= {
+                f"stage{stage}_block{i}/{ours}": f"layers.{stage}.blocks.{i}.{theirs}"
+                for ours, theirs in BLOCK_NAMES.items()
+            }
+        for stage in range(len(self.depths)):
+            names[f"norm{stage}"] = f"norm{stage}"
             if stage:
                 place = stage if is_timm else stage - 1
-                names |= {
-                    f"merging{stage}/{part}": f"layers.{place}.downsample.{part}"
-                    for part in ("norm", "reduction")
-                }
-            for i in range(depth):
-                names |= {
-                    f"stage{stage}_block{i}/{ours}": f"layers.{stage}.blocks.{i}.{theirs}"
-                    for ours, theirs in BLOCK_NAMES.items()
-                }
+                names |= _merging_names(stage, f"layers.{place}")
         return names
+
+    def _transformers_names(self) -> dict[str, str]:
+        names = {
+            "patch_embed": "swin.embeddings.patch_embeddings.projection",
+            "patch_norm": "swin.embeddings.norm",
+            "norm": "swin.layernorm",
+            "head": "classifier",
+        }
+        for stage, i in self._blocks():
+            block = f"swin.encoder.layers.{stage}.blocks.{i}"
+            qkv = (f"{block}.attention.self.{part}" for part in ("query", "key", "value"))
+            names |= {
+                f"stage{stage}_block{i}/{ours}": f"{block}.{theirs}"
+                for ours, theirs in _TRANSFORMERS_BLOCK_NAMES.items()
+            }
+            names[f"stage{stage}_block{i}/attn/qkv"] = "|".join(qkv)
+        for stage in range(len(self.depths)):
+            names[f"norm{stage}"] = f"swin.hidden_states_norms.stage{stage + 1}"
+            if stage:
+                names |= _merging_names(stage, f"swin.encoder.layers.{stage - 1}")
+        return names
+
+    def _blocks(self) -> list[tuple[int, int]]:
+        """Stage and number of each block."""
+        return [(stage, i) for stage, depth in enumerate(self.depths) for i in range(depth)]
+
+
+def _merging_names(stage: int, layer: str) -> dict[str, str]:
+    return {
+        f"merging{stage}/{part}": f"{layer}.downsample.{part}" for part in ("norm", "reduction")
+    }
 
 
 # Of the parts of a block, here and in SwinIR.
@@ -333,6 +398,15 @@ BLOCK_NAMES = {
     "norm2": "norm2",
     "mlp_fc1": "mlp.fc1",
     "mlp_fc2": "mlp.fc2",
+}
+
+_TRANSFORMERS_BLOCK_NAMES = {
+    "norm1": "layernorm_before",
+    f"attn/{_TABLE}": f"attention.self.{_TABLE}",
+    "attn/proj": "attention.output.dense",
+    "norm2": "layernorm_after",
+    "mlp_fc1": "intermediate.dense",
+    "mlp_fc2": "output.dense",
 }
 
 

@@ -188,16 +188,21 @@ class VisionTransformer(Model):
     deepest = {"num_layers": 64}  # noqa: RUF012
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+    def __call__(
+        self, images: jax.Array, train: bool = False, feature_maps: bool = False
+    ) -> jax.Array | tuple[jax.Array, ...]:
         """Classifies images.
 
         Args:
             images: (b, h, w, 3) float32 in [-1, 1]; h and w divisible by `stride`.
             train: whether dropout and stochastic depth are active; then `rngs` needs "dropout".
+            feature_maps: whether the patches' features are wanted, for dense tasks.
 
         Returns:
             (b, num_classes) float32 logits; (b, n, num_classes) for the unpooled classifiers;
-            features in place of logits if num_classes is 0.
+            features in place of logits if num_classes is 0. Or else one map of the encoder's
+            output, after its norm and without a class token: (b, h / stride, w / stride,
+            hidden_size).
 
         Raises:
             ValueError: if a field's value or the image size does not fit.
@@ -234,6 +239,8 @@ class VisionTransformer(Model):
             name="Transformer",
         )(x)
 
+        if feature_maps:
+            return (x[:, -rows * columns :].reshape(b, rows, columns, self.hidden_size),)
         if self.classifier == "token":
             x = x[:, 0]
         elif self.classifier == "gap":
@@ -260,6 +267,11 @@ class VisionTransformer(Model):
                 name="head",
             )(x)
         return x
+
+    @property
+    def feature_strides(self) -> tuple[int, ...]:
+        """Of its one map."""
+        return (self.stride,)
 
     @property
     def stride(self) -> int:

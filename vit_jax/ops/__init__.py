@@ -17,6 +17,7 @@ from vit_jax.ops.positions import (
     resize_position_embedding,
     sincos2d_position_embedding,
 )
+from vit_jax.ops.resizing import resize_bilinear, resize_nearest
 from vit_jax.ops.stochastic import stochastic_depth
 from vit_jax.ops.windows import (
     biased_window_attention,
@@ -30,7 +31,7 @@ __all__ = [
     "activation", "attention", "biased_window_attention", "bicubic_upsample", "compiler_options",
     "conv", "cuda_capability", "depthwise_conv", "fuses_attention", "gelu", "gelu_tanh",
     "leaky_relu", "luma", "nearest_upsample", "patch_conv", "pixel_shuffle", "pixel_unshuffle",
-    "portable", "reflect_pad", "relative_position_index", "resize_bias_table",
-    "resize_position_embedding", "row_major", "shifted_window_mask", "sincos2d_position_embedding",
-    "stochastic_depth", "to_windows", "window_attention",
+    "portable", "reflect_pad", "relative_position_index", "resize_bias_table", "resize_bilinear",
+    "resize_nearest", "resize_position_embedding", "row_major", "shifted_window_mask",
+    "sincos2d_position_embedding", "stochastic_depth", "to_windows", "window_attention",
 ]  # fmt: skip

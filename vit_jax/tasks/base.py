@@ -171,7 +171,8 @@ class Task:
         kind: `data.kind` of a folder from which it is usually learned.
         inputs: keys of a batch that the model gets, in the order of its arguments.
         metrics: of a model that says none itself.
-        settings: keys of the config that this task alone reads; unset they are 0 or "".
+        settings: keys of the config that this task alone reads; unset they are 0, "", ()
+            or False.
         is_independent: whether the loss of an example depends on that example alone. If not, it
             compares a whole batch, which is not accumulated in parts, and must leave out those
             that `_mask` marks as padding.

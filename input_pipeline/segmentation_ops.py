@@ -1,0 +1,255 @@
+"""Ops of training and evaluation with masks, as mmsegmentation has them.
+
+Sources: mmsegmentation 0.11, whose pipeline is that of Liu et al., "Swin Transformer" (ICCV 2021,
+the segmentation on ADE20K); Liu et al., "SSD: Single Shot MultiBox Detector" (ECCV 2016) for
+`photometric_distortion`. Masks are resized to the nearest pixel by the pixels' centres, where
+OpenCV goes by their corners.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from input_pipeline import images
+from input_pipeline.cpu_tf import tf
+from input_pipeline.fields import Fields, Kind, kind_of, on_each, on_images, resized
+from input_pipeline.ops import (
+    Op,
+    Size,
+    check_whole,
+    check_within,
+    draw_uniform,
+    draw_whole,
+    fold_in,
+    get_height_width,
+    op,
+    random_op,
+    require_allowed,
+    require_uint8,
+)
+
+_REDRAWS = 10
+_IGNORED = 255
+_HUES = 180  # OpenCV's, of 8 bits
+
+
+@dataclasses.dataclass(frozen=True)
+class Within:
+    """An op whose images may be of many sizes, but are at most so large.
+
+    Attributes:
+        most: (height, width) of the largest.
+        apply: the op.
+        keeps_masks: whether masks stay at the size that they had, so that no op can follow that
+            moves pixels.
+    """
+
+    most: tuple[int, int]
+    apply: Op
+    keeps_masks: bool = False
+
+    def __call__(self, fields: Fields, seed: tf.Tensor) -> Fields:
+        return self.apply(fields, seed)
+
+
+def _check_bounds(short: int, long: int) -> None:
+    check_whole("short", short, 1)
+    check_whole("long", long, short)
+    get_height_width((short, long))
+
+
+def _resize_into(
+    fields: Fields, bounds: tuple[tf.Tensor, tf.Tensor], masks: bool, antialias: bool, name: str
+) -> Fields:
+    """Makes images as large as the bounds of the shorter and the longer side, () float64, allow."""
+    short, long = bounds
+
+    def change(value: tf.Tensor, kind: Kind) -> tf.Tensor:
+        if kind is Kind.MASK and not masks:
+            return value
+        sides = tf.cast(tf.shape(value)[:2], tf.float64)
+        scale = tf.minimum(long / tf.reduce_max(sides), short / tf.reduce_min(sides))
+        new = tf.maximum(tf.cast(tf.floor(sides * scale + 0.5), tf.int32), 1)
+        new_sides = tuple(tf.unstack(tf.cast(new, tf.int64)))
+        value = require_allowed(value, name, new_sides)
+        return resized(value, kind, new, "bilinear", antialias)
+
+    return on_each(fields, change)
+
+
+@random_op
+def scale_jitter(
+    short: int, long: int, low: float = 0.5, high: float = 2.0, antialias: bool = False
+) -> Op:
+    """Resizes so that the sides fit into random multiples of `short` and `long` pixels.
+
+    Both are multiplied by one factor from `low` to `high`; the aspect ratio stays, and one side is
+    as long as its bound. Without `antialias`, images are bilinear as OpenCV's.
+    """
+    _check_bounds(short, long)
+    check_within("low", low, 0.01, 100)
+    check_within("high", high, low, 100)
+
+    def apply(fields: Fields, seed: tf.Tensor) -> Fields:
+        factor = tf.cast(draw_uniform(seed, low, high), tf.float64)
+        bounds = tf.maximum(tf.floor(short * factor), 1.0), tf.maximum(tf.floor(long * factor), 1.0)
+        return _resize_into(fields, bounds, True, antialias, f"scale_jitter({short}, {long})")
+
+    return apply
+
+
+@op
+def resize_within(short: int, long: int, masks: bool = True, antialias: bool = False) -> Op:
+    """Resizes so that the sides just fit into `short` and `long` pixels; the aspect ratio stays.
+
+    With `masks=False` masks stay as they are, to be compared with predictions of that size, and
+    only ops that change values can follow. Without `antialias`, images are bilinear as OpenCV's.
+    """
+    _check_bounds(short, long)
+    bounds = tf.constant(short, tf.float64), tf.constant(long, tf.float64)
+
+    def apply(fields: Fields, _: tf.Tensor) -> Fields:
+        return _resize_into(fields, bounds, masks, antialias, f"resize_within({short}, {long})")
+
+    return Within((long, long), apply, keeps_masks=not masks)
+
+
+@random_op
+def class_balanced_crop(size: Size, most: float = 0.75) -> Op:
+    """A random window of `size` pixels in which no class fills `most` of what is labelled.
+
+    It is drawn again, up to 10 times, as long as one does, or there is one class alone. Along a
+    side that is shorter, all of it is taken: see `pad_to`.
+    """
+    height, width = get_height_width(size)
+    check_within("most", most, 0, 1)
+
+    def is_balanced(mask: tf.Tensor) -> tf.Tensor:
+        labels = tf.cast(tf.reshape(mask, (-1,)), tf.int32)
+        counts = tf.math.bincount(labels, minlength=256, maxlength=256)[:_IGNORED]
+        share = tf.cast(tf.reduce_max(counts), tf.float32) / tf.cast(
+            tf.maximum(tf.reduce_sum(counts), 1), tf.float32
+        )
+        return (tf.math.count_nonzero(counts) > 1) & (share < most)
+
+    def apply(fields: Fields, seed: tf.Tensor) -> Fields:
+        masks = [key for key in fields if kind_of(key) is Kind.MASK]
+        if not masks:
+            raise ValueError("class_balanced_crop needs a mask: take random_crop for images alone")
+        whole = tf.shape(fields["image"])[:2]
+        extent = tf.minimum(whole, (height, width))
+
+        def window(i: tf.Tensor) -> tf.Tensor:
+            seeds = [fold_in(fold_in(seed, i), axis) for axis in (0, 1)]
+            begin = [draw_whole(seeds[k], 0, whole[k] - extent[k] + 1) for k in (0, 1)]
+            return tf.concat([tf.stack(begin), extent], axis=0)
+
+        def goes_on(i: tf.Tensor) -> tf.Tensor:
+            mask = images.crop(fields[masks[0]], window(i))
+            return (i < _REDRAWS) & ~is_balanced(mask)
+
+        (chosen,) = tf.while_loop(goes_on, lambda i: (i + 1,), (tf.constant(0),))
+        cut = window(chosen)
+        return on_each(fields, lambda value, _: images.crop(value, cut))
+
+    return Within((height, width), apply)
+
+
+@random_op
+def photometric_distortion() -> Op:
+    """Changes brightness, contrast, saturation and hue, each with probability 1/2.
+
+    Brightness by -32 to 32; contrast by 1/2 to 3/2, before or after what follows; saturation by
+    1/2 to 3/2; hue by up to a tenth of the circle. Values are 8-bit integers after each.
+    """
+
+    def change(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        require_uint8(image, "photometric_distortion")
+
+        def draw(number: int, low: float, high: float) -> tf.Tensor:
+            return draw_uniform(fold_in(seed, number), low, high)
+
+        def maybe(
+            number: int, image: tf.Tensor, then: Callable[[tf.Tensor], tf.Tensor], also: tf.Tensor
+        ) -> tf.Tensor:
+            is_drawn = (draw(number, 0.0, 1.0) < 0.5) & also
+            return tf.cond(is_drawn, lambda: then(image), lambda: image)
+
+        always = tf.constant(True)
+        is_second = draw(0, 0.0, 1.0) < 0.5
+
+        def contrast(image: tf.Tensor) -> tf.Tensor:
+            return _scaled(image, draw(2, 0.5, 1.5))
+
+        def saturate(image: tf.Tensor) -> tf.Tensor:
+            hue, saturation, value = to_hsv(image)
+            return from_hsv(hue, _scaled(saturation, draw(3, 0.5, 1.5)), value)
+
+        def turn_hue(image: tf.Tensor) -> tf.Tensor:
+            hue, saturation, value = to_hsv(image)
+            turned = (hue + draw_whole(fold_in(seed, 4), -18, 18)) % _HUES
+            return from_hsv(turned, saturation, value)
+
+        image = maybe(5, image, lambda x: _scaled(x, 1.0, draw(1, -32.0, 32.0)), always)
+        image = maybe(6, image, contrast, is_second)
+        image = maybe(7, image, saturate, always)
+        image = maybe(8, image, turn_hue, always)
+        return maybe(6, image, contrast, ~is_second)
+
+    return lambda fields, seed: on_images(fields, lambda image: change(image, seed))
+
+
+def _scaled(x: tf.Tensor, factor: tf.Tensor | float, more: tf.Tensor | float = 0.0) -> tf.Tensor:
+    """Integers times a factor, and more, cut off to 0 .. 255 and below the point."""
+    y = tf.clip_by_value(tf.cast(x, tf.float32) * factor + more, 0.0, 255.0)
+    return tf.cast(y, x.dtype)
+
+
+_BITS = 12  # behind the point of OpenCV's tables
+_OF_VALUE = np.array([0, *(round((255 << _BITS) / i) for i in range(1, 256))], np.int32)
+_OF_RANGE = np.array([0, *(round((_HUES << _BITS) / (6 * i)) for i in range(1, 256))], np.int32)
+
+
+def to_hsv(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Turns RGB into OpenCV's hue, saturation and value of 8 bits, with its integer arithmetic.
+
+    Args:
+        image: (h, w, 3) uint8.
+
+    Returns:
+        (h, w) int32 each: hue from 0 to 179, saturation and value from 0 to 255.
+    """
+    red, green, blue = tf.unstack(tf.cast(image, tf.int32), axis=-1)
+    value = tf.maximum(tf.maximum(red, green), blue)
+    spread = value - tf.minimum(tf.minimum(red, green), blue)
+    half = 1 << (_BITS - 1)
+
+    def rounded(x: tf.Tensor) -> tf.Tensor:
+        return tf.bitwise.right_shift(x + half, _BITS)
+
+    saturation = rounded(spread * tf.gather(_OF_VALUE, value))
+    hue = tf.where(
+        value == red,
+        green - blue,
+        tf.where(value == green, blue - red + 2 * spread, red - green + 4 * spread),
+    )
+    hue = rounded(hue * tf.gather(_OF_RANGE, spread))
+    return tf.where(hue < 0, hue + _HUES, hue), saturation, value
+
+
+def from_hsv(hue: tf.Tensor, saturation: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
+    """Turns what `to_hsv` returns into (h, w, 3) uint8 RGB.
+
+    As in OpenCV 4, what is behind the point is cut off; 0.4 % of the values differ from its by 1,
+    since its floating-point numbers are rounded elsewhere.
+    """
+    sector = tf.cast(hue, tf.float32) * (6 / _HUES)
+    value = tf.cast(value, tf.float32) * (1 / 255)
+    saturation = tf.cast(saturation, tf.float32) * (1 / 255)
+    channels = []
+    for offset in (5.0, 3.0, 1.0):
+        k = tf.math.mod(sector + offset, 6.0)
+        share = tf.clip_by_value(tf.minimum(k, 4.0 - k), 0.0, 1.0)
+        channels.append(value * (1.0 - saturation * share) * 255.0)
+    return tf.cast(tf.stack(channels, axis=-1), tf.uint8)

@@ -1,0 +1,249 @@
+"""Segmentation: an image in, the logits of the classes of its pixels out."""
+
+import dataclasses
+import functools
+import io
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from checkpoints import files as names
+from input_pipeline import files
+from input_pipeline.palettes import palette_for
+from vit_jax import photos, segmentation, sliding
+from vit_jax.segmentation_report import SegmentationReport, draw_overlay
+from vit_jax.tasks.base import Answer, Metric, Pretrained, Task, option
+
+_LOG = logging.getLogger(__name__)
+
+_TOP = 5  # classes that are said of a file
+_MOST_AT_ONCE = 2**21  # pixels that are looked at whole; of more, the memory is not known to do
+_LARGE_WINDOW = 1024
+
+
+def get_metric(name: str, loss: str) -> Metric:
+    """Finds a metric by name, see `segmentation.split_figures`.
+
+    Raises:
+        ValueError: for an unknown name; it lists what there is.
+    """
+    del loss
+    known = segmentation.FIGURES
+    if name not in known:
+        raise ValueError(f"unknown metric {name!r}; of masks there are: {', '.join(known)}")
+
+    def finish(each: np.ndarray) -> float:
+        counts = each.sum(axis=0, dtype=np.int64)
+        return float(segmentation.split_figures(counts)[name])
+
+    return Metric(segmentation.count_pixels, finish)
+
+
+def fit(model: Any, data: Any) -> dict[str, Any]:
+    """As many classes as the data has."""
+    del model
+    return {"num_classes": len(data.class_names)}
+
+
+# A person's files.
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How a model segments; what is not said is as in the run, or off."""
+
+    window: int | None = option(
+        None, "Side in pixels of the windows by which a photo is looked at; 0: the whole at once."
+    )
+    stride: int | None = option(
+        None, "Pixels from a window to the next; 0: two thirds of the window."
+    )
+    scales: str | None = option(
+        None, "Sizes at which a photo is looked at, times its own, such as 0.5,1,1.5."
+    )
+    flip: str | None = option(None, "Whether the mirrored photo is looked at, too.", ("on", "off"))
+    indices_only: bool = option(
+        False, "Write the PNGs of class numbers alone, and no pictures of the classes over a photo."
+    )
+
+
+def looks_of(options: Options, settings: Mapping[str, Any]) -> sliding.Looks:
+    """How photos are looked at: as the options say, and else as the run's settings do.
+
+    Raises:
+        ValueError: if something does not fit.
+    """
+    given: dict[str, Any] = {}
+    if options.window is not None:
+        given = {"window": options.window, "stride": 0}  # a run's stride is of its own windows
+    if options.stride is not None:
+        given["stride"] = options.stride
+    if options.scales is not None:
+        try:
+            given["scales"] = tuple(float(part) for part in options.scales.split(",") if part)
+        except ValueError:
+            raise ValueError(
+                f"--scales={options.scales} must be numbers with commas between, as in 0.5,1,1.5"
+            ) from None
+    if options.flip is not None:
+        given["flip"] = options.flip == "on"
+    return sliding.Looks.of({**settings, **{f"segment.{k}": v for k, v in given.items()}})
+
+
+class SegmentingPredictor:
+    """Segments files.
+
+    Args:
+        pretrained: the model, with a head.
+        options: how to.
+        output: folder for the results, as the answers say it.
+
+    Raises:
+        ValueError: if the model has no head, or the options do not fit.
+    """
+
+    has_files = True
+
+    def __init__(
+        self, pretrained: Pretrained, options: Options = Options(), output: Path | None = None
+    ) -> None:
+        count = pretrained.model.values_of(["num_classes"]).get("num_classes")
+        if not count:
+            raise ValueError("these weights have no head to segment with: fine-tune them first")
+        self._model = pretrained.model
+        self._variables = pretrained.variables
+        self._spec = pretrained.eval_pp
+        self._looks = looks_of(options, pretrained.settings)
+        self._draws = not options.indices_only
+        self._output = output or Path()
+        self.class_names = pretrained.labels or tuple(f"class {i}" for i in range(count))
+        self.header = self.class_names
+        self._palette = palette_for(pretrained.labels, count)
+
+    @functools.cached_property
+    def _prepare(self) -> Callable[[bytes], np.ndarray]:
+        from input_pipeline import one_file  # TensorFlow takes seconds to import
+
+        return one_file.make_preparer(self._spec)
+
+    @functools.cache  # noqa: B019  the predictor lives as long as its command
+    def _segmenter(self, looks: sliding.Looks) -> sliding.BandedSegmenter:
+        return sliding.BandedSegmenter(self._model, self._variables, looks)
+
+    def segment(self, data: bytes, size: tuple[int, int]) -> np.ndarray:
+        """Says the class of each pixel.
+
+        Args:
+            data: the bytes of an image file.
+            size: (h, w) of the image, upright.
+
+        Returns:
+            (*size,) int32 class numbers.
+
+        Raises:
+            ValueError: if the file is no image, or the model cannot be given it.
+        """
+        image = self._prepare(data)
+        return self._segmenter(self._looks_at(image.shape[:2]))(image, size)
+
+    def _looks_at(self, size: tuple[int, int]) -> sliding.Looks:
+        """How an image of (h, w) pixels is looked at: by windows if it is large."""
+        looks = self._looks
+        largest = max(looks.scales or (1,)) ** 2 * size[0] * size[1]
+        if looks.window or not self._model.any_size or largest <= _MOST_AT_ONCE:
+            return looks
+        _LOG.warning(
+            "an image of %d x %d pixels is looked at by windows of %d, since it is large: say "
+            "--window for others", size[1], size[0], _LARGE_WINDOW,
+        )  # fmt: skip
+        return dataclasses.replace(looks, window=_LARGE_WINDOW)
+
+    def outputs(self, inside: PurePath) -> Sequence[PurePath]:
+        return [_indexed(inside), _overlaid(inside)] if self._draws else [_indexed(inside)]
+
+    def answers(self, files: Mapping[Path, PurePath]) -> Iterator[Answer]:
+        for path, inside in files.items():
+            try:
+                answer = self._answer(path, inside)
+            except Exception as error:  # whatever one file does, the others are segmented
+                problem = f"cannot segment {path}: {photos.explain(error)}"
+                answer = Answer(path, problems=(problem,))
+            yield answer
+
+    def _answer(self, path: Path, inside: PurePath) -> Answer:
+        begin = time.monotonic()
+        data = path.read_bytes()
+        pixels = files.decode_in_python(data)  # upright, and on white where it is transparent
+        height, width = pixels.shape[:2]
+        classes = self.segment(data, (height, width))
+        shares = np.bincount(classes.ravel(), minlength=len(self.class_names)) / classes.size
+        written = {_indexed(inside): encode_indices(classes, self._palette)}
+        problems: tuple[str, ...] = ()
+        if self._draws:
+            try:
+                overlay = draw_overlay(pixels, classes, self._palette, self.class_names)
+                written[_overlaid(inside)] = overlay
+            except Exception as error:  # the classes are known all the same
+                problems = (f"cannot draw the classes over {path}: {photos.explain(error)}",)
+        best = [i for i in np.argsort(-shares, kind="stable")[:_TOP] if shares[i]]
+        said = "; ".join(f"{self.class_names[i]} {shares[i]:.1%}" for i in best)
+        seconds = time.monotonic() - begin
+        target = self._output / _indexed(inside)
+        line = f"{path} -> {target} ({width} x {height}, {seconds:.1f} s): {said}"
+        row = tuple(f"{share:.6f}" for share in shares)
+        return Answer(path, line, row, written, problems)
+
+
+def encode_indices(classes: np.ndarray, palette: np.ndarray) -> bytes:
+    """Makes a PNG whose values are class numbers, and which viewers show in colours.
+
+    Args:
+        classes: (h, w) integers.
+        palette: (n, 3) uint8; of more than 256 classes, the PNG has 16 bits and no colours.
+    """
+    if len(palette) <= 256:
+        image = Image.fromarray(classes.astype(np.uint8))
+        image.putpalette(palette.tobytes())
+    else:
+        image = Image.fromarray(classes.astype(np.uint16))
+    data = io.BytesIO()
+    image.save(data, "PNG")
+    return data.getvalue()
+
+
+def _indexed(inside: PurePath) -> PurePath:
+    """Where the class numbers of a photo's pixels go."""
+    return inside.with_name(names.with_ending(inside.stem, ".png"))
+
+
+def _overlaid(inside: PurePath) -> PurePath:
+    """Where the picture of the classes over a photo goes."""
+    return "overlay" / _indexed(inside)
+
+
+TASK = Task(
+    name="segment",
+    truths=("mask",),
+    # They are averaged over the pixels of a batch, or of each part of it, and leave out padding.
+    losses={
+        "pixel_xent": segmentation.pixel_xent,
+        "pixel_xent_all": segmentation.pixel_xent_all,
+        "dice": segmentation.dice,
+    },
+    metric=get_metric,
+    metrics=("miou", "pixel_accuracy"),
+    kind="segmentation",
+    settings=sliding.SETTINGS,
+    fit=fit,
+    answer=sliding.make_answer,
+    report=lambda data, split, config: SegmentationReport(
+        data.splits[split].names, data.class_names, config.best_metric
+    ),
+    predictor=SegmentingPredictor,
+    options=Options,
+)

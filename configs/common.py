@@ -107,6 +107,10 @@ def get_config() -> ConfigDict:
     config.optim.weight_decay_on = "kernel$"  # regular expression, found in the parameter's path
     config.optim.freeze = ""  # regular expression; parameters that stay as they are
     config.optim.clip_norm = 0.0  # clips the gradient's global norm; 0 is off
+    # Clips the gradient of each output's weights, and of each bias, to this share of their norm (of
+    # at least 1e-3); 0 is off. Source: Brock et al., "High-Performance Large-Scale Image
+    # Recognition Without Normalization" (ICML 2021).
+    config.optim.adaptive_clip = 0.0
 
     config.schedule = ConfigDict()
     config.schedule.name = "cosine"  # constant, linear, poly, rsqrt, multistep, exponential

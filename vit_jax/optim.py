@@ -178,6 +178,8 @@ def make_optimizer(config: Any, schedule: Schedule, params: Any) -> optax.Gradie
         steps.insert(0 if coupled else 1, decay)
     if config.clip_norm:
         steps.insert(0, optax.clip_by_global_norm(config.clip_norm))
+    if config.adaptive_clip:
+        steps.insert(0, optax.adaptive_grad_clip(config.adaptive_clip))
     steps.append(optax.scale_by_learning_rate(schedule))
     tx = optax.chain(*steps)
     if not config.freeze:

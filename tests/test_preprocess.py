@@ -37,7 +37,7 @@ def jpeg(image=PHOTO, **options):
     [
         (
             "rezise(8)",
-            "unknown op 'rezise'; did you mean 'resize'.*there are: central_crop, class_balanced_crop, decode",
+            "unknown op 'rezise'; did you mean 'resize'.*there are: central_crop, class_",
         ),
         ("resize(8", r"cannot read 'resize\(8'"),
         ("resize(size)", "cannot read"),

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import flax.errors
@@ -253,6 +254,9 @@ def _open_data(config: ConfigDict, mesh: Mesh) -> "Dataset":
     with config.unlocked():
         for key in ("source", "test_source"):
             config.data[key] = get_absolute(config.data[key])
+        classes = Path(config.data.masks.classes).expanduser()
+        if classes.is_file():  # else the name of a known set, or nothing
+            config.data.masks.classes = str(classes.resolve())
     scale = get_model(config.model_name, **config.model).upscale
     check(scale >= 1, f"model.upscale must be at least 1, not {scale}")
     shard = Shard(jax.process_index(), jax.process_count())

@@ -25,7 +25,7 @@ from configs import presets
 from vit_jax.models import visual_transformer
 
 _TRAINING_IMAGES = 1_268_356  # 99 % of ImageNet-1k's
-_RECIPES = ("default", "advanced")
+_RECIPES = ("default", "advanced", "digits")
 
 
 def get_config(argument: str = "R18") -> ConfigDict:
@@ -63,6 +63,8 @@ def get_config(argument: str = "R18") -> ConfigDict:
 
     if recipe == "advanced":
         _set_advanced(config)
+    if recipe == "digits":
+        _set_digits(config)
     return config
 
 
@@ -92,3 +94,28 @@ def _set_advanced(config: ConfigDict) -> None:
     config.schedule.warmup_epochs = 5.0
 
     config.ema_decay = 0.99985
+
+
+def _set_digits(config: ConfigDict) -> None:
+    """A short training from scratch on scikit-learn's handwritten digits, for two CPU cores."""
+    config.dtype = "float32"
+
+    config.data.source = "digits"
+    config.data.train_pp = "grayscale_to_rgb|resize(32)|shift(4)|normalize()"
+    config.data.eval_pp = "grayscale_to_rgb|resize(32)|normalize()"
+
+    config.batch_size = 64
+    config.total_epochs = 12.0
+    config.metrics = ("accuracy",)
+
+    config.optim.name = "adamw"
+    config.optim.args = ConfigDict()
+    config.optim.learning_rate = 1e-3
+    config.optim.weight_decay = 0.0
+    config.optim.coupled_weight_decay = False
+    config.optim.clip_norm = 1.0
+    config.schedule.name = "cosine"
+    config.schedule.milestones = ()
+    config.schedule.warmup_epochs = 1.0
+
+    config.eval_every = None

@@ -92,6 +92,18 @@ def test_memory_of_a_call(monkeypatch):
     assert 60 << 20 < row["peak_bytes"] < 100 << 20
 
 
+def test_who_does_not_fit_into_memory_is_left_out(capsys):
+    def grow():
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 52.36GiB")
+
+    large = Contender("large", time.sleep, grow)
+    rows = race.run(case(sleeper(OURS, 0), large, sleeper("small", 0)), seconds=0)
+    assert [row["contender"] for row in rows] == [OURS, "small"]
+    assert "sleep: large is left out: RESOURCE_EXHAUSTED" in capsys.readouterr().err
+    with pytest.raises(RuntimeError, match="RESOURCE_EXHAUSTED"):
+        race.run(case(Contender(OURS, time.sleep, grow)), seconds=0)
+
+
 def test_operations_of_the_models():
     """What is counted for the MFU, against XLA's count, which has norms and softmax as well."""
     model, variables = compared.make("ViT-Ti_16", 224, "float32")

@@ -23,6 +23,7 @@ PEAK = "the device's peak"  # what a goal for the MFU is over
 
 _LEAST_ROUNDS, _MOST_ROUNDS = 5, 50
 _COMPARED_STEPS = 3
+_OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|out of memory", re.IGNORECASE)
 _PAUSE = 0.02  # seconds; threads that wait for work are busy for a while after each call
 
 
@@ -114,6 +115,7 @@ def run(case: Case, seconds: float, alone: bool = False) -> list[dict[str, Any]]
 
 def _race(case: Case, contenders: Sequence[Contender], seconds: float) -> list[dict[str, Any]]:
     differences, first_s = _compare(case, contenders)
+    contenders = [who for who in contenders if who.output is None or who.name in first_s]
     start = time.perf_counter()
     for contender in contenders:  # the second call, after that for the output
         contender.call()
@@ -276,12 +278,21 @@ def bytes_of(compiled: Any) -> int:
 def _compare(
     case: Case, contenders: Sequence[Contender]
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Computes how far each output is from ours, and the seconds that it took."""
+    """Computes how far each output is from ours, and the seconds that it took.
+
+    One of the others that does not fit into the device's memory has no seconds; stderr says so.
+    """
     outputs, seconds = {}, {}
     for contender in contenders:
         if contender.output is not None:
             start = time.perf_counter()
-            outputs[contender.name] = contender.output()
+            try:
+                outputs[contender.name] = contender.output()
+            except RuntimeError as error:  # of which JAX's and PyTorch's are
+                if contender.name == OURS or not _OUT_OF_MEMORY.search(str(error)):
+                    raise
+                print(f"{case.name}: {contender.name} is left out: {error}", file=sys.stderr)
+                continue
             seconds[contender.name] = contender.compile_s + time.perf_counter() - start
     if not outputs:
         return {}, {}

@@ -128,10 +128,21 @@ def test_it_trains_evaluates_and_reports(trained):
 
 
 @pytest.mark.slow
-def test_a_run_is_evaluated_again(trained):
+def test_a_run_is_evaluated_again(trained, tmp_path):
     folder, printed = trained
     again = run("main", "--mode=evaluate", f"--workdir={folder}/run", cwd=folder)
     assert again.stdout == printed, again.stderr
+    command = ("main", f"--config={folder}/config.py", f"--config.data.source={folder}/data",
+               f"--config.pretrained={folder}/run", "--config.total_steps=0")  # fmt: skip
+    other = run(
+        *command, f"--workdir={tmp_path}/a", "--config.segment.scales=(0.5,1.0)", cwd=folder
+    )
+    assert other.returncode == 0, other.stderr
+    rows = [text.splitlines()[2].split()[1:] for text in (printed, other.stdout)]
+    assert rows[0][-1] == rows[1][-1] == "3"
+    assert rows[0][1] != rows[1][1]
+    wrong = run(*command, f"--workdir={tmp_path}/b", "--config.segment.stride=17", cwd=folder)
+    assert "error: segment: the stride of windows must lie from 1 to their side, 16" in wrong.stderr
 
 
 def test_photos_are_segmented(trained, tmp_path):
@@ -215,8 +226,6 @@ def test_what_predict_says_is_what_evaluation_says(trained, model):
     expected = segmentation.resized_logits(out, mask.shape)[0].argmax(axis=-1)
     np.testing.assert_array_equal(plain.segment(data.getvalue(), mask.shape), expected)
     assert (expected != found).any()
-    large = plain.segment(data.getvalue(), (120, 111))
-    assert (large[1::3, 1::3] == expected).mean() > 0.98
 
 
 def test_results_do_not_get_the_same_name(model, tmp_path):

@@ -45,6 +45,18 @@ def random_params(name, size, seed=0, **fields):
     )
 
 
+def random_variables(model, size, seed=0):
+    """Variables for images of (h, w) pixels, none of which is 0, nor 1 but for scales."""
+    random = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        noise = random.normal(scale=0.06, size=leaf.shape).astype(np.float32)
+        return np.exp(noise) if path[-1].key in ("var", "scale") else noise
+
+    shapes = jax.eval_shape(model.init, jax.random.key(0), *model.inputs(size))
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
 def noise(shape, seed=0):
     return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
 

@@ -9,12 +9,13 @@ import pytest
 
 from configs import common
 from input_pipeline import MadeUp
-from tests.helpers import noise, random_params
+from tests.helpers import noise, random_variables
 from vit_jax import experiment, ops
 from vit_jax.machinery import sharding
 from vit_jax.models import get_model
 from vit_jax.ops import compiling
 from vit_jax.step import make_train_step
+from vit_jax.tasks import get_task
 
 pytestmark = pytest.mark.gpu
 
@@ -27,6 +28,11 @@ SMALL = {
         patch_size=8, num_blocks=2, hidden_dim=64, tokens_mlp_dim=32, channels_mlp_dim=128
     ),
     "RRDB-x4": dict(num_blocks=1),
+    "ResNet-50": dict(depths=(1, 1, 2, 1)),
+    "EfficientFormerV2-S0": {},
+    "VT-R18": dict(),
+    "FPN-R50": dict(encoder="ResNet-18"),
+    "Swin-T-UPerNet": dict(features=64, auxiliary_features=32, drop_path_rate=0.0),
 }
 
 
@@ -113,15 +119,15 @@ def test_window_attention_and_its_gradients(window, channels, shift):
 def test_models_against_the_cpu(name):
     """In float32 of full precision, and in bfloat16."""
     size = (64, 64)
-    model, params = random_params(name, size, **SMALL[name])
-    params = jax.tree.map(lambda x: x * np.float32(0.3), params)
+    model = get_model(name, **SMALL[name])
+    variables = random_variables(model, size)
     images = noise((2, *size, 3))
-    expected = on_cpu(lambda p, images: model.apply({"params": p}, images), params, images)
+    expected = on_cpu(model.apply, variables, images)
     apply = jax.jit(model.apply)
     with jax.default_matmul_precision("highest"):
-        assert error(apply({"params": params}, images), expected) < 2e-5
+        assert error(apply(variables, images), expected) < 2e-5
     half = jax.jit(model.clone(dtype=jnp.bfloat16).apply)
-    assert error(half({"params": params}, images), expected) < 0.03
+    assert error(half(variables, images), expected) < 0.03
 
 
 def make_experiment(name, size=64, **settings):
@@ -131,12 +137,13 @@ def make_experiment(name, size=64, **settings):
     config.batch_size, config.total_steps = 8 * jax.device_count(), 100
     config.optim.learning_rate = 1e-3
     config.schedule.name = "constant"
-    classes = 10
-    if get_model(name).any_size:
-        config.loss, config.metrics, config.best_metric, classes = "l1", (), "loss", 0
+    model = get_model(name, **SMALL[name])
+    task = get_task(model)
+    config.loss, config.metrics, config.best_metric = next(iter(task.losses)), (), "loss"
     config.update(settings)
-    scale = SMALL[name].get("upscale", get_model(name).upscale)
-    data = MadeUp((size, size, 3), config.batch_size, classes, scale)
+    (truth,) = task.truths
+    classes = 0 if truth == "target" else 10
+    data = MadeUp((size, size, 3), config.batch_size, classes, model.upscale, truth=truth)
     return experiment.build(config, data)
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from pathlib import Path, PurePath
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ from checkpoints import npz
 from input_pipeline import MadeUp
 from input_pipeline.palettes import bit_palette
 from tests.commands import run
-from vit_jax import models, plugins, pretrained, segmentation, segmentation_report, sliding
+from vit_jax import models, plugins, predict, pretrained, segmentation, segmentation_report, sliding
 from vit_jax.tasks import segment
 
 CLASSES = ("red", "green", "blue")
@@ -124,8 +125,24 @@ def test_it_trains_evaluates_and_reports(trained):
     for name in ("segments", "confusion", "curves"):
         with Image.open(report / f"{name}.png") as picture:
             assert min(picture.size) > 300
+
+
+@pytest.mark.slow
+def test_a_run_is_evaluated_again(trained, tmp_path):
+    folder, printed = trained
     again = run("main", "--mode=evaluate", f"--workdir={folder}/run", cwd=folder)
     assert again.stdout == printed, again.stderr
+    command = ("main", f"--config={folder}/config.py", f"--config.data.source={folder}/data",
+               f"--config.pretrained={folder}/run", "--config.total_steps=0")  # fmt: skip
+    other = run(
+        *command, f"--workdir={tmp_path}/a", "--config.segment.scales=(0.5,1.0)", cwd=folder
+    )
+    assert other.returncode == 0, other.stderr
+    rows = [text.splitlines()[2].split()[1:] for text in (printed, other.stdout)]
+    assert rows[0][-1] == rows[1][-1] == "3"
+    assert rows[0][1] != rows[1][1]
+    wrong = run(*command, f"--workdir={tmp_path}/b", "--config.segment.stride=17", cwd=folder)
+    assert "error: segment: the stride of windows must lie from 1 to their side, 16" in wrong.stderr
 
 
 def test_photos_are_segmented(trained, tmp_path):
@@ -179,13 +196,6 @@ def test_photos_are_segmented(trained, tmp_path):
     best = np.argmax(np.bincount(indices["plain"].ravel()))
     assert "(48 x 32, " in line
     assert f"): {CLASSES[best]} {float(rows['plain.png'][CLASSES[best]]):.1%}" in line
-    result = run(
-        "predict", f"--workdir={folder}/run", f"--output={tmp_path}/out", photos, cwd=folder
-    )
-    assert "of the results are there already" in result.stderr
-    Image.fromarray(pixels).save(photos / "plain.jpg")
-    result = run("predict", f"--workdir={folder}/run", f"--output={tmp_path}/b", photos, cwd=folder)
-    assert "would both be written to" in result.stderr
 
 
 # Weights elsewhere.
@@ -207,7 +217,7 @@ def test_what_predict_says_is_what_evaluation_says(trained, model):
     Image.fromarray(pixels).save(data, "PNG")
     predictor = segment.SegmentingPredictor(model)
     found = predictor.segment(data.getvalue(), mask.shape)
-    answer = sliding.make_answer(model.model, model.settings)
+    answer = jax.jit(sliding.make_answer(model.model, model.settings))
     images = pixels[None].astype(np.float32) / 127.5 - 1
     out = answer(model.variables, {"image": images})
     np.testing.assert_array_equal(found, np.argmax(out[0], axis=-1))
@@ -218,6 +228,21 @@ def test_what_predict_says_is_what_evaluation_says(trained, model):
     assert (expected != found).any()
     large = plain.segment(data.getvalue(), (120, 111))
     assert (large[1::3, 1::3] == expected).mean() > 0.98
+
+
+def test_results_do_not_get_the_same_name(model, tmp_path):
+    for name in ("a.png", "a.jpg", "b.tif"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    predictor = segment.SegmentingPredictor(model)
+    with pytest.raises(ValueError, match=r"a.jpg and .*a.png would both be written to o/a.png"):
+        predict.name_outputs([tmp_path], predictor, Path("o"))
+    assert predictor.outputs(PurePath("c/b.tif")) == [
+        PurePath("c/b.png"), PurePath("overlay/c/b.png")
+    ]  # fmt: skip
+    alone = segment.SegmentingPredictor(model, segment.Options(indices_only=True))
+    assert alone.outputs(PurePath("b.tif")) == [PurePath("b.png")]
+    (answer,) = alone.answers({tmp_path / "b.tif": PurePath("b.tif")})
+    assert list(answer.files) == [PurePath("b.png")]
 
 
 def test_options_go_before_the_runs_settings():

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from absl import flags
 from etils import epath
+from flax import traverse_util
 
 from checkpoints import files, npz, torch, tree
 from checkpoints.train_state import Checkpointer
@@ -78,15 +79,29 @@ def main(argv: Sequence[str]) -> int:
 
 
 def run(model: Pretrained, with_head: bool) -> Any:
-    """Applies a model, or what precedes its head, to two fixed examples of noise."""
-    module = model.model if with_head else model.model.clone(num_classes=0)
-    head = () if with_head else model.model.class_heads
-    variables = {
-        name: {k: v for k, v in part.items() if k not in head}
-        for name, part in model.variables.items()
-    }
+    """Applies a model to two fixed examples of noise.
+
+    Args:
+        model: from `pretrained.load`.
+        with_head: whether with its own heads; else they are of noise, the same for each model, so
+            that what precedes them shows in the outputs.
+    """
+    variables = dict(model.variables)
+    if not with_head:
+        variables["params"] = _with_heads_of_noise(variables["params"], model.model.class_heads)
     inputs = random_inputs(model, 2, seed=0)
-    return jax.device_get(jax.jit(module.apply)(variables, *inputs))
+    return jax.device_get(jax.jit(model.model.apply)(variables, *inputs))
+
+
+def _with_heads_of_noise(params: Any, heads: Sequence[str]) -> Any:
+    random = np.random.default_rng(0)
+    flat = traverse_util.flatten_dict(params, sep="/")
+    for name in sorted(flat):
+        if name.startswith(tuple(f"{head}/" for head in heads)):
+            array = flat[name]
+            noise = random.normal(size=array.shape) / max(array[..., 0].size, 1) ** 0.5
+            flat[name] = noise.astype(array.dtype)
+    return traverse_util.unflatten_dict(flat, sep="/")
 
 
 def random_inputs(model: Pretrained, count: int, seed: int) -> tuple[np.ndarray, ...]:

@@ -181,6 +181,20 @@ def test_clipping():
     np.testing.assert_allclose(optax.tree.norm(change), 1.0, rtol=1e-5)
 
 
+def test_clipping_by_the_norm_of_each_outputs_weights():
+    settings = dict(name="sgd", args={"momentum": 0.0}, learning_rate=1.0)
+    params, _ = update(optimizer(**settings, adaptive_clip=0.01))
+    free, _ = update(optimizer(**settings))
+    for group, leaves in PARAMS.items():
+        for name, before in leaves.items():
+            change, wanted = before - params[group][name], before - free[group][name]
+            axis = 0 if before.ndim == 2 else None  # (inputs, outputs), or a bias
+            norm, length = (np.linalg.norm(x, axis=axis, keepdims=True) for x in (before, wanted))
+            share = np.minimum(1, 0.01 * np.maximum(norm, 1e-3) / np.maximum(length, 1e-6))
+            assert share.min() < 0.5
+            np.testing.assert_allclose(change, wanted * share, rtol=1e-3, atol=1e-7)
+
+
 def test_freezing_leaves_parameters_and_makes_no_state():
     tx = optimizer(freeze="^dense/", weight_decay=0.1, clip_norm=1.0)
     params, state = update(tx)

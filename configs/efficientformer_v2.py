@@ -31,9 +31,7 @@ from vit_jax.models import efficientformer_v2
 
 def get_config(variant: str = "S0") -> ConfigDict:
     if f"EfficientFormerV2-{variant}" not in efficientformer_v2.VARIANTS:
-        names = (
-            name.removeprefix("EfficientFormerV2-") for name in efficientformer_v2.VARIANTS
-        )
+        names = (name.removeprefix("EfficientFormerV2-") for name in efficientformer_v2.VARIANTS)
         raise ValueError(f"unknown variant {variant!r}; there are: {', '.join(names)}")
     config = presets.get_pretraining()
 

@@ -1,4 +1,5 @@
 import functools
+import importlib
 from pathlib import Path
 
 import jax
@@ -7,8 +8,8 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from checkpoints import npz, torch
-from tests.golden_recipe import recipe_weights
+from checkpoints import npz, torch, tree
+from tests.golden_recipe import recipe_array, recipe_weights
 from tests.helpers import TINY, noise, random_params, tiny_digits_config
 from vit_jax import experiment, pretrained
 from vit_jax.models import efficientformer_v2, get_model
@@ -230,8 +231,8 @@ def test_tables_for_other_sizes():
         ("stage3_block0", "attn"): ((2, 2), (3, 5)),
     }.items():
         before, after = (
-            np.asarray(tree[path[0]][path[1]]["attention_biases"]).reshape(2, *grid)
-            for tree, grid in ((params, old), (larger, new))
+            np.asarray(leaves[path[0]][path[1]]["attention_biases"]).reshape(2, *grid)
+            for leaves, grid in ((params, old), (larger, new))
         )
         np.testing.assert_allclose(after[:, 0, 0], before[:, 0, 0], atol=1e-6)
         np.testing.assert_allclose(after[:, -1, -1], before[:, -1, -1], atol=1e-6)
@@ -265,14 +266,14 @@ def test_files(naming, suffix, tmp_path):
     model, variables = random_variables((32, 32))
     path = tmp_path / f"weights{suffix}"
     if suffix == ".npz":
-        npz.save(path, variables)
+        npz.save(path, tree.merge(variables))
     else:
         state_dict = torch.to_state_dict(variables, model, naming)
-        state_dict["stages.2.blocks.1.token_mixer.attention_bias_idxs"] = np.zeros((1, 1))
-        state_dict["network.4.1.token_mixer.ab"] = np.zeros((2, 1, 1))
-        scale = {"timm": "stages.2.blocks.1.ls1.gamma", "official": "network.4.1.layer_scale_1"}
-        shape = {"timm": (8,), "official": (8, 1, 1)}
-        assert state_dict[scale[naming]].shape == shape[naming]
+        block = {"timm": "stages.2.blocks.1", "official": "network.4.1"}[naming]
+        state_dict[f"{block}.token_mixer.attention_bias_idxs"] = np.zeros((1, 1))
+        state_dict[f"{block}.token_mixer.ab"] = np.zeros((2, 1, 1))
+        scale = state_dict[f"{block}.{'ls1.gamma' if naming == 'timm' else 'layer_scale_1'}"]
+        assert scale.shape == ((8,) if naming == "timm" else (8, 1, 1))
         torch.write(path, state_dict)
     loaded = pretrained.load(path, NAME, SMALL)
     jax.tree.map(np.testing.assert_array_equal, loaded.variables, variables)
@@ -310,8 +311,40 @@ def test_a_teacher_has_a_head_of_its_own(tmp_path):
     config.distill.teacher = str(tmp_path / "a.npz")
     assert experiment.build(config.copy_and_resolve_references()).model.distilled
     config.model.distilled = False
-    with pytest.raises(ValueError, match="model.distilled=False and distill.teacher=.* do not fit"):
+    with pytest.raises(ValueError, match=r"model\.distilled=False and distill\.teacher=.* do not"):
         experiment.build(config)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("size", [(64, 64), (96, 160), (224, 224)])
+def test_timm_computes_the_same(size):
+    """Both ways, with layer scales and statistics that matter, as they do not when they begin."""
+    importlib.import_module("tests.torchvision_operators")
+    import timm
+    import torch as pytorch
+
+    theirs = timm.create_model("efficientformerv2_s0", img_size=size, num_classes=11)
+    images = noise((2, *size, 3))
+
+    def theirs_of(state_dict):
+        tensors = {k: pytorch.from_numpy(np.array(v)) for k, v in state_dict.items()}
+        theirs.load_state_dict(tensors, strict=True)
+        theirs.train().eval()  # it keeps biases that it has looked up, until it is trained
+        with pytorch.no_grad():
+            return theirs(pytorch.from_numpy(images.transpose(0, 3, 1, 2))).numpy()
+
+    model = get_model(NAME, num_classes=11)
+    run = jax.jit(model.apply)
+    variables = recipe_weights(model, size)
+    found = run(variables, images)
+    assert difference(found, theirs_of(torch.to_state_dict(variables, model))) < 1e-5
+
+    state_dict = {
+        name: recipe_array(f"other.{name}", tensor.shape)
+        for name, tensor in theirs.state_dict().items()
+    }
+    read = torch.from_state_dict(state_dict, model, size)
+    assert difference(run(read, images), theirs_of(state_dict)) < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -319,7 +352,10 @@ def test_a_teacher_has_a_head_of_its_own(tmp_path):
     [
         ({"depths": (1, 1, 2)}, r"depths=\(1, 1, 2\) must be 4 numbers, one for each stage"),
         ({"attention_depths": (1,)}, r"attention_depths=\(1,\) must be 2 numbers, one for each of"),
-        ({"mlp_ratios": (2, 2)}, r"mlp_ratios=\(2, 2\) must be a positive number for each of the 5"),
+        (
+            {"mlp_ratios": (2, 2)},
+            r"mlp_ratios=\(2, 2\) must be a positive number for each of the 5",
+        ),
         ({"num_heads": 0}, "num_heads=0 at least 1"),
         ({"drop_path_rate": 1.0}, r"drop_path_rate must lie in \[0, 1\), not 1.0"),
     ],

@@ -226,8 +226,6 @@ def test_what_predict_says_is_what_evaluation_says(trained, model):
     expected = segmentation.resized_logits(out, mask.shape)[0].argmax(axis=-1)
     np.testing.assert_array_equal(plain.segment(data.getvalue(), mask.shape), expected)
     assert (expected != found).any()
-    large = plain.segment(data.getvalue(), (120, 111))
-    assert (large[1::3, 1::3] == expected).mean() > 0.98
 
 
 def test_results_do_not_get_the_same_name(model, tmp_path):

@@ -46,9 +46,9 @@ def test_figures_of_a_split_are_the_golden_ones():
     for i in range(3):  # of three sizes
         out = one_hot_logits(arrays[f"pred{i}"], classes)
         batch = {"mask": jnp.asarray(arrays[f"gt{i}"][None].astype(np.int32))}
-        matrix = matrix + np.asarray(segmentation.confusion(out, batch)[0])
+        matrix = matrix + np.asarray(jax.jit(segmentation.confusion)(out, batch)[0])
         for name, metric in metrics.items():
-            each[name].append(np.asarray(metric.each(out, batch)))
+            each[name].append(np.asarray(jax.jit(metric.each)(out, batch)))
     np.testing.assert_array_equal(matrix, arrays["confusion"])
     found = {name: metrics[name].finish(np.concatenate(each[name])) for name in each}
     assert found == pytest.approx(
@@ -114,17 +114,23 @@ def test_losses_are_the_golden_ones():
     batch = {"mask": jnp.asarray(arrays["upernet_labels"].astype(np.int32))}
     for name, key in (("pixel_xent", "valid_mean"), ("pixel_xent_all", "mmseg")):
         decode, weighted = expected[f"{key}_decode"], expected[f"{key}_aux_weighted"]
-        loss = get_loss(name, LOSSES)
+        loss = jax.jit(get_loss(name, LOSSES))
         assert loss(out["logits"], batch).mean() == pytest.approx(decode, rel=1e-5)
         assert loss(out, batch).mean() == pytest.approx(decode + weighted, rel=1e-5)
-        twice = get_loss(f"{name}(0.8)", LOSSES)
+        twice = jax.jit(get_loss(f"{name}(0.8)", LOSSES))
         assert twice(out, batch).mean() == pytest.approx(decode + 2 * weighted, rel=1e-5)
     batch = {"mask": jnp.asarray(arrays["fpn_labels"].astype(np.int32))}
     logits = jnp.asarray(arrays["fpn_logits"].transpose(0, 2, 3, 1))
     pixels = (arrays["fpn_labels"] != 255).sum(axis=(1, 2))
     assert pixels[0] != pixels[1]
-    each = LOSSES["pixel_xent"](logits, batch)
+    each = jax.jit(LOSSES["pixel_xent"])(logits, batch)
     assert each.mean() == pytest.approx(float(arrays["fpn_loss"]), rel=1e-5)
+
+
+def pulled_back(loss, out, batch):
+    """A loss by example, and the gradient of their sum."""
+    each, pull = jax.vjp(lambda out: loss(out, batch), out)
+    return each, pull(jnp.ones_like(each))[0]
 
 
 def test_padding_and_unlabelled_examples_count_nothing():
@@ -132,21 +138,23 @@ def test_padding_and_unlabelled_examples_count_nothing():
     few = {"mask": batch["mask"].at[1].set(255)}
     none = {"mask": jnp.full_like(batch["mask"], 255)}
     for name, loss in LOSSES.items():
-        each = loss(out, few)
+        value_and_gradient = jax.jit(functools.partial(pulled_back, loss))
+        each, _ = value_and_gradient(out, few)
         assert each[1] == 0, name
         assert each[0] > 0, name
-        value, pull = jax.vjp(functools.partial(loss, batch=none), out)
-        (gradient,) = pull(jnp.ones_like(value))
+        value, gradient = value_and_gradient(out, none)
         assert not np.asarray(value).any()
         assert not np.asarray(gradient).any()
     padded = {**batch, "_mask": jnp.array([1.0, 1.0, 0.0])}
-    expected = LOSSES["pixel_xent"](out[:2], {"mask": batch["mask"][:2]})
-    np.testing.assert_allclose(LOSSES["pixel_xent"](out, padded)[:2], expected, rtol=1e-6)
+    loss = jax.jit(LOSSES["pixel_xent"])
+    expected = loss(out[:2], {"mask": batch["mask"][:2]})
+    np.testing.assert_allclose(loss(out, padded)[:2], expected, rtol=1e-6)
 
 
 def test_dice_is_what_its_formula_says():
     logits, batch = draw(3, size=(3, 5))
     p = np.asarray(jax.nn.softmax(logits, axis=-1), np.float64)
+    each = jax.jit(segmentation.dice)(logits, batch)
     for i, mask in enumerate(np.asarray(batch["mask"])):
         terms = []
         for c in range(5):
@@ -154,9 +162,11 @@ def test_dice_is_what_its_formula_says():
             if truth.any():
                 inside = p[i, ..., c][known]
                 terms.append((2 * p[i, ..., c][truth].sum() + 1) / (inside.sum() + truth.sum() + 1))
-        assert segmentation.dice(logits, batch)[i] == pytest.approx(1 - np.mean(terms), rel=1e-5)
+        assert each[i] == pytest.approx(1 - np.mean(terms), rel=1e-5)
     right = one_hot_logits(np.maximum(np.asarray(batch["mask"]) % 255, 0)[0], 5) * 50
-    assert segmentation.dice(right, {"mask": batch["mask"][:1]}) == pytest.approx(0, abs=1e-6)
+    assert jax.jit(segmentation.dice)(right, {"mask": batch["mask"][:1]}) == pytest.approx(
+        0, abs=1e-6
+    )
 
 
 def test_logits_of_a_classifier_are_refused():

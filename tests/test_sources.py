@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from PIL import Image
 
 from configs import common
 from input_pipeline import MadeUp, Shard, get_dataset
@@ -362,7 +363,10 @@ def test_resuming_deep_in_an_epoch_is_fast(tmp_path, monkeypatch):
 def test_every_kind_has_the_truths_that_the_table_says(image_folder, tmp_path):
     for name in ("hazy", "GT"):
         write_image(tmp_path / "pairs" / name / "1.png", (9, 9, 9))
-    sources = {"classes": image_folder}
+    for name in ("images", "masks"):
+        path = write_image(tmp_path / "segmentation" / name / "1.png", (9, 9, 9))
+    Image.fromarray(np.eye(16, 20, dtype=np.uint8)).save(path)
+    sources = {"classes": image_folder, "segmentation": tmp_path / "segmentation"}
     for kind, row in KINDS.items():
         config = data_config(
             sources.get(kind, tmp_path / "pairs"), kind=kind, val_fraction=0.0,
@@ -377,7 +381,7 @@ def test_every_kind_has_the_truths_that_the_table_says(image_folder, tmp_path):
         assert set(next(data.eval_batches(name))) == {"image", *row.truths, "index", "_mask"}
     assert kinds_with("label") == ["classes"]
     assert kinds_with("target") == ["pairs", "degraded", "hazy_from_clear"]
-    assert kinds_with("mask") == []
+    assert kinds_with("mask") == ["segmentation"]
     assert get_dataset(data_config("digits"), 1, 0).truths == ("label",)
     for num_classes, truth in ((3, "label"), (0, "target")):
         made_up = MadeUp((4, 4, 3), 2, num_classes)
@@ -390,7 +394,7 @@ def test_a_kind_with_masks_goes_through_the_whole_pipeline(tmp_path, monkeypatch
     columns = {"image": pixels, "mask": pixels[..., 0].astype(np.int32)}
     train = IndexedSource(columns, truths=("mask",))
     monkeypatch.setitem(KINDS, "stripes", Kind(lambda config: {"train": train}, ("mask",)))
-    assert kinds_with("mask") == ["stripes"]
+    assert kinds_with("mask") == ["segmentation", "stripes"]
     config = data_config(tmp_path, kind="stripes", eval_pp="value_range(0, 255)")
     config.train_pp = "random_crop(4)|flip_lr|value_range(0, 255)"
     data = get_dataset(config, 4, 0)

@@ -119,9 +119,19 @@ def test_golden_appendix():
 
 
 def make(**fields):
-    """A tiny model, and its initial variables."""
+    """A tiny model, and variables for it."""
     model = get_model("VT-R18", **{**TINY, **fields})
-    return model, jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    return model, draw(tree.shapes(model, (32, 32)))
+
+
+def draw(shapes):
+    """Variables of such shapes; variances are positive."""
+    flat = traverse_util.flatten_dict(shapes, sep="/")
+    flat = {
+        name: 0.5 * noise(leaf.shape, i) + name.endswith(("/var", "/scale"))
+        for i, (name, leaf) in enumerate(flat.items())
+    }
+    return tree.split(traverse_util.unflatten_dict(flat, sep="/"))
 
 
 FORMS = {
@@ -237,10 +247,7 @@ def test_parameters_of_the_appendixs_form():
 def test_a_resnets_file_begins_the_backbone(has_last_stage, tmp_path):
     depths = (1, 1, 1, 1) if has_last_stage else (1, 1, 1)
     resnet = get_model("ResNet-18", depths=depths, width=4, num_classes=9)
-    shapes = tree.shapes(resnet, (32, 32))
-    flat = traverse_util.flatten_dict(shapes, sep="/")
-    flat = {name: noise(leaf.shape, i) for i, (name, leaf) in enumerate(flat.items())}
-    variables = tree.split(traverse_util.unflatten_dict(flat, sep="/"))
+    variables = draw(tree.shapes(resnet, (32, 32)))
     torch.write(tmp_path / "a.safetensors", torch.to_state_dict(variables, resnet))
     config = make_config()
     config.pretrained = str(tmp_path / "a.safetensors")

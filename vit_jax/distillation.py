@@ -18,7 +18,9 @@ from vit_jax.models.base import Model
 from vit_jax.parts import Metrics, Part
 from vit_jax.tasks.base import Batch, Out
 
-DISTILLED = "distilled"  # in what a model with a head for the teacher returns when it is trained
+# In what a model with a head for the teacher returns when it is trained. If it has a field of that
+# name, that says whether there is a teacher.
+DISTILLED = "distilled"
 
 
 def hard_loss(logits: jax.Array, teacher: jax.Array) -> jax.Array:

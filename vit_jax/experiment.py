@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import flax.errors
@@ -253,6 +254,9 @@ def _open_data(config: ConfigDict, mesh: Mesh) -> "Dataset":
     with config.unlocked():
         for key in ("source", "test_source"):
             config.data[key] = get_absolute(config.data[key])
+        classes = Path(config.data.masks.classes).expanduser()
+        if classes.is_file():  # else the name of a known set, or nothing
+            config.data.masks.classes = str(classes.resolve())
     scale = get_model(config.model_name, **config.model).upscale
     check(scale >= 1, f"model.upscale must be at least 1, not {scale}")
     shard = Shard(jax.process_index(), jax.process_count())
@@ -260,9 +264,21 @@ def _open_data(config: ConfigDict, mesh: Mesh) -> "Dataset":
 
 
 def _fit_model(config: ConfigDict, data: "Dataset | MadeUp") -> Model:
-    """The model, with the fields that the data decides, such as the number of classes."""
+    """The model, with the fields that the data decides, such as the number of classes.
+
+    One with a head for a teacher is told whether there is one, by its field `distilled`.
+    """
     fields = {"dtype": config.dtype, **config.model}
     model = get_model(config.model_name, **fields)
+    if model.has_field("distilled"):
+        taught = bool(config.distill.teacher)
+        check(
+            config.model.get("distilled", taught) == taught,
+            f"model.distilled={not taught} and distill.teacher={config.distill.teacher!r} do not "
+            "fit: leave the former unset",
+        )
+        fields["distilled"] = taught
+        model = get_model(config.model_name, **fields)
     task = get_task(model)
     check_data(model, task, data.truths)
     fitted = task.fit(model, data)

@@ -46,7 +46,7 @@ OPTIMIZERS: dict[str, tuple[Callable[..., optax.GradientTransformation], str]] =
 }
 _DOCUMENTED_BY = {_sgd: optax.sgd, _adafactor: optax.adafactor}
 
-SCHEDULES = ("constant", "cosine", "linear", "rsqrt", "multistep", "exponential")
+SCHEDULES = ("constant", "cosine", "linear", "poly", "rsqrt", "multistep", "exponential")
 _ENDLESS = ("constant", "multistep", "exponential")  # those that reach no end
 MOMENTUM_DTYPES = ("float32", "bfloat16")
 
@@ -58,6 +58,8 @@ def make_schedule(
 
     It rises linearly to `learning_rate`, which the last update of the warmup has, so that no
     update is lost to a rate of 0; the first has `config.warmup_from`, or the share of one step.
+    "poly" decays from the first step on, (1 - step / total_steps)^power, and its warmup is a factor
+    of that, as in mmsegmentation.
 
     Args:
         config: `config.schedule`.
@@ -72,6 +74,45 @@ def make_schedule(
         ValueError: for an unknown schedule, or settings that do not fit.
     """
     warmup = config.warmup_steps or round(config.warmup_epochs * steps_per_epoch)
+    _check_schedule(config, learning_rate, total_steps, warmup)
+    decay_steps = max(total_steps - warmup, 1)
+    final = learning_rate * config.final_fraction
+
+    def rsqrt(step: jax.Array) -> jax.Array:
+        return jnp.maximum(
+            learning_rate * jnp.sqrt(config.timescale / (config.timescale + step)), final
+        )
+
+    begin = config.warmup_from or learning_rate / max(warmup, 1)
+    schedules = {
+        "constant": optax.constant_schedule(learning_rate),
+        "cosine": optax.cosine_decay_schedule(learning_rate, decay_steps, config.final_fraction),
+        "linear": optax.linear_schedule(learning_rate, final, decay_steps),
+        "poly": optax.polynomial_schedule(learning_rate, final, config.power, max(total_steps, 1)),
+        "rsqrt": rsqrt,
+        "multistep": optax.piecewise_constant_schedule(
+            learning_rate, {step - warmup: config.gamma for step in config.milestones}
+        ),
+        "exponential": optax.exponential_decay(
+            learning_rate, max(steps_per_epoch, 1), config.gamma
+        ),
+    }
+    if config.name not in schedules:
+        raise ValueError(f"unknown schedule {config.name!r}; there are: {', '.join(SCHEDULES)}")
+    decay = schedules[config.name]
+    if config.per_epoch:
+        decay = _per_epoch(decay, max(steps_per_epoch, 1))
+    if not warmup:
+        return decay
+    if config.name == "poly":
+        share = optax.linear_schedule(begin / learning_rate, 1.0, warmup)
+        return lambda step: share(step) * decay(step)
+    rise = optax.linear_schedule(begin, learning_rate, warmup - 1)
+    return optax.join_schedules([rise, decay], [warmup])
+
+
+def _check_schedule(config: Any, learning_rate: float, total_steps: int, warmup: int) -> None:
+    """Raises a ValueError for settings that do not fit."""
     if warmup < 0 or 0 < total_steps < warmup:
         raise ValueError(
             f"the warmup of {warmup} steps does not fit into the run's {total_steps} steps; set "
@@ -90,41 +131,13 @@ def make_schedule(
         raise ValueError("schedule.milestones are for schedule.name=multistep")
     if not 0 < config.gamma <= 1:
         raise ValueError(f"schedule.gamma must lie in (0, 1], not {config.gamma}")
+    if config.power <= 0:
+        raise ValueError(f"schedule.power must be above 0, not {config.power}")
     if not 0 <= config.warmup_from <= learning_rate or (config.warmup_from and warmup < 2):
         raise ValueError(
             f"schedule.warmup_from={config.warmup_from} must lie between 0 and the learning rate "
             f"{learning_rate}, and needs a warmup of at least two steps, not {warmup}"
         )
-    decay_steps = max(total_steps - warmup, 1)
-    final = learning_rate * config.final_fraction
-
-    def rsqrt(step: jax.Array) -> jax.Array:
-        return jnp.maximum(
-            learning_rate * jnp.sqrt(config.timescale / (config.timescale + step)), final
-        )
-
-    schedules = {
-        "constant": optax.constant_schedule(learning_rate),
-        "cosine": optax.cosine_decay_schedule(learning_rate, decay_steps, config.final_fraction),
-        "linear": optax.linear_schedule(learning_rate, final, decay_steps),
-        "rsqrt": rsqrt,
-        "multistep": optax.piecewise_constant_schedule(
-            learning_rate, {step - warmup: config.gamma for step in milestones}
-        ),
-        "exponential": optax.exponential_decay(
-            learning_rate, max(steps_per_epoch, 1), config.gamma
-        ),
-    }
-    if config.name not in schedules:
-        raise ValueError(f"unknown schedule {config.name!r}; there are: {', '.join(SCHEDULES)}")
-    decay = schedules[config.name]
-    if config.per_epoch:
-        decay = _per_epoch(decay, max(steps_per_epoch, 1))
-    if not warmup:
-        return decay
-    begin = config.warmup_from or learning_rate / warmup
-    rise = optax.linear_schedule(begin, learning_rate, warmup - 1)
-    return optax.join_schedules([rise, decay], [warmup])
 
 
 def _per_epoch(schedule: Schedule, steps: float) -> Schedule:
@@ -165,6 +178,8 @@ def make_optimizer(config: Any, schedule: Schedule, params: Any) -> optax.Gradie
         steps.insert(0 if coupled else 1, decay)
     if config.clip_norm:
         steps.insert(0, optax.clip_by_global_norm(config.clip_norm))
+    if config.adaptive_clip:
+        steps.insert(0, optax.adaptive_grad_clip(config.adaptive_clip))
     steps.append(optax.scale_by_learning_rate(schedule))
     tx = optax.chain(*steps)
     if not config.freeze:

@@ -82,7 +82,7 @@ def _check_numbers(config: ConfigDict) -> None:
         check(0 <= config[key] < 1, f"{key} must lie in [0, 1), not {config[key]}")
     for key in ("mixup_alpha", "cutmix_alpha"):
         check(config[key] >= 0, f"{key} must not be negative, and is {config[key]}")
-    for key in ("learning_rate", "weight_decay", "clip_norm"):
+    for key in ("learning_rate", "weight_decay", "clip_norm", "adaptive_clip"):
         value = config.optim[key]
         check(value >= 0, f"optim.{key} must not be negative, and is {value}")
     for key in ("weight", "perceptual_weight"):

@@ -95,7 +95,7 @@ def find_masked_images(folder: Path) -> dict[str, MaskedSplit]:
     found = _by_split(folder)
     if (folder / _LISTS).is_dir() and set(found) == {"all"}:
         splits = _listed(folder / _LISTS, found["all"])
-        if splits:
+        if any(split.pairs for split in splits.values()):
             return splits
     if "test" in found and all(_is_of_cityscapes(path) for path in found["test"][_MASKS]):
         _LOG.info("%s: the masks of Cityscapes' test are blank, and it is left out", folder)

@@ -1,9 +1,9 @@
 """Semantic segmentation: any model that gives feature maps, with a decoder on them.
 
-The decoders are a feature pyramid with the head of a panoptic FPN, and UPerNet's head; each has its
-source in its own file. Swin with UPerNet is as its authors' fork of mmsegmentation has it (Liu et
-al., "Swin Transformer", ICCV 2021, appendix A2.3), and a ResNet with a feature pyramid is
-detectron2's.
+The decoders are a feature pyramid with the head of a panoptic FPN, that of VT-FPN with the same
+head, and UPerNet's; each has its source in its own file. Swin with UPerNet is as its authors' fork
+of mmsegmentation has it (Liu et al., "Swin Transformer", ICCV 2021, appendix A2.3), and a ResNet
+with a feature pyramid is detectron2's.
 """
 
 from collections.abc import Mapping
@@ -20,12 +20,14 @@ from vit_jax.models.resnet import ResNet
 from vit_jax.models.simple_pyramid import STRIDES, SimplePyramid
 from vit_jax.models.swin import Swin
 from vit_jax.models.upernet import FCNHead, UPerHead
+from vit_jax.models.vt_fpn import VTFPN
 
-DECODERS = ("fpn", "upernet")
+DECODERS = ("fpn", "vt-fpn", "upernet")
 _UPERNET = dict(decoder="upernet", features=512, auxiliary_features=256, drop_path_rate=0.3)
 
 VARIANTS: dict[str, dict[str, Any]] = {
     **{f"FPN-R{n}": dict(encoder=f"ResNet-{n}") for n in (50, 101)},
+    **{f"VT-FPN-R{n}": dict(encoder=f"ResNet-{n}", decoder="vt-fpn") for n in (50, 101)},
     **{f"Swin-{size}-UPerNet": dict(_UPERNET, encoder=f"Swin-{size}") for size in "TSB"},
     **{
         f"FPN-EfficientFormerV2-{size}": dict(encoder=f"EfficientFormerV2-{size}")
@@ -38,6 +40,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 PARAMETER_COUNTS = {
     "FPN-R50": 28_495_574,
     "FPN-R101": 47_487_702,
+    "VT-FPN-R50": 34_794_198,
+    "VT-FPN-R101": 53_786_326,
     "Swin-T-UPerNet": 59_941_862,
     "Swin-S-UPerNet": 81_259_766,
     "Swin-B-UPerNet": 121_279_716,
@@ -58,8 +62,9 @@ class Segmenter(Model):
         num_classes: width of the logits.
         encoder: name of the model that gives the maps. One with a single map, such as a ViT, has
             maps of other strides made from it, see `SimplePyramid`.
-        decoder: what makes logits of the maps: "fpn" or "upernet".
-        features: channels in the decoder; the head on an FPN has half as many.
+        decoder: what makes logits of the maps: "fpn", "vt-fpn" or "upernet".
+        features: channels in the decoder; the head on a pyramid has half as many, and the tokens of
+            VT-FPN four times as many.
         auxiliary_features: channels of a second head on the last map but one, which helps to train;
             0 leaves it out.
         drop_path_rate: stochastic depth of the encoder's last block; None is the encoder's own.
@@ -145,12 +150,16 @@ class Segmenter(Model):
         return SimplePyramid(stride, self.dtype, parent=None)
 
     @property
-    def _decoder(self) -> PanopticFPN | UPerHead:
-        if self.decoder == "upernet":
-            return UPerHead(self.num_classes, self.features, self.dtype, parent=None)
-        return PanopticFPN(
-            self.num_classes, self.features, self.features // 2, self.dtype, parent=None
+    def _decoder(self) -> PanopticFPN | VTFPN | UPerHead:
+        fields = dict(
+            num_classes=self.num_classes, features=self.features, dtype=self.dtype, parent=None
         )
+        if self.decoder == "upernet":
+            return UPerHead(**fields)
+        fields["head_features"] = self.features // 2
+        if self.decoder == "vt-fpn":
+            return VTFPN(**fields, token_dim=4 * self.features)
+        return PanopticFPN(**fields)
 
     @property
     def input_values(self) -> str:  # type: ignore[override]
@@ -191,7 +200,7 @@ class Segmenter(Model):
     @staticmethod
     def fields_in(shapes: Shapes) -> dict[str, Any]:
         """Reads fields off the shapes of a file's arrays, by our names; see `identify`."""
-        fpn, upernet = "decode_head/fpn/output0/kernel", "decode_head/bottleneck/conv/kernel"
+        fpn, upernet = "decode_head/fpn/lateral0/kernel", "decode_head/bottleneck/conv/kernel"
         auxiliary = shapes.get("auxiliary_head/conv/conv/kernel", (0,))
         return {
             "features": shapes[fpn if fpn in shapes else upernet][-1],
@@ -206,8 +215,9 @@ class Segmenter(Model):
 
     @property
     def torch_buffers(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The encoder's."""
-        return self.backbone_model.torch_buffers
+        """The encoder's, and a norm that transformers 5 writes and does not use."""
+        unused = tuple(f"backbone.swin.layernorm.{leaf}" for leaf in ("weight", "bias"))
+        return self.backbone_model.torch_buffers + (unused if self.torch_namings else ())
 
     def torch_names(self, naming: str = _MMSEG) -> dict[str, str]:
         """Names in PyTorch's files, see `checkpoints.torch`.
@@ -225,11 +235,12 @@ class Segmenter(Model):
             names |= {f"pyramid/{k}": f"pyramid.{v}" for k, v in parts.items()}
             count = len(STRIDES)
         naming = naming if self.torch_namings else _MMSEG
-        if self.decoder == "fpn":
-            names |= {f"decode_head/{k}": v for k, v in PanopticFPN.torch_names(count).items()}
-        else:
+        if self.decoder == "upernet":
             parts = UPerHead.torch_names(count, naming)
             names |= {f"decode_head/{k}": f"decode_head.{v}" for k, v in parts.items()}
+        else:
+            pyramid = VTFPN if self.decoder == "vt-fpn" else PanopticFPN
+            names |= {f"decode_head/{k}": v for k, v in pyramid.torch_names(count).items()}
         parts = FCNHead.torch_names(naming) if self.auxiliary_features else {}
         return names | {f"auxiliary_head/{k}": f"auxiliary_head.{v}" for k, v in parts.items()}
 
@@ -239,7 +250,7 @@ class Segmenter(Model):
             is_mmseg = naming == _MMSEG
             names = encoder.torch_names("official" if is_mmseg else naming)
             drop = "" if is_mmseg else "swin."
-        elif self.decoder == "fpn" and isinstance(encoder, ResNet):
+        elif self.decoder != "upernet" and isinstance(encoder, ResNet):
             prefix, names = "backbone.bottom_up.", encoder.torch_names("detectron2")
         else:
             names = encoder.torch_names(*encoder.torch_namings[:1])

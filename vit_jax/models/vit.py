@@ -241,20 +241,7 @@ class VisionTransformer(Model):
 
         if feature_maps:
             return (x[:, -rows * columns :].reshape(b, rows, columns, self.hidden_size),)
-        if self.classifier == "token":
-            x = x[:, 0]
-        elif self.classifier == "gap":
-            x = jnp.mean(x, axis=1)
-        elif self.classifier == "map":
-            x = MAPHead(
-                num_heads=self.num_heads,
-                mlp_dim=self.mlp_dim,
-                activation=self.activation,
-                attention_implementation=self.attention_implementation,
-                dtype=self.dtype,
-                name="MAPHead_0",
-            )(x)
-
+        x = self._pooled(x)
         if self.representation_size is not None:
             x = nn.Dense(self.representation_size, dtype=self.dtype, name="pre_logits")(x)
             x = nn.tanh(x)
@@ -267,6 +254,24 @@ class VisionTransformer(Model):
                 name="head",
             )(x)
         return x
+
+    def _pooled(self, x: jax.Array) -> jax.Array:
+        """What the head sees of (b, n, d): (b, d), or all."""
+        if self.classifier == "token":
+            return x[:, 0]
+        if self.classifier == "gap":
+            return jnp.mean(x, axis=1)
+        if self.classifier != "map":
+            return x
+        head = MAPHead(
+            num_heads=self.num_heads,
+            mlp_dim=self.mlp_dim,
+            activation=self.activation,
+            attention_implementation=self.attention_implementation,
+            dtype=self.dtype,
+            name="MAPHead_0",
+        )
+        return head(x)
 
     @property
     def feature_strides(self) -> tuple[int, ...]:

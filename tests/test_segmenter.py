@@ -165,7 +165,13 @@ def test_other_classes_begin_both_heads_anew(encoder, tmp_path):
         ("Swin-tiny", "fpn", (50, 70), "backbone.layers.2.blocks.1.attn.qkv.weight"),
         ("ResNet-tiny", "fpn", (50, 70), "backbone.bottom_up.res3.0.conv2.norm.running_var"),
         ("ResNet-tiny", "vt-fpn", (50, 70), "backbone.vt_projector3.query.weight"),
-        ("ResNet-tiny", "upernet", (50, 70), "backbone.layer2.0.conv1.weight"),
+        pytest.param(
+            "ResNet-tiny",
+            "upernet",
+            (50, 70),
+            "backbone.layer2.0.conv1.weight",
+            marks=pytest.mark.slow,
+        ),  # fmt: skip
         ("ViT-tiny", "upernet", (48, 80), "pyramid.at4.up1.weight"),
     ],
 )
@@ -189,6 +195,7 @@ def test_any_encoder_with_any_decoder(encoder_name, decoder, size, some, encoder
     assert all(np.isfinite(x).all() for x in outputs.values())
 
 
+@pytest.mark.slow
 def test_every_parameter_receives_a_finite_gradient(encoder):
     fields = dict(UPERNET, encoder="Swin-tiny", drop_path_rate=0.1, remat=True)
     model = get_model("Swin-T-UPerNet", **fields)

@@ -171,7 +171,7 @@ def test_other_classes_begin_both_heads_anew(encoder, tmp_path):
             (50, 70),
             "backbone.layer2.0.conv1.weight",
             marks=pytest.mark.slow,
-        ),  # fmt: skip
+        ),
         ("ViT-tiny", "upernet", (48, 80), "pyramid.at4.up1.weight"),
     ],
 )

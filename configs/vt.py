@@ -10,8 +10,9 @@ Command:   python -m vit_jax.main --config=configs/vt.py:R18 --workdir=W \
            needs no other data.
 Hardware:  8 GPUs, or a TPU slice; two CPU cores for the digits
 Time:      not yet run; the digits take 8 minutes of a core's time
-Score:     99.4 % on 360 test digits; ImageNet-1k not yet run, published: 72.0 % (R18) and 74.8 % (R34) by the default recipe, and 76.8,
-           79.9, 80.6, 82.3 % (R18 to R101) by the advanced one
+Score:     99.4 % on 360 test digits; ImageNet-1k not yet run, where 72.0 % (R18) and 74.8 % (R34)
+           are published for the default recipe, and 76.8, 79.9, 80.6, 82.3 % (R18 to R101) for the
+           advanced one
 
 Source: Wu et al., "Visual Transformers" (ICCV 2021). Weight decay is PyTorch's, part of the
 gradient and of all parameters. Where the paper does not say: the crops are those of PyTorch's

@@ -128,10 +128,9 @@ def class_balanced_crop(size: Size, most: float = 0.75) -> Op:
     def is_balanced(mask: tf.Tensor) -> tf.Tensor:
         labels = tf.cast(tf.reshape(mask, (-1,)), tf.int32)
         counts = tf.math.bincount(labels, minlength=256, maxlength=256)[:_IGNORED]
-        share = tf.cast(tf.reduce_max(counts), tf.float32) / tf.cast(
-            tf.maximum(tf.reduce_sum(counts), 1), tf.float32
-        )
-        return (tf.math.count_nonzero(counts) > 1) & (share < most)
+        # Of one class alone, or of no label at all, it is not less.
+        total = tf.cast(tf.reduce_sum(counts), tf.float32)
+        return tf.cast(tf.reduce_max(counts), tf.float32) < most * total
 
     def apply(fields: Fields, seed: tf.Tensor) -> Fields:
         masks = [key for key in fields if kind_of(key) is Kind.MASK]

@@ -115,8 +115,9 @@ def test_windows_are_balanced_if_they_can_be():
     assert len(set(at_random)) > 15
 
 
-def test_windows_of_one_class_are_taken_after_ten_more_draws():
-    mask = np.zeros((20, 40), np.uint8)
+@pytest.mark.parametrize("label", [0, 255])
+def test_windows_of_one_class_or_none_are_taken_after_ten_more_draws(label):
+    mask = np.full((20, 40), label, np.uint8)
     seed = tf.constant([3, 7])
     image = np.mgrid[:20, :40].transpose(1, 2, 0).astype(np.uint8)
     image = np.concatenate([image, image[..., :1]], -1)

@@ -14,8 +14,8 @@ MINIMAL := .venv-minimal
 MINIMAL_PACKAGES := absl-py 'etils[epath]' filelock flax huggingface-hub jax matplotlib \
 	ml-collections ml-dtypes numpy optax orbax-checkpoint pillow psutil pytest pytest-xdist \
 	safetensors tqdm
-MINIMAL_TESTS := $(foreach name,dehazeformer losses ops rrdb sharding swin swinir vit window_kernel \
-	without_tensorflow,tests/test_$(name).py)
+MINIMAL_TESTS := $(foreach name,dehazeformer losses ops rrdb segmentation sharding sliding swin swinir \
+	vit window_kernel without_tensorflow,tests/test_$(name).py)
 
 .PHONY: help demo demo-dehaze demo-enlarge test test-slow test-all test-minimal test-gpu soak \
 	parity test-notebooks lint fmt bench clean

@@ -36,9 +36,11 @@ class Convolution(Model):
 class OfOneSize(Model):
     """A position embedding before a convolution."""
 
-    size: tuple[int, int] = (8, 8)
     dtype: Any = jnp.float32
     task = "segment"
+
+    def image_size(self, params):
+        return params["positions"].shape[:2]
 
     @nn.compact
     def __call__(self, images, train=False):
@@ -139,7 +141,7 @@ def test_a_model_for_one_size_sees_larger_images_by_windows_alone():
     variables = make(model)
     answer = sliding.make_answer(model, {})
     with pytest.raises(
-        ValueError, match="for images of one size, which is not 12 x 8: larger imag"
+        ValueError, match="images of 8 x 8 pixels, and not of 12 x 8: larger images"
     ):
         answer(variables, {"image": images})
     found = sliding.make_answer(model, settings(window=8, stride=4))(variables, {"image": images})

@@ -180,10 +180,8 @@ class SegmentationReport:
             photo = _resized_photo(image, mask.shape)
             name = self._names[row] if self._names else str(row)
             name = fonts.shorten(fonts.legible(name), 34)
-            figures = ", ".join(
-                f"{k.replace('_', ' ')} {v[row]:.3f}" for k, v in self._figures.items()
-            )
-            titles = [f"{self._ranks[row]}: {name}", "truth", "predicted", f"errors ({figures})"]
+            own = f"{metric} {self._figures[self._metric][row]:.3f}"
+            titles = [f"{self._ranks[row]}: {name}", "truth", "predicted", f"errors ({own})"]
             labelled = segmentation.is_labelled(mask, len(colours))
             shown = [photo, _coloured(mask, labelled, colours), colours[guess],
                      _errors(photo, mask, labelled, guess)]  # fmt: skip

@@ -141,10 +141,18 @@ def apply_to_window(model: Model, variables: Any, images: jax.Array) -> jax.Arra
     except flax.errors.ScopeParamShapeError:
         height, width = images.shape[1:3]
         raise ValueError(
-            f"{type(model).__name__} has parameters for images of one size, which is not "
-            f"{height} x {width}: larger images are looked at by windows of that size "
+            f"{type(model).__name__} has parameters for images of {_own_size(model, variables)}, "
+            f"and not of {height} x {width}: larger images are looked at by windows of that size "
             "(config.segment.window, or --window of predict), or resized to it (data.eval_pp)"
         ) from None
+
+
+def _own_size(model: Model, variables: Any) -> str:
+    try:
+        height, width = model.image_size(variables["params"])
+    except (KeyError, ValueError):  # they do not say it
+        return "one size"
+    return f"{height} x {width} pixels"
 
 
 def make_answer(

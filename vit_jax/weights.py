@@ -106,7 +106,7 @@ class Weights:
 
     @functools.cached_property
     def image_size(self) -> tuple[int, int] | None:
-        """(h, w) of the images that the run evaluated; None without a run, or for any size."""
+        """(h, w) of the images that the run evaluated; None without a run, or for several sizes."""
         if self.workdir is None:
             return None
         config = self.workdir.read_config()
@@ -114,7 +114,10 @@ class Weights:
             return None
         from input_pipeline import preprocess  # TensorFlow takes seconds to import
 
-        return preprocess.output_shape(config.data.eval_pp)[:2]
+        try:
+            return preprocess.output_shape(config.data.eval_pp)[:2]
+        except ValueError:  # of several sizes, by windows of the size that the parameters are for
+            return None
 
     def head_fields(self, model: Model) -> dict[str, Any]:
         """Fields of a classifier that the weights decide: how many classes, and pre_logits."""

@@ -180,11 +180,15 @@ def test_a_table_that_could_be_that_of_a_square_is_not_taken_for_one():
     jax.tree.map(np.testing.assert_array_equal, same, params)
 
 
-@pytest.mark.parametrize("naming", ["timm", "official"])
+@pytest.mark.parametrize("naming", ["timm", "official", "transformers"])
 def test_files(naming, tmp_path):
     model, params = random_params("Swin-T", (24, 24), **TINY)
     state_dict = torch.to_state_dict({"params": params}, model, naming)
-    merging = {"timm": "layers.1.downsample", "official": "layers.0.downsample"}[naming]
+    merging = {
+        "timm": "layers.1.downsample",
+        "official": "layers.0.downsample",
+        "transformers": "swin.encoder.layers.0.downsample",
+    }[naming]
     assert state_dict[f"{merging}.reduction.weight"].shape == (16, 32)
     assert ("head.fc.bias" in state_dict) == (naming == "timm")
     with_buffers = {
@@ -198,7 +202,9 @@ def test_files(naming, tmp_path):
     assert (
         loaded.eval_pp == "decode|resize_small(27, method='bicubic')|central_crop(24)|normalize()"
     )
-    with pytest.raises(ValueError, match=r"unknown naming 'x'.*there are: timm, official"):
+    with pytest.raises(
+        ValueError, match=r"unknown naming 'x'.*there are: timm, official, transformers"
+    ):
         torch.to_state_dict({"params": params}, model, "x")
 
 

@@ -29,7 +29,6 @@ def model(monkeypatch):
 def theirs():
     """transformers' model, all of whose weights and statistics are random."""
     importlib.import_module("tests.torchvision_operators")
-    import torch
     from transformers import SwinConfig, UperNetConfig, UperNetForSemanticSegmentation
 
     backbone = SwinConfig(
@@ -40,8 +39,13 @@ def theirs():
         backbone_config=backbone, hidden_size=32, auxiliary_in_channels=96, auxiliary_channels=16,
         num_labels=6,
     )  # fmt: skip
+    return randomised(UperNetForSemanticSegmentation(config).eval())
+
+
+def randomised(model):
+    import torch
+
     torch.manual_seed(0)
-    model = UperNetForSemanticSegmentation(config).eval()
     with torch.no_grad():
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             if tensor.is_floating_point():
@@ -49,6 +53,17 @@ def theirs():
                 if name.endswith(("running_var", "norm.weight")) or "layernorm" in name:
                     tensor.exp_()
     return model
+
+
+def random_variables(model, size=SIZE):
+    random = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        values = random.normal(scale=0.1, size=leaf.shape).astype(np.float32)
+        return np.exp(values) if path[-1].key in ("var", "scale") else values
+
+    shapes = jax.eval_shape(model.init, jax.random.key(0), *model.inputs(size))
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def logits_of(theirs, images):
@@ -79,14 +94,7 @@ def test_what_they_read(model, theirs, tmp_path):
     from transformers import UperNetForSemanticSegmentation
 
     theirs.save_pretrained(tmp_path)
-    random = np.random.default_rng(0)
-
-    def draw(path, leaf):
-        values = random.normal(scale=0.1, size=leaf.shape).astype(np.float32)
-        return np.exp(values) if path[-1].key in ("var", "scale") else values
-
-    shapes = jax.eval_shape(model.init, jax.random.key(0), *model.inputs(SIZE))
-    variables = jax.tree_util.tree_map_with_path(draw, shapes)
+    variables = random_variables(model)
     state_dict = torch.to_state_dict(variables, model, "transformers")
     torch.write(tmp_path / "model.safetensors", state_dict)
     read, report = UperNetForSemanticSegmentation.from_pretrained(
@@ -94,3 +102,40 @@ def test_what_they_read(model, theirs, tmp_path):
     )
     assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert_alike(model, variables, read.eval())
+
+
+def test_a_classifier_that_they_write(model, tmp_path):
+    """At a size that the windows divide: others are padded otherwise than in timm."""
+    importlib.import_module("tests.torchvision_operators")
+    import torch
+    from transformers import SwinConfig, SwinForImageClassification
+
+    config = SwinConfig(
+        image_size=128, embed_dim=24, depths=[2, 2, 2, 2], num_heads=[1, 2, 4, 8], window_size=4,
+        num_labels=5,
+    )  # fmt: skip
+    theirs = randomised(SwinForImageClassification(config).eval())
+    theirs.save_pretrained(tmp_path)
+    images = noise((1, 128, 128, 3))
+    with torch.no_grad():
+        inputs = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
+        expected = theirs(inputs).logits.numpy()
+    ours = pretrained.load(tmp_path, "Swin-small", image_size=(128, 128))
+    found = jax.jit(ours.model.apply)(ours.variables, images)
+    np.testing.assert_allclose(found, expected, atol=3e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("size", [(90, 75), (64, 48)])
+def test_what_the_benchmark_compares_with(size, model):
+    """The module in PyTorch takes our weights by name, and pads and shifts as mmsegmentation."""
+    import torch as pytorch
+
+    from vit_jax.benchmark import models, torch_contender
+
+    variables = random_variables(model, size)
+    theirs = torch_contender.load(models.in_pytorch("", model, size), variables, model)
+    images = noise((2, *size, 3))
+    with pytorch.inference_mode():
+        found = theirs(torch_contender.images(images)).numpy().transpose(0, 2, 3, 1)
+    expected = np.asarray(jax.jit(model.apply)(variables, images))
+    np.testing.assert_allclose(found, expected, atol=3e-5 * expected.std())

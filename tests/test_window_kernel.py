@@ -24,11 +24,16 @@ def _interpreted(monkeypatch):
 
 # Sizes that need no filling up, which the interpreter cannot leave out as a GPU does.
 @pytest.mark.parametrize(
-    ("window", "heads", "channels", "shift"),
-    [((8, 8), 2, 16, (0, 0)), ((8, 8), 1, 32, (4, 4)), ((4, 8), 2, 16, (2, 0))],
+    ("window", "heads", "channels", "shift", "windows"),
+    [
+        ((8, 8), 2, 16, (0, 0), (2, 3)),
+        ((8, 8), 1, 32, (4, 4), (2, 3)),
+        ((4, 8), 2, 16, (2, 0), (2, 3)),
+        ((8, 8), 2, 16, (4, 4), (1, 2)),  # as in Swin's dense form: one window, which is shifted
+    ],
 )
-def test_it_computes_what_xla_does_and_the_gradients(window, heads, channels, shift):
-    h, w = 2 * window[0], 3 * window[1]
+def test_it_computes_what_xla_does_and_the_gradients(window, heads, channels, shift, windows):
+    h, w = (count * side for count, side in zip(windows, window))
     n = window[0] * window[1]
     qkv, bias = noise((2, h, w, 3 * heads * channels)), noise((heads, n, n), seed=1)
     weights = noise((2, h, w, heads * channels), seed=2)

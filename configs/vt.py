@@ -6,17 +6,21 @@ Command:   python -m vit_jax.main --config=configs/vt.py:R18 --workdir=W \
            --config.distill.teacher=FILE names the classifier to learn from. With
            --config.data.source=FOLDER it trains on a folder of images, and with
            --config.pretrained=FILE.pth a ResNet's published weights begin the backbone.
-Hardware:  8 GPUs, or a TPU slice
-Time:      not yet run
-Score:     not yet run; published: 72.0 % (R18) and 74.8 % (R34) by the default recipe, and 76.8,
-           79.9, 80.6, 82.3 % (R18 to R101) by the advanced one
+           configs/vt.py:R18,digits is a short training on scikit-learn's handwritten digits, which
+           needs no other data.
+Hardware:  8 GPUs, or a TPU slice; two CPU cores for the digits
+Time:      not yet run; the digits take 8 minutes of a core's time
+Score:     99.4 % on 360 test digits; ImageNet-1k not yet run, where 72.0 % (R18) and 74.8 % (R34)
+           are published for the default recipe, and 76.8, 79.9, 80.6, 82.3 % (R18 to R101) for the
+           advanced one
 
 Source: Wu et al., "Visual Transformers" (ICCV 2021). Weight decay is PyTorch's, part of the
 gradient and of all parameters. Where the paper does not say: the crops are those of PyTorch's
 ImageNet example; RMSProp has the decay, momentum and epsilon of the works whose recipe it follows
 (.9, .9, .001); the advanced recipe keeps the weight decay of the default one; stochastic depth acts
 on the ResNet's blocks, and its survival of .9 is that of the last. A share of the training images
-is kept apart to choose the checkpoint.
+is kept apart to choose the checkpoint. The equations have no norms among the tokens: on the digits,
+SGD with a rate of .03 and without clipping diverged within 80 steps, so that they take AdamW.
 """
 
 from ml_collections import ConfigDict

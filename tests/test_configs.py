@@ -67,6 +67,7 @@ def test_every_key_is_read_somewhere():
     code = code_of("vit_jax/**/*.py", "input_pipeline/**/*.py")
     handed_on = {
         "data": code_of("input_pipeline/**/*.py"),
+        "data.masks": code_of("input_pipeline/sources/masks.py"),
         "optim": inspect.getsource(optim.make_optimizer) + inspect.getsource(optim._scale_by),
         "schedule": inspect.getsource(optim.make_schedule),
     }

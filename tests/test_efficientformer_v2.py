@@ -12,8 +12,8 @@ from checkpoints import npz, torch, tree
 from tests.golden_recipe import recipe_array, recipe_weights
 from tests.helpers import TINY, noise, random_params, tiny_digits_config
 from vit_jax import experiment, pretrained
-from vit_jax.models import efficientformer_v2, get_model
-from vit_jax.models.efficientformer_v2 import Attention, Block
+from vit_jax.models import efficientformer_blocks, get_model
+from vit_jax.models.efficientformer_blocks import Attention, Block
 
 GOLDEN = Path(__file__).parent / "golden" / "efficientformer_v2.npz"
 NAME = "EfficientFormerV2-S0"
@@ -84,11 +84,11 @@ def test_golden_output_and_activations(case, size):
 
 
 def test_places_of_position_biases():
-    index = efficientformer_v2._bias_index((2, 3), 1)
+    index = efficientformer_blocks._bias_index((2, 3), 1)
     assert index.shape == (6, 6)
     assert index[0].tolist() == [0, 1, 2, 3, 4, 5]
     assert index[4].tolist() == [4, 3, 4, 1, 0, 1]  # the middle of the second row
-    assert efficientformer_v2._bias_index((3, 4), 2).tolist()[3] == [
+    assert efficientformer_blocks._bias_index((3, 4), 2).tolist()[3] == [
         10, 9, 8, 9, 6, 5, 4, 5, 2, 1, 0, 1,
     ]  # fmt: skip
 

@@ -181,11 +181,11 @@ def list_class_names(path: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def find_labels(settings: Any, folder: Path, guess: str | None, masks: Sequence[Path]) -> Labels:
+def find_labels(config: Any, folder: Path, guess: str | None, masks: Sequence[Path]) -> Labels:
     """Finds out which classes a data set has, and how they are stored.
 
     Args:
-        settings: `config.data.masks`.
+        config: `config.data.masks`.
         folder: of the data set, which may have a file of class names.
         guess: the key of `CODINGS` that names of files and folders tell, if any.
         masks: the files of all splits, which are counted if nothing else tells the classes.
@@ -194,9 +194,9 @@ def find_labels(settings: Any, folder: Path, guess: str | None, masks: Sequence[
         The classes.
 
     Raises:
-        ValueError: if they cannot be found, or settings do not fit.
+        ValueError: if they cannot be found, or the config does not fit.
     """
-    named = settings.classes
+    named = config.classes
     found = next((folder / name for name in _CLASS_FILES if (folder / name).is_file()), None)
     path = Path(named).expanduser() if named else found
     if named in CODINGS:
@@ -212,26 +212,26 @@ def find_labels(settings: Any, folder: Path, guess: str | None, masks: Sequence[
         coding = Coding("", tuple(range(len(names))))
         if guess is not None and known_sets()[CODINGS[guess].known].class_names == names:
             coding = CODINGS[guess]
-        return _make(names, coding, settings, origin)
+        return _make(names, coding, config, origin)
     elif guess is not None:
         coding, origin = CODINGS[guess], f"of {guess}, by the names of files"
     else:
-        return _count(settings, masks)
-    return _make(known_sets()[coding.known].class_names, coding, settings, origin)
+        return _count(config, masks)
+    return _make(known_sets()[coding.known].class_names, coding, config, origin)
 
 
-def _make(names: tuple[str, ...], coding: Coding, settings: Any, origin: str) -> Labels:
+def _make(names: tuple[str, ...], coding: Coding, config: Any, origin: str) -> Labels:
     stored, void = coding.stored, coding.void
     from_zero, from_one = tuple(range(len(names))), tuple(range(1, len(names) + 1))
-    if settings.reduce_zero_label:
+    if config.reduce_zero_label:
         stored, void = from_one, (0,)
-    elif settings.reduce_zero_label is not None and stored == from_one:
+    elif config.reduce_zero_label is not None and stored == from_one:
         stored, void = from_zero, ()
     table = np.full(256, -1, np.int16)
     table[list(stored)] = np.arange(len(stored))
-    table[[*void, IGNORED, *_check_ignore(settings.ignore)]] = IGNORED
+    table[[*void, IGNORED, *_check_ignore(config.ignore)]] = IGNORED
     if (table[list(stored)] == IGNORED).all():
-        raise ValueError(f"data.masks.ignore={tuple(settings.ignore)} leaves no class")
+        raise ValueError(f"data.masks.ignore={tuple(config.ignore)} leaves no class")
     return Labels(names, table, origin)
 
 
@@ -241,9 +241,9 @@ def _check_ignore(ignore: Any) -> list[int]:
     return list(ignore)
 
 
-def _count(settings: Any, masks: Sequence[Path]) -> Labels:
+def _count(config: Any, masks: Sequence[Path]) -> Labels:
     """Takes as many classes as the masks of a data set have labels."""
-    ignored = {IGNORED, *_check_ignore(settings.ignore)}
+    ignored = {IGNORED, *_check_ignore(config.ignore)}
     found: set[int] = set()
 
     def labels(path: Path) -> None:
@@ -252,7 +252,7 @@ def _count(settings: Any, masks: Sequence[Path]) -> Labels:
     faults = files.find_faults(masks, labels)  # what is faulty is told when it is read
     if len(faults) == len(masks):
         raise ValueError(f"no mask can be read: {files.some(list(faults.values()), most=3)}")
-    first = int(bool(settings.reduce_zero_label))
+    first = int(bool(config.reduce_zero_label))
     classes = [label for label in found - ignored if first <= label < IGNORED]
     count = max(classes, default=0) + 1 - first
     if count < 2:
@@ -263,7 +263,7 @@ def _count(settings: Any, masks: Sequence[Path]) -> Labels:
     _LOG.info("%d classes, of which %d occur, are counted in %d masks",
               count, len(classes), len(masks) - len(faults))  # fmt: skip
     names = tuple(f"class_{i}" for i in range(count))
-    return _make(names, Coding("", tuple(range(count))), settings, "counted in the masks")
+    return _make(names, Coding("", tuple(range(count))), config, "counted in the masks")
 
 
 def read_mask(path: Path) -> np.ndarray:

@@ -47,7 +47,10 @@ def difference(found, expected):
     return np.abs(np.asarray(found) - expected).max() / expected.std()
 
 
-@pytest.mark.parametrize(("case", "size"), [("64", (64, 64)), ("96x160", (96, 160))])
+@pytest.mark.parametrize(
+    ("case", "size"),
+    [pytest.param("64", (64, 64), marks=pytest.mark.slow), ("96x160", (96, 160))],
+)
 def test_golden_output_and_activations(case, size):
     """The second has tables of a rectangle, which tell rows from columns."""
     golden = {
@@ -93,7 +96,7 @@ def test_places_of_position_biases():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("size", [(37, 50), (8, 130)])
+@pytest.mark.parametrize("size", [(37, 50), pytest.param((8, 130), marks=pytest.mark.slow)])
 def test_any_size(size):
     """Sides that nothing divides; maps of 3 x 4 and 1 x 9 in the third stage."""
     model, variables = random_variables(size)

@@ -2,9 +2,9 @@ import jax
 import numpy as np
 import pytest
 
-from checkpoints import npz
+from checkpoints import npz, tree
 from tests.commands import run
-from tests.helpers import TINY, TINY_HYBRID, TINY_MIXER, noise, random_params
+from tests.helpers import TINY, TINY_HYBRID, TINY_MIXER, noise, random_params, random_variables
 from vit_jax import export, pretrained
 from vit_jax.models import get_model
 
@@ -18,6 +18,19 @@ MODELS = {
         "SwinIR-lightweight-x2", dict(embed_dim=8, depths=(2,), num_heads=(2,), window_size=6),
     ),
     "rrdb": ("RRDB-x2", dict(num_features=8, growth=4, num_blocks=1)),
+    "resnet": ("ResNet-50", dict(depths=(1, 1), width=8)),
+    "vt": ("VT-R18", dict(depths=(1, 1, 1), width=4, num_tokens=4, token_dim=16)),
+    "vt_appendix": (
+        "VT-R18", dict(depths=(1, 1, 1), width=4, num_tokens=4, token_dim=16, form="appendix",
+                       num_heads=4, groups=4, kqv_groups=2, position_size=4),
+    ),
+    "efficientformer": (
+        "EfficientFormerV2-S0", dict(embed_dims=(4, 6, 8, 10), depths=(1, 1, 2, 1),
+                                     attention_depths=(1, 1), mlp_ratios=(2,), num_heads=2,
+                                     key_dim=4),
+    ),
+    "fpn": ("FPN-R50", dict(encoder="ResNet-18", features=64)),
+    "upernet": ("Swin-T-UPerNet", dict(features=8, auxiliary_features=4)),
 }  # fmt: skip
 FORMATS = {
     "a.stablehlo": (export.write_stablehlo, export.read_stablehlo),
@@ -27,7 +40,9 @@ FORMATS = {
 
 
 # A SavedModel takes long to write, and JAX's own converter takes all operations alike.
-LONG = {("a", name) for name in ("hybrid", "sincos2d", "swin", "swinir", "rrdb")}
+SHORT = ("vit", "mixer")
+LONG = {("a", name) for name in MODELS if name not in SHORT}
+LONG |= {("a.stablehlo", name) for name in ("vt", "vt_appendix", "fpn", "upernet")}
 MARKS = {"a.onnx": pytest.mark.parity, **dict.fromkeys(LONG, pytest.mark.slow)}
 CASES = [
     pytest.param(name, file, marks=[MARKS[key] for key in (file, (file, name)) if key in MARKS])
@@ -40,8 +55,8 @@ CASES = [
 def model(request, tmp_path):
     name, fields = MODELS[request.param]
     classes = {"num_classes": 3} if hasattr(get_model(name), "num_classes") else {}
-    _, params = random_params(name, (16, 32), **classes, **fields)
-    npz.save(tmp_path / "weights.npz", params)
+    variables = random_variables(get_model(name, **classes, **fields), (16, 32))
+    npz.save(tmp_path / "weights.npz", tree.merge(variables))
     return pretrained.load(tmp_path / "weights.npz", name, fields, image_size=(16, 32))
 
 

@@ -162,8 +162,8 @@ class Attention(nn.Module):
         v = v.reshape(b, -1, self.num_heads, self.key_dim * _VALUE_RATIO)
         x = jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(around.shape) + around
         if self.stride > 1:
-            size = (b, self.stride * x.shape[1], self.stride * x.shape[2], values)
-            x = jax.image.resize(x, size, "bilinear")[:, :h, :w].astype(self.dtype)
+            larger = (self.stride * x.shape[1], self.stride * x.shape[2])
+            x = ops.resize_bilinear(x, larger)[:, :h, :w]
         return conv(self.features, name="proj")(ops.gelu(x))
 
     def _weights(self, q: jax.Array, k: jax.Array, step: int) -> jax.Array:

@@ -168,7 +168,10 @@ class ResNet(Model):
         self._validate(images)
         x = Conv(self.width, 7, 2, self.dtype, name="conv1")(images)
         x = nn.relu(_norm(train, self.dtype, "bn1")(x))
-        x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        # Nothing is below 0 here, so that zeros beyond the border are none's maximum; jax2onnx
+        # takes no other padding, and these arguments by name alone.
+        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2))
 
         block_class = nn.remat(Block) if self.remat else Block
         count = sum(self.depths)

@@ -74,5 +74,5 @@ def resize_nearest(x: jax.Array, size: tuple[int, int]) -> jax.Array:
         if count % length == 0:
             x = jnp.repeat(x, count // length, axis)
         else:
-            x = jnp.take(x, np.arange(count) * length // count, axis)
+            x = jnp.take(x, np.arange(count) * length // count, axis=axis)
     return x

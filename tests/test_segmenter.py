@@ -252,6 +252,7 @@ def test_a_pyramid_of_one_map():
     [
         ({"decoder": "x"}, "decoder='x' is not one of fpn, vt-fpn, upernet"),
         ({"features": 0}, "features must be at least 1, not 0"),
+        ({"features": 96}, "features=96 must be divisible by 64"),
         ({"encoder": "RRDB-x4"}, "unknown model|encoder='RRDB-x4' gives no feature maps"),
         ({"encoder": "Mixer-B_16"}, "encoder='Mixer-B_16' gives no feature maps"),
         ({"encoder": "Resnet-50"}, "unknown model 'Resnet-50'; did you mean 'ResNet-50'"),

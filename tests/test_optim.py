@@ -214,7 +214,7 @@ def test_adaptive_clipping_knows_the_outputs_of_a_weight(shape, fits):
     if fits:
         make({"dense": {"kernel": jnp.ones(shape)}})
         return
-    with pytest.raises(ValueError, match="dense/kernel has the shape .*: set it to 0"):
+    with pytest.raises(ValueError, match=r"dense/kernel has the shape .*: set it to 0"):
         make({"dense": {"kernel": jnp.ones(shape)}})
 
 

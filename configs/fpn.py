@@ -19,12 +19,13 @@ statistics of the backbone.
 from ml_collections import ConfigDict
 
 from configs import common, presets
+from input_pipeline.palettes import known_sets
 from vit_jax.models import segmenter
 
 # Set -> the bound of the shorter side, that of the longer one, side of the crops, what a flip does.
 _SETS = {
     "coco_stuff": (800, 1333, 640, "flip_lr"),
-    "lip": (473, 788, 473, "flip_lr(swap=((14, 15), (16, 17), (18, 19)))"),
+    "lip": (473, 788, 473, f"flip_lr(swap={known_sets()['lip'].swapped})"),
 }
 _MODELS = [name for name in segmenter.VARIANTS if name.startswith(("FPN-R", "VT-FPN-R"))]
 

@@ -142,17 +142,21 @@ def test_attention_that_is_differentiated_for_even_numbers_alone(length):
     assert seen[1:] == [(8, 10, length or 9)]
 
 
-@pytest.mark.parametrize("op", ["patch_conv", "gelu", "gelu_tanh", "depthwise_conv", "attention"])
+@pytest.mark.parametrize(
+    "op", ["patch_conv", "pointwise_conv", "gelu", "gelu_tanh", "depthwise_conv", "attention"]
+)
 def test_what_is_chosen_for_a_cpu_computes_the_same(op, monkeypatch):
     args = {
         "patch_conv": [noise((2, 8, 12, 3)), noise((4, 4, 3, 5), 1)],
         "depthwise_conv": [noise((2, 8, 9, 4)), noise((3, 3, 1, 4), 1)],
+        "pointwise_conv": [noise((2, 8, 9, 4)), noise((1, 1, 4, 5), 1)],
         "attention": qkv(6),
     }.get(op, [noise((4, 7))])
+    strided = {"stride": 2} if op == "pointwise_conv" else {}
     found = []
     for is_for_cpu in (True, False):
         monkeypatch.setattr(compiling, "is_for_cpu", lambda value=is_for_cpu: value)
-        found.append(with_gradients(getattr(ops, op), args))
+        found.append(with_gradients(functools.partial(getattr(ops, op), **strided), args))
     for one, other in zip(*found):
         np.testing.assert_allclose(one, other, atol=2e-5)
 

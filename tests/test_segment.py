@@ -1,6 +1,7 @@
 """Segmentation from end to end: a folder of photos and masks, the commands, and what they write."""
 
 import csv
+import dataclasses
 import io
 import sys
 from pathlib import Path, PurePath
@@ -95,7 +96,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("blocks")
     for split, count in (("train", 8), ("val", 3)):
         for i in range(count):
-            pixels, mask = blocks((24, 30 + 2 * (i % 2)), hash(split) % 7 + i)
+            pixels, mask = blocks((24, 30 + 2 * (i % 2)), len(split) + i)
             for name, array in ((split, pixels), (f"{split}annot", mask)):
                 (folder / "data" / name).mkdir(parents=True, exist_ok=True)
                 Image.fromarray(array).save(folder / "data" / name / f"{i}.png")
@@ -246,6 +247,25 @@ def test_a_model_for_one_size_can_have_evaluated_images_of_several(trained, mode
     again = pretrained.load(trained[0] / "run")
     assert again.image_size == (16, 16)
     assert again.eval_pp == "decode|value_range(-1, 1)"
+
+
+@pytest.mark.parametrize("size", [(40, 37), (10, 24)])
+def test_a_model_for_one_size_is_given_photos_of_any_without_a_run(model, monkeypatch, size):
+    """Their own size is kept, in windows, and what is too small for one has zeros beside."""
+    monkeypatch.setattr(type(model.model), "any_size", False)
+    alone = dataclasses.replace(
+        model, settings={}, image_size=(16, 16),
+        eval_pp="decode|resize_small(18)|central_crop(16)|value_range(-1, 1)",
+    )  # fmt: skip
+    pixels, _ = blocks(size, 3)
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "PNG")
+    found = segment.SegmentingPredictor(alone).segment(data.getvalue(), size)
+    image = pixels.astype(np.float32) / 127.5 - 1
+    image = np.pad(image, [(0, max(16 - side, 0)) for side in size] + [(0, 0)])
+    answer = sliding.make_answer(model.model, {"segment.window": 16})
+    out = jax.jit(answer)(model.variables, {"image": image[None]})
+    np.testing.assert_array_equal(found, np.argmax(out[0], axis=-1)[: size[0], : size[1]])
 
 
 def test_results_do_not_get_the_same_name(model, tmp_path):

@@ -40,13 +40,34 @@ _EXPANSION = 4  # of a bottleneck's last convolution
 _KAIMING = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
-def _conv(features: int, side: int, stride: int, dtype: Any, name: str) -> nn.Conv:
-    """A convolution without bias, padded alike on all sides, as PyTorch's are."""
-    border = side // 2
-    return nn.Conv(
-        features, (side, side), stride, ((border, border), (border, border)), use_bias=False,
-        dtype=dtype, kernel_init=_KAIMING, name=name,
-    )  # fmt: skip
+class Conv(nn.Module):
+    """Convolution without bias, padded with zeros alike on all sides, as PyTorch's are.
+
+    Attributes:
+        features: output channels.
+        side: of the square kernel, an odd number.
+        stride: in both directions.
+        dtype: compute type.
+    """
+
+    features: int
+    side: int
+    stride: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(b, h, w, c) -> (b, h / stride, w / stride, features), rounded up."""
+        shape = (self.side, self.side, x.shape[-1], self.features)
+        kernel = self.param("kernel", _KAIMING, shape, jnp.float32)
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        if self.side == 1:
+            return ops.pointwise_conv(x, kernel, self.stride)
+        border = (self.side // 2,) * 2
+        return jax.lax.conv_general_dilated(
+            x, kernel, (self.stride,) * 2, (border, border),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )  # fmt: skip
 
 
 def _norm(train: bool, dtype: Any, name: str) -> nn.BatchNorm:
@@ -78,7 +99,7 @@ class Block(nn.Module):
         """(b, h, w, c) and its stochastic-depth rate -> (b, h / stride, w / stride, features)."""
 
         def conv_norm(x: jax.Array, name: str, features: int, side: int, stride: int) -> jax.Array:
-            x = _conv(features, side, stride, self.dtype, name)(x)
+            x = Conv(features, side, stride, self.dtype, name=name)(x)
             return _norm(self.train, self.dtype, name.replace("conv", "bn"))(x)
 
         if self.bottleneck:
@@ -145,7 +166,7 @@ class ResNet(Model):
             ValueError: if a field's value or the shape of the images does not fit.
         """
         self._validate(images)
-        x = _conv(self.width, 7, 2, self.dtype, "conv1")(images.astype(self.dtype))
+        x = Conv(self.width, 7, 2, self.dtype, name="conv1")(images)
         x = nn.relu(_norm(train, self.dtype, "bn1")(x))
         x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
 

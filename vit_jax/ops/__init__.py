@@ -3,7 +3,7 @@
 from vit_jax.ops.activations import activation, gelu, gelu_tanh, leaky_relu
 from vit_jax.ops.attending import attention, fuses_attention
 from vit_jax.ops.compiling import compiler_options, cuda_capability, portable, row_major
-from vit_jax.ops.convolutions import conv, depthwise_conv, patch_conv
+from vit_jax.ops.convolutions import conv, depthwise_conv, patch_conv, pointwise_conv
 from vit_jax.ops.pixels import (
     bicubic_upsample,
     luma,
@@ -31,7 +31,8 @@ __all__ = [
     "activation", "attention", "biased_window_attention", "bicubic_upsample", "compiler_options",
     "conv", "cuda_capability", "depthwise_conv", "fuses_attention", "gelu", "gelu_tanh",
     "leaky_relu", "luma", "nearest_upsample", "patch_conv", "pixel_shuffle", "pixel_unshuffle",
-    "portable", "reflect_pad", "relative_position_index", "resize_bias_table", "resize_bilinear",
-    "resize_nearest", "resize_position_embedding", "row_major", "shifted_window_mask",
-    "sincos2d_position_embedding", "stochastic_depth", "to_windows", "window_attention",
+    "pointwise_conv", "portable", "reflect_pad", "relative_position_index", "resize_bias_table",
+    "resize_bilinear", "resize_nearest", "resize_position_embedding", "row_major",
+    "shifted_window_mask", "sincos2d_position_embedding", "stochastic_depth", "to_windows",
+    "window_attention",
 ]  # fmt: skip

@@ -117,8 +117,13 @@ class SegmentingPredictor:
             raise ValueError("these weights have no head to segment with: fine-tune them first")
         self._model = pretrained.model
         self._variables = pretrained.variables
-        self._spec = pretrained.eval_pp
-        self._looks = looks_of(options, pretrained.settings)
+        self._spec, self._looks = pretrained.eval_pp, looks_of(options, pretrained.settings)
+        height, width = pretrained.image_size
+        if not (pretrained.settings or self._model.any_size) and height == width:
+            # Without a run, a photo is not cut to the model's one size, but keeps its own.
+            self._spec = f"decode|{self._model.input_values or 'value_range(-1, 1)'}"
+            window = self._looks.window or height
+            self._looks = dataclasses.replace(self._looks, window=window)
         self._draws = not options.indices_only
         self._output = output or Path()
         self.class_names = pretrained.labels or tuple(f"class {i}" for i in range(count))
@@ -149,7 +154,14 @@ class SegmentingPredictor:
             ValueError: if the file is no image, or the model cannot be given it.
         """
         image = self._prepare(data)
-        return self._segmenter(self._looks_at(image.shape[:2]))(image, size)
+        looks = self._looks_at(image.shape[:2])
+        if self._model.any_size or not looks.window:
+            return self._segmenter(looks)(image, size)
+        # A model of one size gets no smaller image: beyond the border are zeros, as in training.
+        height, width = (max(side, looks.window) for side in image.shape[:2])
+        padding = (0, height - image.shape[0]), (0, width - image.shape[1]), (0, 0)
+        larger = (size[0] * height // image.shape[0], size[1] * width // image.shape[1])
+        return self._segmenter(looks)(np.pad(image, padding), larger)[: size[0], : size[1]]
 
     def _looks_at(self, size: tuple[int, int]) -> sliding.Looks:
         """How an image of (h, w) pixels is looked at: by windows if it is large."""

@@ -93,6 +93,7 @@ def get_config() -> ConfigDict:
     config.segment.stride = 0  # pixels from one to the next; 0 is two thirds of the window
     config.segment.scales = ()  # times the image's size, answers are averaged; () is 1 alone
     config.segment.flip = False  # whether the mirrored image is looked at, too
+    config.segment.swap = ()  # pairs of labels that change places in it, as of left and right arm
 
     config.metrics = ("accuracy",)  # of the task; of images PROTOCOL/FIGURE
     config.benchmark = ""  # SOTS-indoor, RESIDE-6K, Set5-x2, ..., where the test set is that

@@ -19,12 +19,13 @@ statistics of the backbone.
 from ml_collections import ConfigDict
 
 from configs import common, presets
+from input_pipeline.palettes import known_sets
 from vit_jax.models import segmenter
 
-# Set -> the bound of the shorter side, that of the longer one, side of the crops, what a flip does.
+# Set -> the bound of the shorter side, that of the longer one, and the side of the crops.
 _SETS = {
-    "coco_stuff": (800, 1333, 640, "flip_lr"),
-    "lip": (473, 788, 473, "flip_lr(swap=((14, 15), (16, 17), (18, 19)))"),
+    "coco_stuff": (800, 1333, 640),
+    "lip": (473, 788, 473),
 }
 _MODELS = [name for name in segmenter.VARIANTS if name.startswith(("FPN-R", "VT-FPN-R"))]
 
@@ -35,7 +36,9 @@ def get_config(argument: str = "FPN-R50,coco_stuff") -> ConfigDict:
         raise ValueError(f"unknown model {name!r}; there are: {', '.join(_MODELS)}")
     if data not in _SETS:
         raise ValueError(f"unknown set {data!r}; there are: {', '.join(_SETS)}")
-    short, long, crop, flip = _SETS[data]
+    short, long, crop = _SETS[data]
+    swapped = known_sets()[data].swapped  # labels of left and right
+    flip = f"flip_lr(swap={swapped})" if swapped else "flip_lr"
     config = common.get_config()
 
     config.model_name = name
@@ -47,6 +50,7 @@ def get_config(argument: str = "FPN-R50,coco_stuff") -> ConfigDict:
         f"normalize()|pad_to({crop}, mode='constant')"
     )
     config.data.eval_pp = f"decode|resize_within({short}, {long}, masks=False)|normalize()"
+    config.segment.swap = swapped
 
     config.batch_size = 16
     config.total_steps = 90_000

@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from input_pipeline import randaugment
 from input_pipeline.cpu_tf import tf
+from input_pipeline.randaugment import blend, enhancement
 
 # Pairs of (operation, probability, magnitude).
 POLICY: tuple[tuple[tuple[str, float, int], tuple[str, float, int]], ...] = (
@@ -73,10 +74,6 @@ def _apply(
     return image
 
 
-def _factor(strength: float) -> float:
-    return 0.1 + 1.8 * strength
-
-
 # Each takes (image, strength with 1 as full scale, random sign).
 OPERATIONS: dict[str, Callable[..., tf.Tensor]] = {
     "autocontrast": lambda x, s, sign: randaugment.autocontrast(x),
@@ -86,7 +83,7 @@ OPERATIONS: dict[str, Callable[..., tf.Tensor]] = {
     "shear_x": lambda x, s, sign: randaugment.transform(x, [1.0, sign * 0.3 * s, 0.0, 0.0, 1, 0]),
     "posterize": lambda x, s, sign: randaugment.posterize(x, 4 + int(4 * s)),
     "solarize": lambda x, s, sign: randaugment.solarize(x, int(256 * s)),
-    "color": lambda x, s, sign: randaugment.blend(tf.image.rgb_to_grayscale(x), x, _factor(s)),
-    "contrast": lambda x, s, sign: randaugment.blend(randaugment.mean_grey(x), x, _factor(s)),
-    "sharpness": lambda x, s, sign: randaugment.sharpness(x, _factor(s)),
+    "color": lambda x, s, sign: blend(tf.image.rgb_to_grayscale(x), x, enhancement(s)),
+    "contrast": lambda x, s, sign: blend(randaugment.mean_grey(x), x, enhancement(s)),
+    "sharpness": lambda x, s, sign: randaugment.sharpness(x, enhancement(s)),
 }

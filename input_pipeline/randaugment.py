@@ -53,7 +53,8 @@ def blend(base: tf.Tensor, image: tf.Tensor, factor: float) -> tf.Tensor:
     return tf.cast(tf.clip_by_value(base + factor * (image - base), 0, 255), tf.uint8)
 
 
-def _enhancement(strength: float) -> float:
+def enhancement(strength: float) -> float:
+    """The factor of `blend` at a strength, of which 1 is full scale."""
     return 0.1 + 1.8 * strength
 
 
@@ -167,10 +168,10 @@ _OPERATIONS: tuple[Callable[..., tf.Tensor], ...] = (
     lambda x, s, sign, u: rotate(x, sign * 30.0 * s),
     lambda x, s, sign, u: posterize(x, max(1, min(8, int(4 * s)))),
     lambda x, s, sign, u: solarize(x, min(256, int(256 * s))),
-    lambda x, s, sign, u: blend(tf.image.rgb_to_grayscale(x), x, _enhancement(s)),
-    lambda x, s, sign, u: blend(mean_grey(x), x, _enhancement(s)),
-    lambda x, s, sign, u: blend(tf.zeros_like(x), x, _enhancement(s)),
-    lambda x, s, sign, u: sharpness(x, _enhancement(s)),
+    lambda x, s, sign, u: blend(tf.image.rgb_to_grayscale(x), x, enhancement(s)),
+    lambda x, s, sign, u: blend(mean_grey(x), x, enhancement(s)),
+    lambda x, s, sign, u: blend(tf.zeros_like(x), x, enhancement(s)),
+    lambda x, s, sign, u: sharpness(x, enhancement(s)),
     lambda x, s, sign, u: transform(x, [1.0, sign * 0.3 * s, 0.0, 0.0, 1.0, 0.0]),
     lambda x, s, sign, u: transform(x, [1.0, 0.0, 0.0, sign * 0.3 * s, 1.0, 0.0]),
     lambda x, s, sign, u: translate(x, sign * _TRANSLATE * s, 0.0),

@@ -45,13 +45,13 @@ def random_params(name, size, seed=0, **fields):
     )
 
 
-def random_variables(model, size, seed=0):
-    """Variables for images of (h, w) pixels, none of which is 0, nor 1 but for scales."""
+def random_variables(model, size, seed=0, deviation=0.2, multiply=("var", "scale")):
+    """Variables for images of (h, w) pixels: noise, around 1 where they multiply, and else 0."""
     random = np.random.default_rng(seed)
 
     def draw(path, leaf):
-        noise = random.normal(scale=0.06, size=leaf.shape).astype(np.float32)
-        return np.exp(noise) if path[-1].key in ("var", "scale") else noise
+        noise = random.normal(scale=deviation, size=leaf.shape).astype(np.float32)
+        return np.exp(noise) if path[-1].key in multiply else noise
 
     shapes = jax.eval_shape(model.init, jax.random.key(0), *model.inputs(size))
     return jax.tree_util.tree_map_with_path(draw, shapes)

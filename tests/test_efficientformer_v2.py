@@ -9,6 +9,7 @@ import pytest
 from flax import traverse_util
 
 from checkpoints import npz, torch, tree
+from tests import helpers
 from tests.golden_recipe import recipe_array, recipe_weights
 from tests.helpers import TINY, noise, random_params, tiny_digits_config
 from vit_jax import experiment, pretrained
@@ -27,16 +28,9 @@ MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225
 def random_variables(size, seed=0, **fields):
     """A small model, and variables with layer scales and statistics that matter."""
     model = get_model(NAME, **{**SMALL, **fields})
-    images = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
-    random = np.random.default_rng(seed)
-
-    def draw(path, leaf):
-        drawn = random.normal(scale=0.2, size=leaf.shape)
-        multiplies = path[-1].key in ("scale", "var", "ls1", "ls2")
-        return np.float32(np.exp(drawn) if multiplies else drawn)
-
-    return model, jax.tree_util.tree_map_with_path(draw, shapes)
+    return model, helpers.random_variables(
+        model, size, seed, multiply=("var", "scale", "ls1", "ls2")
+    )
 
 
 def apply(model, variables, images, **kwargs):

@@ -120,7 +120,7 @@ def test_models_against_the_cpu(name):
     """In float32 of full precision, and in bfloat16."""
     size = (64, 64)
     model = get_model(name, **SMALL[name])
-    variables = random_variables(model, size)
+    variables = random_variables(model, size, deviation=0.06)
     images = noise((2, *size, 3))
     expected = on_cpu(model.apply, variables, images)
     apply = jax.jit(model.apply)

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -66,6 +68,12 @@ def test_poly():
         decayed = (0.1 - 0.001) * (1 - step / 100) ** 0.9 + 0.001
         warm = 1 - max(1 - step / 20, 0) * (1 - 1e-2)
         np.testing.assert_allclose(rate(step), decayed * warm, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", optim.SCHEDULES)
+def test_a_rate_of_0_remains_0(name):
+    rate = schedule(learning_rate=0.0, name=name, warmup_steps=10)
+    assert [float(rate(step)) for step in (0, 5, 50)] == [0, 0, 0]
 
 
 def test_warmup_in_epochs():
@@ -193,6 +201,21 @@ def test_clipping_by_the_norm_of_each_outputs_weights():
             share = np.minimum(1, 0.01 * np.maximum(norm, 1e-3) / np.maximum(length, 1e-6))
             assert share.min() < 0.5
             np.testing.assert_allclose(change, wanted * share, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("shape", "fits"),
+    [((3, 3, 4, 8), True), ((1, 1, 8), True), ((4, 2, 8), False), ((2, 3, 3, 4, 8), False)],
+)
+def test_adaptive_clipping_knows_the_outputs_of_a_weight(shape, fits):
+    config = common.get_config().optim
+    config.adaptive_clip = 0.01
+    make = functools.partial(optim.make_optimizer, config, optax.constant_schedule(0.1))
+    if fits:
+        make({"dense": {"kernel": jnp.ones(shape)}})
+        return
+    with pytest.raises(ValueError, match=r"dense/kernel has the shape .*: set it to 0"):
+        make({"dense": {"kernel": jnp.ones(shape)}})
 
 
 def test_freezing_leaves_parameters_and_makes_no_state():

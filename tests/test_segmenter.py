@@ -9,7 +9,7 @@ import pytest
 
 from checkpoints import npz, torch, tree
 from tests.golden_recipe import recipe_weights
-from tests.helpers import TINY, noise, random_params
+from tests.helpers import TINY, noise, random_params, random_variables
 from vit_jax import identify, ops, pretrained, weights
 from vit_jax.models import MODELS, get_model
 from vit_jax.models.resnet import ResNet
@@ -30,18 +30,6 @@ def encoder(monkeypatch):
     monkeypatch.setitem(MODELS, "Swin-tiny", (Swin, tiny))
     monkeypatch.setitem(MODELS, "ResNet-tiny", (ResNet, dict(depths=(1,) * 4, width=8)))
     monkeypatch.setitem(MODELS, "ViT-tiny", (VisionTransformer, {**TINY, "patch_size": 16}))
-
-
-def random_variables(model, size, seed=0):
-    """Variables none of which is 0, nor 1 but for variances."""
-    random = np.random.default_rng(seed)
-
-    def draw(path, leaf):
-        noise = random.normal(scale=0.2, size=leaf.shape).astype(np.float32)
-        return np.exp(noise) if path[-1].key in ("var", "scale") else noise
-
-    shapes = jax.eval_shape(model.init, jax.random.key(0), *model.inputs(size))
-    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def images_of(case):
@@ -252,7 +240,8 @@ def test_a_pyramid_of_one_map():
     [
         ({"decoder": "x"}, "decoder='x' is not one of fpn, vt-fpn, upernet"),
         ({"features": 0}, "features must be at least 1, not 0"),
-        ({"encoder": "RRDB-x4"}, "unknown model|encoder='RRDB-x4' gives no feature maps"),
+        ({"features": 96}, "features=96 must be divisible by 64"),
+        ({"encoder": "RRDB-x4"}, "encoder='RRDB-x4' gives no feature maps"),
         ({"encoder": "Mixer-B_16"}, "encoder='Mixer-B_16' gives no feature maps"),
         ({"encoder": "Resnet-50"}, "unknown model 'Resnet-50'; did you mean 'ResNet-50'"),
     ],

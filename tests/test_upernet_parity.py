@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from checkpoints import torch
-from tests.helpers import noise
+from tests.helpers import noise, random_variables
 from vit_jax import ops, pretrained, weights
 from vit_jax.models import MODELS, get_model
 from vit_jax.models.swin import Swin
@@ -55,17 +55,6 @@ def randomised(model):
     return model
 
 
-def random_variables(model, size=SIZE):
-    random = np.random.default_rng(0)
-
-    def draw(path, leaf):
-        values = random.normal(scale=0.1, size=leaf.shape).astype(np.float32)
-        return np.exp(values) if path[-1].key in ("var", "scale") else values
-
-    shapes = jax.eval_shape(model.init, jax.random.key(0), *model.inputs(size))
-    return jax.tree_util.tree_map_with_path(draw, shapes)
-
-
 def logits_of(theirs, images):
     import torch
 
@@ -94,7 +83,7 @@ def test_what_they_read(model, theirs, tmp_path):
     from transformers import UperNetForSemanticSegmentation
 
     theirs.save_pretrained(tmp_path)
-    variables = random_variables(model)
+    variables = random_variables(model, SIZE, deviation=0.1)
     state_dict = torch.to_state_dict(variables, model, "transformers")
     torch.write(tmp_path / "model.safetensors", state_dict)
     read, report = UperNetForSemanticSegmentation.from_pretrained(
@@ -132,7 +121,7 @@ def test_what_the_benchmark_compares_with(size, model):
 
     from vit_jax.benchmark import models, torch_contender
 
-    variables = random_variables(model, size)
+    variables = random_variables(model, size, deviation=0.1)
     theirs = torch_contender.load(models.in_pytorch("", model, size), variables, model)
     images = noise((2, *size, 3))
     with pytorch.inference_mode():

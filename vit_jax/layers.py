@@ -35,6 +35,11 @@ def count_blocks(names: Iterable[str], pattern: str) -> tuple[int, ...]:
     return tuple(sum(stage == i for stage, _ in found) for i in range(stages))
 
 
+def batch_norm(train: bool, dtype: Any, name: str) -> nn.BatchNorm:
+    """PyTorch's batch norm, of its default momentum; parameters and statistics are float32."""
+    return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name)
+
+
 class Conv(nn.Module):
     """Convolution that keeps the size, or cuts into patches; 1x1 ones are matrix products.
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from flax import traverse_util
 
 Schedule = Callable[[Any], Any]
 
@@ -105,7 +106,7 @@ def make_schedule(
     if not warmup:
         return decay
     if config.name == "poly":
-        share = optax.linear_schedule(begin / learning_rate, 1.0, warmup)
+        share = optax.linear_schedule(begin / (learning_rate or 1.0), 1.0, warmup)
         return lambda step: share(step) * decay(step)
     rise = optax.linear_schedule(begin, learning_rate, warmup - 1)
     return optax.join_schedules([rise, decay], [warmup])
@@ -179,6 +180,7 @@ def make_optimizer(config: Any, schedule: Schedule, params: Any) -> optax.Gradie
     if config.clip_norm:
         steps.insert(0, optax.clip_by_global_norm(config.clip_norm))
     if config.adaptive_clip:
+        _check_adaptive_clip(params)
         steps.insert(0, optax.adaptive_grad_clip(config.adaptive_clip))
     steps.append(optax.scale_by_learning_rate(schedule))
     tx = optax.chain(*steps)
@@ -192,6 +194,17 @@ def make_optimizer(config: Any, schedule: Schedule, params: Any) -> optax.Gradie
         return jax.tree.map(lambda found: "frozen" if found else "trained", frozen(tree))
 
     return optax.partition({"trained": tx, "frozen": optax.set_to_zero()}, label)
+
+
+def _check_adaptive_clip(params: Any) -> None:
+    """Raises a ValueError for weights of which optax does not know what belongs to an output."""
+    for name, leaf in traverse_util.flatten_dict(params, sep="/").items():
+        if sum(side > 1 for side in leaf.shape) > 1 and len(leaf.shape) not in (2, 4):
+            raise ValueError(
+                "optim.adaptive_clip is for models of dense layers (inputs, outputs) and "
+                f"convolutions (h, w, inputs, outputs), and {name} has the shape {leaf.shape}: set "
+                "it to 0, or optim.clip_norm in its place"
+            )
 
 
 def _scale_by(config: Any) -> optax.GradientTransformation:

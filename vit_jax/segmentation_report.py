@@ -26,6 +26,8 @@ _SHARE = 0.55  # of the colours, over a photo
 _SMALLEST, _LARGEST = 480, 2000  # pixels of the longer side of a photo with colours over it
 _DPI = 100
 
+_confusion = jax.jit(segmentation.confusion)
+
 
 class SegmentationReport:
     """Counts all pixels of a split by class, and shows the worst, the median and the best image.
@@ -48,14 +50,6 @@ class SegmentationReport:
         self._figures: dict[str, np.ndarray] = {}
         self._ranks: dict[int, str] = {}
         self._kept: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-
-    @functools.cached_property
-    def _count(self) -> Any:
-        @jax.jit
-        def count(out: jax.Array, mask: jax.Array) -> jax.Array:
-            return segmentation.confusion(out, {"mask": mask})
-
-        return count
 
     def choose(self, each: Mapping[str, np.ndarray]) -> Sequence[int]:
         """The images whose own figure is the worst, the median, and the best."""
@@ -85,10 +79,8 @@ class SegmentationReport:
         Once images are chosen, it keeps them instead.
         """
         if not self._is_chosen:
-            counts = np.asarray(
-                self._count(out, batch["mask"])
-            )  # whose sum JAX would take in int32
-            self._confusion += counts.sum(axis=0, dtype=np.int64)
+            counts = np.asarray(_confusion(out, {"mask": batch["mask"]}))
+            self._confusion += counts.sum(axis=0, dtype=np.int64)  # JAX would sum in int32
             return
         for i, (row, image, mask) in enumerate(zip(batch["index"], batch["image"], batch["mask"])):
             resized = segmentation.resized_logits(jnp.asarray(out[i : i + 1]), mask.shape)

@@ -16,7 +16,11 @@ from vit_jax import ops
 from vit_jax.models.base import Model
 from vit_jax.segmentation import resized_logits
 
-SETTINGS = ("segment.window", "segment.stride", "segment.scales", "segment.flip")
+SETTINGS = (
+    "segment.window", "segment.stride", "segment.scales", "segment.flip", "segment.swap",
+)  # fmt: skip
+
+Pairs = tuple[tuple[int, int], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Looks:
         scales: times the image's size at which it is looked at; () is 1 alone. Several answers are
             averaged as probabilities.
         flip: whether the mirrored image is looked at, too.
+        swap: pairs of labels that tell left from right, and so change places in a mirrored image.
 
     Raises:
         ValueError: for a number out of its range.
@@ -38,6 +43,7 @@ class Looks:
     stride: int = 0
     scales: tuple[float, ...] = ()
     flip: bool = False
+    swap: Pairs = ()
 
     def __post_init__(self) -> None:
         if self.window < 0:
@@ -52,6 +58,11 @@ class Looks:
             raise ValueError(
                 f"scales are numbers above 0 and up to 8, such as (0.5, 1.0), not {self.scales}"
             )
+        if not _is_pairs_of_labels(self.swap):
+            raise ValueError(
+                "swap must be pairs of different labels, such as ((14, 15), (16, 17)), not "
+                f"{self.swap}"
+            )
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> "Looks":
@@ -62,19 +73,21 @@ class Looks:
         """
         given = {key.rpartition(".")[2]: settings[key] for key in SETTINGS if key in settings}
         try:
-            return cls(**{**given, "scales": tuple(given.get("scales", ()))})
+            scales = tuple(given.get("scales", ()))
+            swap = tuple(tuple(x) if isinstance(x, list) else x for x in given.get("swap", ()))
+            return cls(**{**given, "scales": scales, "swap": swap})
         except ValueError as error:
             raise ValueError(f"segment: {error}") from None
 
     @property
     def is_plain(self) -> bool:
         """Whether it looks once, at the whole image as it is."""
-        return self == Looks() or self == Looks(scales=(1,))
+        return dataclasses.replace(self, swap=()) in (Looks(), Looks(scales=(1,)))
 
     def views(self, size: tuple[int, int]) -> list["View"]:
         """All looks at an image of (h, w) pixels."""
         return [
-            View(scaled, is_mirrored, *self.grid(scaled))
+            View(scaled, is_mirrored, *self.grid(scaled), self.swap)
             for scaled in (scaled_size(size, scale) for scale in self.scales or (1,))
             for is_mirrored in ((False, True) if self.flip else (False,))
         ]
@@ -98,6 +111,7 @@ class View:
         window: (h, w) of its windows.
         tops: where they begin.
         lefts: where they begin along the other axis.
+        swap: pairs of labels that change places if it is mirrored.
     """
 
     size: tuple[int, int]
@@ -105,6 +119,26 @@ class View:
     window: tuple[int, int]
     tops: list[int]
     lefts: list[int]
+    swap: Pairs = ()
+
+    def unmirrored(self, logits: jax.Array) -> jax.Array:
+        """Its (..., w, classes) logits, with left and right as the image itself has them.
+
+        Raises:
+            ValueError: if labels that change places are beyond the classes.
+        """
+        if not self.is_mirrored:
+            return logits
+        order = list(range(logits.shape[-1]))
+        for one, other in self.swap:
+            if max(one, other) >= len(order):
+                raise ValueError(
+                    f"segment.swap has the label {max(one, other)}, and there are {len(order)} "
+                    "classes, from 0 on: leave it out"
+                )
+            order[one], order[other] = other, one
+        logits = logits[..., ::-1, :]
+        return logits[..., np.array(order)] if self.swap else logits
 
     @property
     def counts(self) -> tuple[np.ndarray, np.ndarray]:
@@ -115,6 +149,15 @@ class View:
             for starts, window, side in pairs
         )
         return one.astype(np.float32), other.astype(np.float32)
+
+
+def _is_pairs_of_labels(pairs: tuple[Any, ...]) -> bool:
+    """Whether there are pairs of labels alone, none of which occurs twice."""
+    if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
+        return False
+    labels = [label for pair in pairs for label in pair]
+    is_labels = all(type(label) is int and label >= 0 for label in labels)
+    return is_labels and len(set(labels)) == len(labels)
 
 
 def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
@@ -190,9 +233,7 @@ def _look(model: Model, variables: Any, images: jax.Array, view: View) -> jax.Ar
     seen = ops.resize_bilinear(images, view.size)
     if view.is_mirrored:
         seen = seen[:, :, ::-1]
-    logits = _slide(model, variables, seen, view)
-    if view.is_mirrored:
-        logits = logits[:, :, ::-1]
+    logits = view.unmirrored(_slide(model, variables, seen, view))
     return resized_logits(logits, size)
 
 
@@ -328,10 +369,8 @@ class _Rows:
         self._kept = {
             top: kept for top, kept in self._kept.items() if top + self._view.window[0] > first
         }
-        seen = self._seen_rows(first, needed)
-        return _resized_band(
-            seen, upper - first, lower - first, share, self._size[1], self._view.is_mirrored
-        )
+        seen = self._view.unmirrored(self._seen_rows(first, needed))
+        return _resized_band(seen, upper - first, lower - first, share, self._size[1])
 
     def _look_down_to(self, end: int) -> None:
         """Looks at all windows that begin above a row of the view."""
@@ -435,12 +474,9 @@ def _resize_rows(
     after: jax.Array,
     share: jax.Array,
     width: int,
-    is_mirrored: bool,
 ) -> jax.Array:
     """Rows of a photo of some width, of the rows of a view that they lie between."""
-    if is_mirrored:
-        seen = seen[:, ::-1]
     return _mixed(_mixed(seen, before, after, share, 0), *_taps(0, width, seen.shape[1], width), 1)
 
 
-_resized_band = jax.jit(_resize_rows, static_argnums=(4, 5))
+_resized_band = jax.jit(_resize_rows, static_argnums=4)

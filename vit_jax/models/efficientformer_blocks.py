@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vit_jax import ops
-from vit_jax.layers import uniform_by_fan_in
+from vit_jax.layers import batch_norm, uniform_by_fan_in
 
 TABLE = "attention_biases"
 _VALUE_RATIO = 4  # channels of a value for each one of a key
@@ -48,21 +48,15 @@ class Conv(nn.Module):
         x = x.astype(self.dtype)
         if self.side == 1:
             return x @ kernel[0, 0] + bias
+        border = (self.side // 2,) * 2
         if self.depthwise:
-            border = (self.side // 2,) * 2
             x = jnp.pad(x, ((0, 0), border, border, (0, 0)))
             return ops.depthwise_conv(x, kernel, self.stride) + bias
-        border = (self.side // 2,) * 2
         x = jax.lax.conv_general_dilated(
             x, kernel, (self.stride,) * 2, (border, border),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )  # fmt: skip
         return x + bias
-
-
-def batch_norm(train: bool, dtype: Any, name: str) -> nn.BatchNorm:
-    """PyTorch's batch norm, of its default momentum."""
-    return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name)
 
 
 class ConvNorm(nn.Module):

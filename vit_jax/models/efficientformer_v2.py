@@ -20,15 +20,9 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from vit_jax import ops
-from vit_jax.layers import count_blocks
+from vit_jax.layers import batch_norm, count_blocks
 from vit_jax.models.base import Model, Shapes
-from vit_jax.models.efficientformer_blocks import (
-    TABLE,
-    Block,
-    ConvNorm,
-    Downsampling,
-    batch_norm,
-)
+from vit_jax.models.efficientformer_blocks import TABLE, Block, ConvNorm, Downsampling
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "EfficientFormerV2-S0": dict(

@@ -21,7 +21,7 @@ _ZEROS = nn.initializers.zeros
 # detectron2 takes Caffe2's way of Xavier's, by the inputs alone, and He's by the outputs.
 _BY_INPUTS = (nn.initializers.variance_scaling(1.0, "fan_in", "uniform"), _ZEROS)
 _BY_OUTPUTS = (nn.initializers.variance_scaling(2.0, "fan_out", "normal"), _ZEROS)
-_GROUPS = 32
+GROUPS = 32  # of the norms in the head
 
 
 class FPN(nn.Module):
@@ -82,8 +82,8 @@ class SemanticHead(nn.Module):
     @nn.compact
     def __call__(self, maps: Sequence[jax.Array]) -> jax.Array:
         """Maps (b, h, w, c), the finest first -> (b, h, w, num_classes) float32 of the finest."""
-        if self.features % _GROUPS:
-            raise ValueError(f"features={self.features} must be divisible by {_GROUPS}")
+        if self.features % GROUPS:
+            raise ValueError(f"features={self.features} must be divisible by {GROUPS}")
         sizes = [(x.shape[1], x.shape[2]) for x in maps]
         total = jnp.zeros((), self.dtype)
         for i, x in enumerate(maps):
@@ -100,7 +100,7 @@ class SemanticHead(nn.Module):
             name=name,
         )  # fmt: skip
         norm = nn.GroupNorm(
-            _GROUPS, epsilon=1e-5, use_fast_variance=False, dtype=self.dtype, name=f"{name}_norm"
+            GROUPS, epsilon=1e-5, use_fast_variance=False, dtype=self.dtype, name=f"{name}_norm"
         )
         return nn.relu(norm(conv(x)))
 

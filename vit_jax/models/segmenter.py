@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from vit_jax.models import registry
 from vit_jax.models.base import Model, Shapes
-from vit_jax.models.panoptic_fpn import PanopticFPN
+from vit_jax.models.panoptic_fpn import GROUPS, PanopticFPN
 from vit_jax.models.resnet import ResNet
 from vit_jax.models.simple_pyramid import STRIDES, SimplePyramid
 from vit_jax.models.swin import Swin
@@ -119,6 +119,11 @@ class Segmenter(Model):
         for field, least in (("num_classes", 1), ("features", 1), ("auxiliary_features", 0)):
             if getattr(self, field) < least:
                 raise ValueError(f"{field} must be at least {least}, not {getattr(self, field)}")
+        if self.decoder != "upernet" and self.features % (2 * GROUPS):
+            raise ValueError(
+                f"features={self.features} must be divisible by {2 * GROUPS}, since the head on "
+                f"the pyramid has half as many, normalised in {GROUPS} groups"
+            )
 
     @property
     def backbone_model(self) -> Model:

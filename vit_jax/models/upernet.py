@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vit_jax import ops
-from vit_jax.layers import Conv
+from vit_jax.layers import Conv, batch_norm
 
 _POOLED = (1, 2, 3, 6)  # cells along either axis
 _DROPOUT = 0.1  # of whole channels, before the last layer
@@ -71,10 +71,7 @@ class ConvNorm(nn.Module):
             self.features, self.side, inits=_HE, use_bias=False, padding="zero", dtype=self.dtype,
             name="conv",
         )(x)  # fmt: skip
-        norm = nn.BatchNorm(
-            use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, name="bn"
-        )
-        return nn.relu(norm(x))
+        return nn.relu(batch_norm(train, self.dtype, "bn")(x))
 
 
 class _Classifier(nn.Module):

@@ -10,7 +10,7 @@ import pytest
 from checkpoints import npz, torch, tree
 from tests.golden_recipe import recipe_weights
 from tests.helpers import TINY, noise, random_params
-from vit_jax import identify, ops, pretrained, weights
+from vit_jax import convert, identify, ops, pretrained, weights
 from vit_jax.models import MODELS, get_model
 from vit_jax.models.resnet import ResNet
 from vit_jax.models.simple_pyramid import SimplePyramid
@@ -103,6 +103,8 @@ def test_a_published_file_says_what_it_is(naming, encoder, monkeypatch, tmp_path
     torch.write(tmp_path / "a.pth", torch.to_state_dict(variables, model, naming))
     loaded = pretrained.load(tmp_path / "a.pth")
     assert (loaded.name, loaded.model.num_classes) == ("golden-UPerNet", 6)
+    said = convert.inspect(tmp_path / "a.pth")
+    assert said.endswith("it fits golden-UPerNet, with 6 classes and images of any size")
     jax.tree.map(np.testing.assert_array_equal, loaded.variables, variables)
     without = {
         k: v
@@ -112,6 +114,13 @@ def test_a_published_file_says_what_it_is(naming, encoder, monkeypatch, tmp_path
     torch.write(tmp_path / "b.pth", without)
     relative = identify.find_relative(weights.read(tmp_path / "b.pth"))
     assert str(relative) == "golden-UPerNet with auxiliary_features=0"
+
+
+def test_a_classifier_alone_does_not_segment(encoder, tmp_path):
+    classifier, params = random_params("Swin-tiny", (64, 64), window_size=4)
+    torch.write(tmp_path / "a.pth", torch.to_state_dict({"params": params}, classifier))
+    with pytest.raises(ValueError, match="of the backbone of Swin-T-UPerNet alone, with which a"):
+        pretrained.load(tmp_path / "a.pth", "Swin-T-UPerNet", {**UPERNET, "encoder": "Swin-tiny"})
 
 
 @pytest.mark.parametrize("naming", ["official", "transformers", "npz"])
@@ -252,6 +261,7 @@ def test_a_pyramid_of_one_map():
     [
         ({"decoder": "x"}, "decoder='x' is not one of fpn, vt-fpn, upernet"),
         ({"features": 0}, "features must be at least 1, not 0"),
+        ({"features": 96}, "features=96 must be divisible by 64 with decoder='fpn'"),
         ({"encoder": "RRDB-x4"}, "unknown model|encoder='RRDB-x4' gives no feature maps"),
         ({"encoder": "Mixer-B_16"}, "encoder='Mixer-B_16' gives no feature maps"),
         ({"encoder": "Resnet-50"}, "unknown model 'Resnet-50'; did you mean 'ResNet-50'"),

@@ -334,6 +334,9 @@ def load(
     weights = read(path, key)
     name, fields = _which_model(weights, name, fields or {})
     model = tree.unrolled(get_model(name, **fields))
+    if weights.workdir is None and _backbone_of(weights, model) is not None:
+        raise ValueError(f"{path} holds weights of the backbone of {name} alone, with which a "
+                         "training of it can begin: --config.pretrained")  # fmt: skip
     head = weights.head_fields(model)
     wrong = [k for k, v in head.items() if fields.get(k, v) != v]
     if wrong:
@@ -397,7 +400,9 @@ def _square_or(
     try:
         return model.image_size(params)
     except KeyError as error:
-        raise ValueError(f"{path} is not for this model: it lacks {error}") from None
+        key = error.args[0]
+        lacking = key if isinstance(key, str) else "/".join(key)
+        raise ValueError(f"{path} is not for this model: it lacks {lacking}") from None
     except ValueError as error:
         if image_size is None:
             raise ValueError(

@@ -23,6 +23,7 @@ from vit_jax.models.upernet import FCNHead, UPerHead
 from vit_jax.models.vt_fpn import VTFPN
 
 DECODERS = ("fpn", "vt-fpn", "upernet")
+_MULTIPLE = 64  # of features; but for UPerNet's, heads have groups of norms
 _UPERNET = dict(decoder="upernet", features=512, auxiliary_features=256, drop_path_rate=0.3)
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -119,6 +120,11 @@ class Segmenter(Model):
         for field, least in (("num_classes", 1), ("features", 1), ("auxiliary_features", 0)):
             if getattr(self, field) < least:
                 raise ValueError(f"{field} must be at least {least}, not {getattr(self, field)}")
+        if self.decoder != "upernet" and self.features % _MULTIPLE:
+            raise ValueError(
+                f"features={self.features} must be divisible by {_MULTIPLE} with "
+                f"decoder={self.decoder!r}, whose head has half of them in 32 groups"
+            )
 
     @property
     def backbone_model(self) -> Model:

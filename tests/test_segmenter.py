@@ -123,6 +123,15 @@ def test_a_classifier_alone_does_not_segment(encoder, tmp_path):
         pretrained.load(tmp_path / "a.pth", "Swin-T-UPerNet", {**UPERNET, "encoder": "Swin-tiny"})
 
 
+def test_weights_of_another_encoder_are_said_to_be_such(encoder, tmp_path):
+    other, params = random_params("ViT-B_16", (32, 32), num_classes=5, **TINY)
+    torch.write(tmp_path / "a.pth", torch.to_state_dict({"params": params}, other))
+    model = get_model("Swin-T-UPerNet", **{**UPERNET, "encoder": "Swin-tiny"})
+    init = random_variables(model, (32, 32))
+    with pytest.raises(ValueError, match="do not fit the model .*It fits ViT"):
+        pretrained.adapt(weights.read(tmp_path / "a.pth"), init, model, (32, 32))
+
+
 @pytest.mark.parametrize("naming", ["official", "transformers", "npz"])
 def test_a_classifier_begins_the_backbone(naming, encoder, tmp_path):
     """The norms of the maps, which it lacks, stay as initialised, as do the heads."""

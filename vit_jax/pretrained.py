@@ -349,8 +349,8 @@ def load(
     size = image_size or old_size
     if size != old_size:
         arrays = model.resize_params(arrays, old_size, size)
-    shapes = tree.shapes(model, size)
     try:
+        shapes = tree.shapes(model, size)
         tree.check(arrays, shapes)
     except ValueError as error:
         raise ValueError(f"{path}: {error}. {what_fits(weights)}") from None

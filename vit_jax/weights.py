@@ -162,7 +162,10 @@ class Weights:
         """
         arrays = self.arrays
         if self.is_torch:
-            arrays = torch.rename(arrays, tree.unrolled(model).clone(**self.head_fields(model)))
+            fields = self.head_fields(model)
+            if model.backbone_model is not None and fields.get("num_classes") == 0:
+                del fields["num_classes"]  # a segmenter cannot be without
+            arrays = torch.rename(arrays, tree.unrolled(model).clone(**fields))
         return traverse_util.unflatten_dict(arrays, sep="/")
 
 

@@ -1,5 +1,6 @@
 import functools
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -130,6 +131,24 @@ def test_weights_of_another_encoder_are_said_to_be_such(encoder, tmp_path):
     init = random_variables(model, (32, 32))
     with pytest.raises(ValueError, match="do not fit the model .*It fits ViT"):
         pretrained.adapt(weights.read(tmp_path / "a.pth"), init, model, (32, 32))
+
+
+def test_what_is_said_of_a_head_that_is_kept_begins_it_anew(encoder, tmp_path, caplog):
+    model = get_model("Swin-T-UPerNet", **UPERNET)
+    old, init = random_variables(model, (32, 32)), random_variables(model, (32, 32), seed=1)
+    torch.write(tmp_path / "a.pth", torch.to_state_dict(old, model))
+    for pattern in ("", None):
+        if pattern is None:
+            pattern = re.search(r"dont_load='(.+)' begins it anew", caplog.text)[1]
+        found = pretrained.adapt(
+            weights.read(tmp_path / "a.pth"), init, model, (32, 32),
+            class_names=list("abcdef"), dont_load=pattern,
+        )  # fmt: skip
+        for part in ("decode_head", "auxiliary_head"):
+            bias = found["params"][part]["classifier"]["conv_seg"]["bias"]
+            expected = init if pattern else old
+            expected = expected["params"][part]["classifier"]["conv_seg"]["bias"]
+            np.testing.assert_array_equal(bias, expected)
 
 
 @pytest.mark.parametrize("naming", ["official", "transformers", "npz"])

@@ -230,8 +230,8 @@ def _ordered_heads(
         _LOG.warning(
             "the head is kept, and its %d classes are taken to be, in this order: %s. If they are "
             "others or in another order, say --config.pretrained_labels=FILE, a name per line; "
-            "--config.dont_load='^head/' begins it anew",
-            len(new_names), _some(new_names),
+            "--config.dont_load='^(%s)/' begins it anew",
+            len(new_names), _some(new_names), "|".join(heads),
         )  # fmt: skip
         return head
     if tuple(old_names) == tuple(new_names):

@@ -11,7 +11,6 @@ import pytest
 from flax import traverse_util
 
 from checkpoints import npz, torch
-from configs import common
 from tests.helpers import AUGREG_INDEX, TINY, TINY_HYBRID, TINY_MIXER, noise, random_params
 from vit_jax import experiment, ops, pretrained, train
 from vit_jax import weights as weight_files
@@ -490,18 +489,3 @@ def test_the_model_by_name_is_the_models_own(saved):
     """Overrides of the caller reach the model."""
     loaded = pretrained.load(saved[0], "ViT-B_16", dict(TINY, dtype="bfloat16"))
     assert loaded.model == get_model("ViT-B_16", num_classes=5, dtype="bfloat16", **TINY)
-
-
-@pytest.mark.parametrize(
-    ("spec", "warns"),
-    [
-        ("decode|normalize()", False),
-        ("decode | normalize | pad_to(64, mode='constant')", False),
-        ("decode|value_range(-1, 1)|pad_to(64)", True),
-    ],
-)
-def test_values_that_published_weights_do_not_expect_are_said(spec, warns, caplog):
-    config = common.get_config()
-    config.pretrained, config.data.train_pp = "a.pth", spec
-    experiment._warn_of_values(config, get_model("ResNet-18"))
-    assert ("data.train_pp ends otherwise" in caplog.text) == warns

@@ -129,7 +129,7 @@ def test_weights_of_another_encoder_are_said_to_be_such(encoder, tmp_path):
     torch.write(tmp_path / "a.pth", torch.to_state_dict({"params": params}, other))
     model = get_model("Swin-T-UPerNet", **{**UPERNET, "encoder": "Swin-tiny"})
     init = random_variables(model, (32, 32))
-    with pytest.raises(ValueError, match="do not fit the model .*It fits ViT"):
+    with pytest.raises(ValueError, match=r"do not fit the model .*It fits ViT"):
         pretrained.adapt(weights.read(tmp_path / "a.pth"), init, model, (32, 32))
 
 

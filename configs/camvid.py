@@ -3,7 +3,8 @@
 Command:   python -m vit_jax.main --config=configs/camvid.py --workdir=W \
                --config.data.source=CAMVID
            Also camvid.py:VT-FPN, on a ResNet-18; both have narrow decoders. CAMVID has the folders
-           train, trainannot, val and valannot of SegNet's version, of 480 x 360 pixels.
+           train, trainannot, val and valannot of SegNet's version, of 480 x 360 pixels. A folder
+           of your own images and masks will do as well, see docs/data.md.
 Hardware:  two CPU cores
 Time:      not yet run
 Score:     not yet run
@@ -29,7 +30,6 @@ def get_config(decoder: str = "FPN") -> ConfigDict:
     config.model.update(fields)
 
     config.data.kind = "segmentation"
-    config.data.masks.classes = "camvid"
     config.data.train_pp = (
         f"decode|scale_jitter(360, 480)|class_balanced_crop({_SIDE})|flip_lr|"
         f"photometric_distortion|normalize()|pad_to({_SIDE}, mode='constant')"

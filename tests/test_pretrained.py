@@ -300,6 +300,12 @@ def test_imagenet_names(tmp_path):
     assert labels[999].startswith("toilet")
 
 
+def test_names_of_sets_for_segmentation():
+    assert weight_files.choose_labels("camvid", None, 11)[:2] == ("sky", "building")
+    with pytest.raises(ValueError, match="ade20k has 150 names, but the head has 11 classes"):
+        weight_files.choose_labels("ade20k", None, 11)
+
+
 def test_models_are_recognised(tmp_path):
     model, params = random_params("ViT-Ti_16", (64, 64), num_classes=11)
     torch.write(tmp_path / "a.safetensors", torch.to_state_dict({"params": params}, model))

@@ -9,6 +9,7 @@ import pytest
 from flax import traverse_util
 
 from checkpoints import npz, torch, tree
+from configs import common
 from input_pipeline import colour
 from tests.golden_recipe import recipe_weights
 from tests.helpers import noise, tiny_digits_config
@@ -239,3 +240,18 @@ def test_a_published_file_is_where_fine_tuning_begins(tmp_path):
 def test_all_variants_have_a_count():
     assert resnet.PARAMETER_COUNTS.items() <= models.list_models().items()
     assert resnet.VARIANTS.keys() == resnet.PARAMETER_COUNTS.keys()
+
+
+@pytest.mark.parametrize(
+    ("spec", "warns"),
+    [
+        ("decode|normalize()", False),
+        ("decode | normalize | pad_to(64, mode='constant')", False),
+        ("decode|value_range(-1, 1)|pad_to(64)", True),
+    ],
+)
+def test_values_that_published_weights_do_not_expect_are_said(spec, warns, caplog):
+    config = common.get_config()
+    config.pretrained, config.data.train_pp = "a.pth", spec
+    experiment._warn_of_values(config, get_model("ResNet-18"))
+    assert ("data.train_pp ends otherwise" in caplog.text) == warns

@@ -1,5 +1,6 @@
 import functools
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -10,7 +11,7 @@ import pytest
 from checkpoints import npz, torch, tree
 from tests.golden_recipe import recipe_weights
 from tests.helpers import TINY, noise, random_params, random_variables
-from vit_jax import identify, ops, pretrained, weights
+from vit_jax import convert, identify, ops, pretrained, weights
 from vit_jax.models import MODELS, get_model
 from vit_jax.models.resnet import ResNet
 from vit_jax.models.simple_pyramid import SimplePyramid
@@ -91,6 +92,8 @@ def test_a_published_file_says_what_it_is(naming, encoder, monkeypatch, tmp_path
     torch.write(tmp_path / "a.pth", torch.to_state_dict(variables, model, naming))
     loaded = pretrained.load(tmp_path / "a.pth")
     assert (loaded.name, loaded.model.num_classes) == ("golden-UPerNet", 6)
+    said = convert.inspect(tmp_path / "a.pth")
+    assert said.endswith("it fits golden-UPerNet, with 6 classes and images of any size")
     jax.tree.map(np.testing.assert_array_equal, loaded.variables, variables)
     without = {
         k: v
@@ -100,6 +103,40 @@ def test_a_published_file_says_what_it_is(naming, encoder, monkeypatch, tmp_path
     torch.write(tmp_path / "b.pth", without)
     relative = identify.find_relative(weights.read(tmp_path / "b.pth"))
     assert str(relative) == "golden-UPerNet with auxiliary_features=0"
+
+
+def test_a_classifier_alone_does_not_segment(encoder, tmp_path):
+    classifier, params = random_params("Swin-tiny", (64, 64), window_size=4)
+    torch.write(tmp_path / "a.pth", torch.to_state_dict({"params": params}, classifier))
+    with pytest.raises(ValueError, match="of the backbone of Swin-T-UPerNet alone, with which a"):
+        pretrained.load(tmp_path / "a.pth", "Swin-T-UPerNet", {**UPERNET, "encoder": "Swin-tiny"})
+
+
+def test_weights_of_another_encoder_are_said_to_be_such(encoder, tmp_path):
+    other, params = random_params("ViT-B_16", (32, 32), num_classes=5, **TINY)
+    torch.write(tmp_path / "a.pth", torch.to_state_dict({"params": params}, other))
+    model = get_model("Swin-T-UPerNet", **{**UPERNET, "encoder": "Swin-tiny"})
+    init = random_variables(model, (32, 32))
+    with pytest.raises(ValueError, match=r"do not fit the model .*It fits ViT"):
+        pretrained.adapt(weights.read(tmp_path / "a.pth"), init, model, (32, 32))
+
+
+def test_what_is_said_of_a_head_that_is_kept_begins_it_anew(encoder, tmp_path, caplog):
+    model = get_model("Swin-T-UPerNet", **UPERNET)
+    old, init = random_variables(model, (32, 32)), random_variables(model, (32, 32), seed=1)
+    torch.write(tmp_path / "a.pth", torch.to_state_dict(old, model))
+    for pattern in ("", None):
+        if pattern is None:
+            pattern = re.search(r"dont_load='(.+)' begins it anew", caplog.text)[1]
+        found = pretrained.adapt(
+            weights.read(tmp_path / "a.pth"), init, model, (32, 32),
+            class_names=list("abcdef"), dont_load=pattern,
+        )  # fmt: skip
+        for part in ("decode_head", "auxiliary_head"):
+            bias = found["params"][part]["classifier"]["conv_seg"]["bias"]
+            expected = init if pattern else old
+            expected = expected["params"][part]["classifier"]["conv_seg"]["bias"]
+            np.testing.assert_array_equal(bias, expected)
 
 
 @pytest.mark.parametrize("naming", ["official", "transformers", "npz"])

@@ -167,6 +167,18 @@ def test_a_model_for_one_size_sees_larger_images_by_windows_alone():
     np.testing.assert_allclose(found[0, 4:8], (one[0, 4:] + other[0, :4]) / 2, atol=1e-5)
 
 
+@pytest.mark.parametrize("looks", [{}, dict(window=8), dict(window=8, scales=(1.0, 2.0))])
+def test_a_model_for_one_size_sees_smaller_images_with_zeros_beside(looks):
+    """Training pads them in the same way; a folder and several scales have such images."""
+    model, image = OfOneSize(), jnp.asarray(noise((1, 5, 4, 3)))
+    variables = make(model)
+    found = sliding.make_answer(model, settings(**looks))(variables, {"image": image})
+    assert found.shape == (1, 5, 4, found.shape[-1])
+    if "scales" not in looks:
+        padded = jnp.pad(image, ((0, 0), (0, 3), (0, 4), (0, 0)))
+        np.testing.assert_allclose(found, model.apply(variables, padded)[:, :5, :4], atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("looks", "size"),
     [

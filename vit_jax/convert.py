@@ -223,11 +223,11 @@ def _describe_model(weights: Weights) -> str:
     if not model.has_field("num_classes"):
         return f"it fits {' and '.join(names)}"
     model = model.clone(**weights.head_fields(model))
+    fitting = f"it fits {' and '.join(names)}, with {model.num_classes} classes and images of"
+    if model.any_size:
+        return f"{fitting} any size"
     height, width = model.image_size(weights.tree(model))
-    return (
-        f"it fits {' and '.join(names)}, with {model.num_classes} classes and images of "
-        f"{height} x {width} pixels"
-    )
+    return f"{fitting} {height} x {width} pixels"
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -328,7 +329,9 @@ def _shapes(
 
 def _warn_of_values(config: ConfigDict, model: Model) -> None:
     values = model.input_values
-    if config.pretrained and values and not config.data.train_pp.endswith(values):
+    made = re.sub(r"\s|\(\)", "", config.data.train_pp)
+    made = re.sub(r"\|pad_to\([^|]*\)$", "", made)  # what is beside an image has no values
+    if config.pretrained and values and not made.endswith(re.sub(r"\s|\(\)", "", values)):
         _LOG.warning(
             "published weights of %s are for images prepared by %s, and data.train_pp ends "
             "otherwise", config.model_name, values,

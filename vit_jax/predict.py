@@ -98,7 +98,8 @@ def _check_flags(name: str, model: Model, task: Task) -> None:
     for flag, (_, _, owners) in _options(TASKS.values()).items():
         if flag not in own and flag in flags.FLAGS and flags.FLAGS[flag].value:
             raise ValueError(
-                f"--{flag} is for models that {' or '.join(owners)}, and {name} is for {task.name}"
+                f"--{flag} is for models that {' or '.join(owners)}, and {name} is made to "
+                f"{task.name}"
             )
     if model.any_size and flags.FLAGS["image_size"].value is not None:
         raise ValueError(f"{name} takes images at their own size: leave --image_size out")

@@ -230,8 +230,8 @@ def _ordered_heads(
         _LOG.warning(
             "the head is kept, and its %d classes are taken to be, in this order: %s. If they are "
             "others or in another order, say --config.pretrained_labels=FILE, a name per line; "
-            "--config.dont_load='^head/' begins it anew",
-            len(new_names), _some(new_names),
+            "--config.dont_load='^(%s)/' begins it anew",
+            len(new_names), _some(new_names), "|".join(heads),
         )  # fmt: skip
         return head
     if tuple(old_names) == tuple(new_names):
@@ -334,6 +334,9 @@ def load(
     weights = read(path, key)
     name, fields = _which_model(weights, name, fields or {})
     model = tree.unrolled(get_model(name, **fields))
+    if weights.workdir is None and _backbone_of(weights, model) is not None:
+        raise ValueError(f"{path} holds weights of the backbone of {name} alone, with which a "
+                         "training of it can begin: --config.pretrained")  # fmt: skip
     head = weights.head_fields(model)
     wrong = [k for k, v in head.items() if fields.get(k, v) != v]
     if wrong:
@@ -346,8 +349,8 @@ def load(
     size = image_size or old_size
     if size != old_size:
         arrays = model.resize_params(arrays, old_size, size)
-    shapes = tree.shapes(model, size)
     try:
+        shapes = tree.shapes(model, size)
         tree.check(arrays, shapes)
     except ValueError as error:
         raise ValueError(f"{path}: {error}. {what_fits(weights)}") from None
@@ -397,7 +400,9 @@ def _square_or(
     try:
         return model.image_size(params)
     except KeyError as error:
-        raise ValueError(f"{path} is not for this model: it lacks {error}") from None
+        key = error.args[0]
+        lacking = key if isinstance(key, str) else "/".join(key)
+        raise ValueError(f"{path} is not for this model: it lacks {lacking}") from None
     except ValueError as error:
         if image_size is None:
             raise ValueError(

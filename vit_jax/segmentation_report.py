@@ -178,7 +178,8 @@ class SegmentationReport:
             shown = [photo, _coloured(mask, labelled, colours), colours[guess],
                      _errors(photo, mask, labelled, guess)]  # fmt: skip
             for axes, picture, title in zip(cells, shown, titles):
-                axes.axis("off")
+                axes.set(xticks=[], yticks=[])
+                axes.spines[:].set_color("0.7")  # what is not labelled is as white as the page
                 axes.imshow(picture, interpolation="nearest")
                 axes.set_title(title, fontsize=8, **fonts.style(title))
         font = {"size": 9, "family": fonts.style(*self._shown_names)["fontfamily"]}

@@ -176,26 +176,39 @@ def window_starts(side: int, window: int, stride: int) -> list[int]:
 def apply_to_window(model: Model, variables: Any, images: jax.Array) -> jax.Array:
     """A segmenter's (b, h', w', classes) logits for images of a window's size.
 
+    Smaller images than its parameters are made for have zeros below and beside them, as in
+    training.
+
     Raises:
-        ValueError: if its parameters are made for images of another size.
+        ValueError: if its parameters are made for smaller images.
     """
     try:
         return jnp.asarray(model.apply(variables, images, train=False))
-    except flax.errors.ScopeParamShapeError:
-        height, width = images.shape[1:3]
+    except (flax.errors.ScopeParamShapeError, ValueError) as error:
+        size, own = images.shape[1:3], _own_size(model, variables)
+        if own is not None and size != own and size[0] <= own[0] and size[1] <= own[1]:
+            padding = ((0, 0), (0, own[0] - size[0]), (0, own[1] - size[1]), (0, 0))
+            logits = model.apply(variables, jnp.pad(images, padding), train=False)
+            return resized_logits(jnp.asarray(logits), own)[:, : size[0], : size[1]]
+        if not isinstance(error, flax.errors.ScopeParamShapeError):
+            raise
+        whose = "one size" if own is None else f"{own[0]} x {own[1]} pixels"
         raise ValueError(
-            f"{type(model).__name__} has parameters for images of {_own_size(model, variables)}, "
-            f"and not of {height} x {width}: larger images are looked at by windows of that size "
+            f"{type(model).__name__} has parameters for images of {whose}, and not of {size[0]} x "
+            f"{size[1]}: larger images are looked at by windows of that size "
             "(config.segment.window, or --window of predict), or resized to it (data.eval_pp)"
         ) from None
 
 
-def _own_size(model: Model, variables: Any) -> str:
+def _own_size(model: Model, variables: Any) -> tuple[int, int] | None:
+    """(h, w) of the images that a model's parameters are made for; None if it is not known."""
+    if model.any_size:
+        return None
     try:
         height, width = model.image_size(variables["params"])
     except (KeyError, ValueError):  # they do not say it
-        return "one size"
-    return f"{height} x {width} pixels"
+        return None
+    return height, width
 
 
 def make_answer(

@@ -16,6 +16,7 @@ from flax import traverse_util
 
 from checkpoints import files, formats, npz, packages, torch, tree
 from checkpoints.train_state import Checkpointer
+from input_pipeline.palettes import known_sets
 from vit_jax import plugins
 from vit_jax.models import get_model
 from vit_jax.models.base import Model
@@ -161,7 +162,10 @@ class Weights:
         """
         arrays = self.arrays
         if self.is_torch:
-            arrays = torch.rename(arrays, tree.unrolled(model).clone(**self.head_fields(model)))
+            fields = self.head_fields(model)
+            if model.backbone_model is not None and fields.get("num_classes") == 0:
+                del fields["num_classes"]  # a segmenter cannot be without
+            arrays = torch.rename(arrays, tree.unrolled(model).clone(**fields))
         return traverse_util.unflatten_dict(arrays, sep="/")
 
 
@@ -280,7 +284,8 @@ def choose_labels(
     """Chooses the names of a head's classes.
 
     Args:
-        wanted: a file with a name per line, "imagenet1k" or "none"; None or "" for those beside.
+        wanted: a file with a name per line, "imagenet1k", a set of `palettes.known_sets`, or
+            "none"; None or "" for those beside.
         beside: the names that lie beside the weights, or None.
         count: of the head's classes.
         flag: by which a person says which.
@@ -298,6 +303,8 @@ def choose_labels(
         from tensorflow_datasets.datasets.siscore.labels import IMAGENET_LABELS_LIST
 
         names, where = tuple(IMAGENET_LABELS_LIST), wanted
+    elif wanted in known_sets():
+        names, where = known_sets()[wanted].class_names, wanted
     elif wanted:
         names, where = read_labels(wanted), wanted
     elif beside is not None:

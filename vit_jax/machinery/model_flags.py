@@ -31,7 +31,8 @@ _IMAGE_SIZE = flags.DEFINE_string(
 _LABELS = flags.DEFINE_string(
     "labels",
     None,
-    "A class name per line, or imagenet1k, or none; unset: the labels.txt beside the weights.",
+    "A class name per line; imagenet1k, ade20k, voc, cityscapes, camvid, lip, coco_stuff or none; "
+    "unset: the labels.txt beside the weights.",
 )
 _PLUGINS = flags.DEFINE_list(
     "plugins", [], "Modules with models and tasks of your own, see docs/adding.md."

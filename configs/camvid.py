@@ -6,8 +6,9 @@ Command:   python -m vit_jax.main --config=configs/camvid.py --workdir=W \
            train, trainannot, val and valannot of SegNet's version, of 480 x 360 pixels. A folder
            of your own images and masks will do as well, see docs/data.md.
 Hardware:  two CPU cores
-Time:      not yet run
-Score:     not yet run
+Time:      8 minutes of processor time on an Intel Xeon; VT-FPN 12, with total_steps=800
+Score:     8 photos to train on, 4 of another drive: mIoU 0.233, where all of it a building has
+           0.028; VT-FPN 0.203
 """
 
 from ml_collections import ConfigDict

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from vit_jax import ops
-from vit_jax.layers import count_blocks, uniform_by_fan_in
+from vit_jax.layers import batch_norm, count_blocks, uniform_by_fan_in
 from vit_jax.models.base import Model
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -70,10 +70,6 @@ class Conv(nn.Module):
         )  # fmt: skip
 
 
-def _norm(train: bool, dtype: Any, name: str) -> nn.BatchNorm:
-    return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name)
-
-
 @nn.jit  # so that blocks of the same shape are traced once
 class Block(nn.Module):
     """Two 3x3 convolutions, or a bottleneck of 1x1, 3x3 and 1x1, around a shortcut.
@@ -100,7 +96,7 @@ class Block(nn.Module):
 
         def conv_norm(x: jax.Array, name: str, features: int, side: int, stride: int) -> jax.Array:
             x = Conv(features, side, stride, self.dtype, name=name)(x)
-            return _norm(self.train, self.dtype, name.replace("conv", "bn"))(x)
+            return batch_norm(self.train, self.dtype, name.replace("conv", "bn"))(x)
 
         if self.bottleneck:
             features = _EXPANSION * self.width
@@ -167,7 +163,7 @@ class ResNet(Model):
         """
         self._validate(images)
         x = Conv(self.width, 7, 2, self.dtype, name="conv1")(images)
-        x = nn.relu(_norm(train, self.dtype, "bn1")(x))
+        x = nn.relu(batch_norm(train, self.dtype, "bn1")(x))
         # Nothing is below 0 here, so that zeros beyond the border are none's maximum; jax2onnx
         # takes no other padding, and these arguments by name alone.
         x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))

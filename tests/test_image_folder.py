@@ -127,3 +127,11 @@ def test_folders_of_pairs_taken_for_classes(tmp_path, caplog):
     write_same_pairs(tmp_path, ["1.png"])
     get_splits(data_config(tmp_path, val_fraction=0.0))
     assert "--config.data.kind=pairs" in caplog.text
+
+
+def test_a_folder_of_images_and_masks_is_said_to_seem_such(tmp_path, caplog):
+    write_classes(tmp_path / "whole", 2)
+    for old, new in (("blue", "images"), ("red", "masks")):
+        (tmp_path / "whole" / old).rename(tmp_path / "whole" / new)
+    get_splits(data_config(tmp_path / "whole", val_fraction=0.0))
+    assert "images and masks rather than classes: was --config.data.kind=segm" in caplog.text

@@ -15,7 +15,7 @@ from etils import epath
 
 from input_pipeline import files, images
 from input_pipeline.cpu_tf import tf
-from input_pipeline.sources import pairs, splitting
+from input_pipeline.sources import mask_layouts, pairs, splitting
 from input_pipeline.sources.base import Example, IndexedSource, Source
 from input_pipeline.sources.splitting import Tree
 
@@ -80,6 +80,11 @@ def _list_classes(folder: epath.Path) -> Tree:
     if {name.lower() for name in names} <= set(pairs.FOLDERS):
         _LOG.warning("%s: folders called %s seem to hold pairs rather than classes: was "
                      "--config.data.kind=pairs meant?", folder, " and ".join(names))  # fmt: skip
+    if mask_layouts.are_images_and_masks(names):
+        _LOG.warning(
+            "%s: folders called %s seem to hold images and masks rather than classes: was "
+            "--config.data.kind=segmentation meant?", folder, " and ".join(names),
+        )  # fmt: skip
     inside = [{path.name for path in files.list_folders(folders[name])} for name in names]
     if len(names) > 1 and inside[0] and all(some == inside[0] for some in inside):
         _LOG.warning(

@@ -51,6 +51,11 @@ _SIGNS = (
 )
 
 
+def are_images_and_masks(names: Iterable[str]) -> bool:
+    """Whether folders are called as those of images and those of masks are, and no others."""
+    return {_ROLE_OF.get(name.lower()) for name in names} == {_IMAGES, _MASKS}
+
+
 @dataclasses.dataclass(frozen=True)
 class MaskedImage:
     """An image and the mask that says the class of each of its pixels."""

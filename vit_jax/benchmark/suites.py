@@ -43,14 +43,14 @@ _ANTIALIASING = (
     "which OpenCV is not asked for"
 )
 _DEPTHWISE = (
-    "on one core of an Intel Xeon ours took 20 ms for an image where compiled PyTorch took 26, "
-    "and 177 for eight where it took 159; between the products of a block of the first stage, for "
+    "on one core of an Intel Xeon ours took 18 ms for an image where compiled PyTorch took 21, "
+    "and 165 for eight where it took 166; between the products of a block of the first stage, for "
     "eight images, GELU with the padding takes 2.5 ms and the depthwise convolution, a sum of nine "
     "shifted products, 4.7"
 )
 _CONVOLUTIONS = (
-    "on one core of an Intel Xeon ours took 130 ms for an image where compiled PyTorch took 99, "
-    "and 812 for eight where it took 583; XLA's convolutions of 3 x 3 run at about 55 billion "
+    "on one core of an Intel Xeon ours took 89 ms for an image where compiled PyTorch took 81, "
+    "and 662 for eight where it took 574; XLA's convolutions of 3 x 3 run at about 55 billion "
     "multiplications in a second and its products at 70"
 )
 

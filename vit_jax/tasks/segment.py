@@ -154,14 +154,7 @@ class SegmentingPredictor:
             ValueError: if the file is no image, or the model cannot be given it.
         """
         image = self._prepare(data)
-        looks = self._looks_at(image.shape[:2])
-        if self._model.any_size or not looks.window:
-            return self._segmenter(looks)(image, size)
-        # A model of one size gets no smaller image: beyond the border are zeros, as in training.
-        height, width = (max(side, looks.window) for side in image.shape[:2])
-        padding = (0, height - image.shape[0]), (0, width - image.shape[1]), (0, 0)
-        larger = (size[0] * height // image.shape[0], size[1] * width // image.shape[1])
-        return self._segmenter(looks)(np.pad(image, padding), larger)[: size[0], : size[1]]
+        return self._segmenter(self._looks_at(image.shape[:2]))(image, size)
 
     def _looks_at(self, size: tuple[int, int]) -> sliding.Looks:
         """How an image of (h, w) pixels is looked at: by windows if it is large."""

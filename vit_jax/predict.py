@@ -132,7 +132,8 @@ def name_outputs(
                 target = (output or Path()) / result
                 if taken.setdefault(target, path) != path:
                     raise ValueError(
-                        f"{taken[target]} and {path} would both be written to {target}"
+                        f"{taken[target]} and {path} would both be written to {target}: rename "
+                        "one, or give them one at a time"
                     )
             named[path] = inside
     there = [str(target) for target in taken if target.exists()]

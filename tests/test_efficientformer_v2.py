@@ -123,6 +123,7 @@ def test_attention_on_an_odd_map_is_that_of_an_even_one_cut():
     np.testing.assert_allclose(attention.apply(variables, x), even[:, :5, :7], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_every_parameter_receives_a_gradient():
     """But those that softmax takes for a shift of all keys alike."""
     model, variables = random_variables((40, 72))

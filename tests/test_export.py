@@ -42,7 +42,7 @@ FORMATS = {
 # A SavedModel takes long to write, and JAX's own converter takes all operations alike.
 SHORT = ("vit", "mixer")
 LONG = {("a", name) for name in MODELS if name not in SHORT}
-LONG |= {("a.stablehlo", name) for name in ("vt", "vt_appendix", "fpn", "upernet")}
+LONG |= {("a.stablehlo", name) for name in ("vt", "vt_appendix", "fpn", "upernet", "resnet")}
 MARKS = {"a.onnx": pytest.mark.parity, **dict.fromkeys(LONG, pytest.mark.slow)}
 CASES = [
     pytest.param(name, file, marks=[MARKS[key] for key in (file, (file, name)) if key in MARKS])

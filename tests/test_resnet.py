@@ -39,7 +39,7 @@ def apply(model, variables, images, **kwargs):
     return jax.jit(functools.partial(model.apply, **kwargs))(variables, images)
 
 
-@pytest.mark.parametrize("which", ["18", "50"])
+@pytest.mark.parametrize("which", ["18", pytest.param("50", marks=pytest.mark.slow)])
 def test_golden_output_and_activations(which):
     model = get_model(f"ResNet-{which}", num_classes=11)
     variables = recipe_weights(model, (64, 64))
@@ -185,6 +185,7 @@ def assert_same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+@pytest.mark.slow
 def test_its_averaged_statistics_are_what_is_evaluated_and_written(run):
     workdir, _ = run
     stored = npz.load(workdir.weights)
@@ -203,6 +204,7 @@ def test_a_run_resumes_bit_for_bit(run, tmp_path):
     assert_same(npz.load(workdir.weights), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pth"])
 def test_a_runs_weights_go_through_files(run, tmp_path, suffix):
     if suffix == ".pth":

@@ -37,7 +37,7 @@ def images_of(case):
     return (GOLDEN[f"{case}/image"].astype(np.float32) / 255 - 0.5) / 0.25
 
 
-@pytest.mark.parametrize("case", ["large", "small"])
+@pytest.mark.parametrize("case", [pytest.param("large", marks=pytest.mark.slow), "small"])
 def test_golden_upernet(case, encoder):
     """Of `small`, the deepest maps are no larger than a window, and shifted all the same."""
     images, model = images_of(case), get_model("Swin-T-UPerNet", **UPERNET)

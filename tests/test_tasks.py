@@ -295,7 +295,9 @@ def test_the_toy_answers_for_a_persons_files(counted, tmp_path):
     result = run("predict", f"--workdir={folder}/run", "--attention", image, cwd=TOYS)
     assert "--attention writes pictures: say where" in result.stderr
     result = run("predict", f"--workdir={folder}/run", "--ensemble", image, cwd=TOYS)
-    assert "--ensemble is for models that restore, and BlobCounter is for count" in result.stderr
+    assert (
+        "--ensemble is for models that restore, and BlobCounter is made to count" in result.stderr
+    )
 
 
 @pytest.mark.slow

@@ -90,7 +90,8 @@ def test_places_of_position_biases():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("size", [(37, 50), pytest.param((8, 130), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(37, 50), (8, 130)])
 def test_any_size(size):
     """Sides that nothing divides; maps of 3 x 4 and 1 x 9 in the third stage."""
     model, variables = random_variables(size)
@@ -114,6 +115,7 @@ def test_any_size(size):
     )
 
 
+@pytest.mark.slow
 def test_attention_on_an_odd_map_is_that_of_an_even_one_cut():
     """Zeros beyond the border are what convolutions see there anyway."""
     attention = Attention(3, num_heads=2, key_dim=4, stride=2)
@@ -141,6 +143,7 @@ def test_every_parameter_receives_a_gradient():
         assert found < 1e-6 if name.endswith(shifts) else found > 1e-6, (name, found)
 
 
+@pytest.mark.slow
 def test_training_moves_the_statistics_and_keeps_the_heads_apart():
     model, variables = random_variables((32, 32), distilled=True, remat=True, drop_path_rate=0.3)
     images = noise((4, 32, 32, 3))
@@ -185,6 +188,7 @@ def test_evaluation_takes_the_mean_of_both_heads():
     )
 
 
+@pytest.mark.slow
 def test_stochastic_depth_is_on_both_residuals():
     block = Block(mlp_ratio=2, num_heads=2, key_dim=2, stride=1, drops=True, train=False)
     x = noise((64, 2, 2, 3))
@@ -246,6 +250,7 @@ def test_tables_for_other_sizes():
         model.resize_params(larger, (64, 64), (96, 96))
 
 
+@pytest.mark.slow
 def test_initialisation():
     model = get_model(NAME, **SMALL)
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
@@ -258,7 +263,9 @@ def test_initialisation():
     assert "talking_head1" not in params["downsample3"]["attn"]
 
 
-@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pth"])
+@pytest.mark.parametrize(
+    "suffix", [".npz", ".safetensors", pytest.param(".pth", marks=pytest.mark.parity)]
+)
 @pytest.mark.parametrize("naming", ["timm", "official"])
 def test_files(naming, suffix, tmp_path):
     model, variables = random_variables((32, 32))
@@ -278,6 +285,7 @@ def test_files(naming, suffix, tmp_path):
     assert loaded.eval_pp.endswith("central_crop(32)|normalize()")
 
 
+@pytest.mark.parity
 def test_official_files_are_recognised(tmp_path):
     """By the names and shapes alone, with what training scripts put around the weights."""
     import torch as pytorch

@@ -144,6 +144,7 @@ def test_mistakes_are_answered_in_one_line(module, args, message, tmp_path):
     assert not (tmp_path / "w").exists()
 
 
+@pytest.mark.slow
 def test_predict_with_a_run_that_has_not_finished(trained, photos, tmp_path):
     workdir, _, _ = trained
     unfinished = tmp_path / "w"

@@ -89,10 +89,10 @@ def test_a_published_file_says_what_it_is(naming, encoder, monkeypatch, tmp_path
     monkeypatch.setattr(identify, "list_models", lambda: few)
     model = get_model("golden-UPerNet", num_classes=6)
     variables = random_variables(model, (32, 32))
-    torch.write(tmp_path / "a.pth", torch.to_state_dict(variables, model, naming))
-    loaded = pretrained.load(tmp_path / "a.pth")
+    torch.write(tmp_path / "a.safetensors", torch.to_state_dict(variables, model, naming))
+    loaded = pretrained.load(tmp_path / "a.safetensors")
     assert (loaded.name, loaded.model.num_classes) == ("golden-UPerNet", 6)
-    said = convert.inspect(tmp_path / "a.pth")
+    said = convert.inspect(tmp_path / "a.safetensors")
     assert said.endswith("it fits golden-UPerNet, with 6 classes and images of any size")
     jax.tree.map(np.testing.assert_array_equal, loaded.variables, variables)
     without = {
@@ -100,36 +100,38 @@ def test_a_published_file_says_what_it_is(naming, encoder, monkeypatch, tmp_path
         for k, v in torch.to_state_dict(variables, model, naming).items()
         if not k.startswith("auxiliary_head")
     }
-    torch.write(tmp_path / "b.pth", without)
-    relative = identify.find_relative(weights.read(tmp_path / "b.pth"))
+    torch.write(tmp_path / "b.safetensors", without)
+    relative = identify.find_relative(weights.read(tmp_path / "b.safetensors"))
     assert str(relative) == "golden-UPerNet with auxiliary_features=0"
 
 
 def test_a_classifier_alone_does_not_segment(encoder, tmp_path):
     classifier, params = random_params("Swin-tiny", (64, 64), window_size=4)
-    torch.write(tmp_path / "a.pth", torch.to_state_dict({"params": params}, classifier))
+    torch.write(tmp_path / "a.safetensors", torch.to_state_dict({"params": params}, classifier))
     with pytest.raises(ValueError, match="of the backbone of Swin-T-UPerNet alone, with which a"):
-        pretrained.load(tmp_path / "a.pth", "Swin-T-UPerNet", {**UPERNET, "encoder": "Swin-tiny"})
+        pretrained.load(
+            tmp_path / "a.safetensors", "Swin-T-UPerNet", {**UPERNET, "encoder": "Swin-tiny"}
+        )
 
 
 def test_weights_of_another_encoder_are_said_to_be_such(encoder, tmp_path):
     other, params = random_params("ViT-B_16", (32, 32), num_classes=5, **TINY)
-    torch.write(tmp_path / "a.pth", torch.to_state_dict({"params": params}, other))
+    torch.write(tmp_path / "a.safetensors", torch.to_state_dict({"params": params}, other))
     model = get_model("Swin-T-UPerNet", **{**UPERNET, "encoder": "Swin-tiny"})
     init = random_variables(model, (32, 32))
     with pytest.raises(ValueError, match=r"do not fit the model .*It fits ViT"):
-        pretrained.adapt(weights.read(tmp_path / "a.pth"), init, model, (32, 32))
+        pretrained.adapt(weights.read(tmp_path / "a.safetensors"), init, model, (32, 32))
 
 
 def test_what_is_said_of_a_head_that_is_kept_begins_it_anew(encoder, tmp_path, caplog):
     model = get_model("Swin-T-UPerNet", **UPERNET)
     old, init = random_variables(model, (32, 32)), random_variables(model, (32, 32), seed=1)
-    torch.write(tmp_path / "a.pth", torch.to_state_dict(old, model))
+    torch.write(tmp_path / "a.safetensors", torch.to_state_dict(old, model))
     for pattern in ("", None):
         if pattern is None:
             pattern = re.search(r"dont_load='(.+)' begins it anew", caplog.text)[1]
         found = pretrained.adapt(
-            weights.read(tmp_path / "a.pth"), init, model, (32, 32),
+            weights.read(tmp_path / "a.safetensors"), init, model, (32, 32),
             class_names=list("abcdef"), dont_load=pattern,
         )  # fmt: skip
         for part in ("decode_head", "auxiliary_head"):
@@ -143,7 +145,7 @@ def test_what_is_said_of_a_head_that_is_kept_begins_it_anew(encoder, tmp_path, c
 def test_a_classifier_begins_the_backbone(naming, encoder, tmp_path):
     """The norms of the maps, which it lacks, stay as initialised, as do the heads."""
     classifier, params = random_params("Swin-tiny", (64, 96), window_size=4)
-    path = tmp_path / ("a.npz" if naming == "npz" else "a.pth")
+    path = tmp_path / ("a.npz" if naming == "npz" else "a.safetensors")
     if naming == "npz":
         npz.save(path, params)
     else:
@@ -172,10 +174,12 @@ def test_a_classifier_begins_the_backbone(naming, encoder, tmp_path):
 def test_other_classes_begin_both_heads_anew(encoder, tmp_path):
     model = get_model("Swin-T-UPerNet", **{**UPERNET, "encoder": "Swin-tiny"})
     variables = random_variables(model, (32, 32))
-    torch.write(tmp_path / "a.pth", torch.to_state_dict(variables, model))
+    torch.write(tmp_path / "a.safetensors", torch.to_state_dict(variables, model))
     other = model.clone(num_classes=3)
     init = random_variables(other, (32, 32), seed=1)
-    found = pretrained.adapt(weights.read(tmp_path / "a.pth"), init, other, (64, 64))["params"]
+    found = pretrained.adapt(weights.read(tmp_path / "a.safetensors"), init, other, (64, 64))[
+        "params"
+    ]
     for head in ("decode_head", "auxiliary_head"):
         last = found[head].pop("classifier")["conv_seg"]["kernel"]
         own = init["params"][head]["classifier"]["conv_seg"]["kernel"]

@@ -283,6 +283,7 @@ def test_an_interruption_keeps_the_checkpoint_that_is_being_written(
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["3"]
 
 
+@pytest.mark.slow
 def test_renamed_classes_are_refused(folder_config, image_folder, tmp_path):
     workdir = Workdir(tmp_path / "w")
     folder_config.total_steps = 2

@@ -317,7 +317,9 @@ def test_a_run_resumes_bit_for_bit(run, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pth"])
+@pytest.mark.parametrize(
+    "suffix", [".npz", ".safetensors", pytest.param(".pth", marks=pytest.mark.parity)]
+)
 def test_a_runs_weights_go_through_files(run, tmp_path, suffix):
     if suffix == ".pth":
         pytest.importorskip("torch")

@@ -55,7 +55,9 @@ CASES = [
 def model(request, tmp_path):
     name, fields = MODELS[request.param]
     classes = {"num_classes": 3} if hasattr(get_model(name), "num_classes") else {}
-    variables = random_variables(get_model(name, **classes, **fields), (16, 32))
+    # Its many norms of made-up statistics would enlarge what is rounded in one way or another.
+    deviation = 0.06 if request.param == "upernet" else 0.2
+    variables = random_variables(get_model(name, **classes, **fields), (16, 32), 0, deviation)
     npz.save(tmp_path / "weights.npz", tree.merge(variables))
     return pretrained.load(tmp_path / "weights.npz", name, fields, image_size=(16, 32))
 

@@ -111,6 +111,7 @@ def test_initialisation():
         assert 0.8 * 27**-0.5 < np.abs(leaf).max() <= 27**-0.5
 
 
+@pytest.mark.slow
 def test_bfloat16_stays_close():
     model, params = random_params("DehazeFormer-T", (32, 40), **TINY)
     images = noise((1, 32, 40, 3))
@@ -139,6 +140,7 @@ def test_official_files(name, tmp_path):
     assert loaded.labels is None
 
 
+@pytest.mark.slow
 def test_the_convert_command(tmp_path):
     _, params = random_params("DehazeFormer-T", (32, 32), **TINY)
     npz.save(tmp_path / "a.npz", params)

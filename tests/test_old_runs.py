@@ -35,6 +35,7 @@ def smooth(size, seed):
     return Image.fromarray(cells).resize(size[::-1], Image.BICUBIC)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name_of_run", ["classes", pytest.param("adversarial", marks=pytest.mark.slow)]
 )

@@ -373,6 +373,7 @@ def test_weights_from_the_web(saved, tmp_path, monkeypatch):
     assert_equal(npz.load(f"{url}/vit.npz"), params)  # from the cache
 
 
+@pytest.mark.slow
 def test_fine_tuning_begins_with_the_weights(digits_config, tmp_path):
     digits_config.ema_decay = 0.9
     first = train.train_and_evaluate(digits_config.copy_and_resolve_references(), tmp_path / "a")

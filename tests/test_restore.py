@@ -59,6 +59,7 @@ def test_charbonnier_takes_an_epsilon():
             losses.get_loss(name, restore.TASK.losses)
 
 
+@pytest.mark.slow
 def test_the_border_is_left_out_where_images_were_enlarged():
     metric = restore.get_metric("basicsr/psnr_y", "l1").each
     target, out = noise((1, 40, 48, 3)), noise((1, 40, 48, 3), 1)

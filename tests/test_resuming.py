@@ -92,6 +92,7 @@ def test_a_stopped_run_continues_bit_for_bit(fixture, gently, request, tmp_path,
     assert_same_runs(tmp_path / "whole", tmp_path / "stopped")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of orbax's tasks
 def test_a_save_that_fails_stops_the_run(digits_config, tmp_path):
     """The limit on the size of files stands in for a full disk."""

@@ -14,6 +14,7 @@ def restorer(**options):
     return tiles.Restorer(model, {"params": params}, **options)
 
 
+@pytest.mark.slow
 def test_bands_give_the_whole_images_result():
     for conv in ("depthwise", "full"):
         model, params = random_params("DehazeFormer-T", (32, 32), conv=conv, **TINY_DEHAZEFORMER)

@@ -478,6 +478,7 @@ def test_waiting_for_data_is_counted(monkeypatch):
     assert clock.take() == 0
 
 
+@pytest.mark.slow
 def test_much_waiting_is_warned_of_once(digits_config, tmp_path, monkeypatch, caplog):
     """Not for the first figures, since to begin takes longer."""
     monkeypatch.setattr(monitor.WaitClock, "take", lambda clock: 1e3)

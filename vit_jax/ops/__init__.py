@@ -5,9 +5,12 @@ from vit_jax.ops.attending import attention, fuses_attention
 from vit_jax.ops.compiling import compiler_options, cuda_capability, portable, row_major
 from vit_jax.ops.convolutions import conv, depthwise_conv, patch_conv, pointwise_conv
 from vit_jax.ops.pixels import (
+    PADDINGS,
     bicubic_upsample,
     luma,
+    multiple_margins,
     nearest_upsample,
+    pad_to_multiple,
     pixel_shuffle,
     pixel_unshuffle,
     reflect_pad,
@@ -28,11 +31,11 @@ from vit_jax.ops.windows import (
 )
 
 __all__ = [
-    "activation", "attention", "biased_window_attention", "bicubic_upsample", "compiler_options",
-    "conv", "cuda_capability", "depthwise_conv", "fuses_attention", "gelu", "gelu_tanh",
-    "leaky_relu", "luma", "nearest_upsample", "patch_conv", "pixel_shuffle", "pixel_unshuffle",
-    "pointwise_conv", "portable", "reflect_pad", "relative_position_index", "resize_bias_table",
-    "resize_bilinear", "resize_nearest", "resize_position_embedding", "row_major",
-    "shifted_window_mask", "sincos2d_position_embedding", "stochastic_depth", "to_windows",
-    "window_attention",
+    "PADDINGS", "activation", "attention", "biased_window_attention", "bicubic_upsample",
+    "compiler_options", "conv", "cuda_capability", "depthwise_conv", "fuses_attention", "gelu",
+    "gelu_tanh", "leaky_relu", "luma", "multiple_margins", "nearest_upsample", "pad_to_multiple",
+    "patch_conv", "pixel_shuffle", "pixel_unshuffle", "pointwise_conv", "portable", "reflect_pad",
+    "relative_position_index", "resize_bias_table", "resize_bilinear", "resize_nearest",
+    "resize_position_embedding", "row_major", "shifted_window_mask", "sincos2d_position_embedding",
+    "stochastic_depth", "to_windows", "window_attention",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from vit_jax.models import (
     segmenter,
     swin,
     swinir,
+    twins,
     visual_transformer,
     vit,
 )
@@ -31,6 +32,7 @@ for _file, _model in {
     vit: vit.VisionTransformer,
     mixer: mixer.MlpMixer,
     swin: swin.Swin,
+    twins: twins.Twins,
     efficientformer_v2: efficientformer_v2.EfficientFormerV2,
     rrdb: rrdb.RRDB,
     resnet: resnet.ResNet,

@@ -17,17 +17,62 @@ from vit_jax.models.base import Model
 from vit_jax.models.flowformer_decoder import FlowDecoder
 from vit_jax.models.flowformer_encoder import CostEncoder
 from vit_jax.models.raft_encoder import RaftEncoder
+from vit_jax.models.twins import Twins
 
 VARIANTS: dict[str, dict[str, Any]] = {
+    "FlowFormer": {},
     "FlowFormer-small": dict(encoder="raft", tokens=4, features=32, depth=1, context_features=0),
 }
 
-PARAMETER_COUNTS = {"FlowFormer-small": 6_184_337}
+PARAMETER_COUNTS = {"FlowFormer": 16_168_113, "FlowFormer-small": 6_184_337}
 
 PADDINGS = ("sintel", "kitti")
 STRIDE = 8  # pixels per place, along either axis
 _ENCODED = 256  # channels of both encoders
 _ENCODERS = ("twins", "raft")
+_STAGES: dict[str, Any] = dict(
+    num_classes=0, embed_dims=(128, _ENCODED), depths=(2, 2), reductions=(8, 4)
+)  # of Twins-SVT-L
+_TWINS_WIDTH = 1024  # of its last stage, whose norm the published files hold, and nothing uses
+
+
+class _Norm(nn.Module):
+    """The parameters of a norm."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self) -> None:
+        self.param("scale", nn.initializers.ones, (self.features,), jnp.float32)
+        self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+
+
+class TwinsEncoder(nn.Module):
+    """The first two stages of Twins-SVT-L.
+
+    Attributes:
+        remat: recompute blocks in the backward pass instead of storing their activations.
+        dtype: compute type; softmax and norm statistics are float32.
+    """
+
+    remat: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """(b, h, w, 3) -> (b, h / 8, w / 8, 256), rounded up."""
+        _Norm(_TWINS_WIDTH, name="norm")()
+        stages = Twins(**_STAGES, remat=self.remat, dtype=self.dtype, name="svt")
+        return stages(images, feature_maps=True)[-1]
+
+    @staticmethod
+    def torch_names() -> dict[str, str]:
+        """Names of its parts in FlowFormer's files."""
+        names = {
+            "svt/" + ours: f"svt.{theirs}"
+            for ours, theirs in Twins(**_STAGES, parent=None).torch_names().items()
+        }
+        return {"norm": "svt.norm", **names}
 
 
 class FlowFormer(Model):
@@ -113,7 +158,9 @@ class FlowFormer(Model):
         return (flow, coarse) if low else flow
 
     def _encoder(self, name: str) -> nn.Module:
-        return RaftEncoder(_ENCODED, self.dtype, name=name)
+        if self.encoder == "raft":
+            return RaftEncoder(_ENCODED, self.dtype, name=name)
+        return TwinsEncoder(self.remat, self.dtype, name=name)
 
     def _validate(self, image: jax.Array, image2: jax.Array, initial: jax.Array | None) -> None:
         for field, known in (("encoder", _ENCODERS), ("padding", PADDINGS)):
@@ -179,8 +226,8 @@ class FlowFormer(Model):
             "feature_encoder": "memory_encoder.feat_encoder",
             "context_encoder": "context_encoder",
         }
+        parts = (RaftEncoder if self.encoder == "raft" else TwinsEncoder).torch_names()
         for ours, theirs in places.items():
-            parts = RaftEncoder.torch_names()
             names |= {f"{ours}/{k}": f"{theirs}.{v}" for k, v in parts.items()}
         return names
 
@@ -230,12 +277,13 @@ _BLOCK_NAMES = {
     **{f"attn/{part}": f"attn.{part}" for part in ("q", "k", "v", "proj", "norm")},
     **{f"attn/{part}": f"attn.{part}" for part in ("sr", "sr_key", "sr_value")},
 }
+_CROSS = "decoder_layer.cross_attend"
 _DECODER_NAMES = {
     "proj": "proj",
     "flow_tokens/conv0": "flow_token_encoder.0",
     "flow_tokens/conv1": "flow_token_encoder.2",
     **{
-        f"cross_attend/{ours.replace('norm1', 'query_norm')}": f"decoder_layer.cross_attend.{theirs}"
+        f"cross_attend/{ours.replace('norm1', 'query_norm')}": f"{_CROSS}.{theirs}"
         for ours, theirs in _LAYER_NAMES.items()
     },
     **{

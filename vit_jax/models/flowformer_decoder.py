@@ -1,8 +1,8 @@
-"""FlowFormer's decoder: a flow that a recurrent network improves, asking the cost memory each time.
+"""FlowFormer's decoder: a flow that a recurrent network improves with the cost memory's help.
 
-Sources: Huang et al., "FlowFormer: A Transformer Architecture for Optical Flow" (ECCV 2022), section
-3.3; the recurrent update of Teed and Deng, "RAFT" (ECCV 2020), with the attention of Jiang et al.,
-"Learning to Estimate Hidden Motions with Global Motion Aggregation" (ICCV 2021).
+Sources: Huang et al., "FlowFormer: A Transformer Architecture for Optical Flow" (ECCV 2022),
+section 3.3; the recurrent update of Teed and Deng, "RAFT" (ECCV 2020), with the attention of Jiang
+et al., "Learning to Estimate Hidden Motions with Global Motion Aggregation" (ICCV 2021).
 """
 
 from typing import Any
@@ -75,7 +75,7 @@ class MemoryAttention(nn.Module):
     def __call__(
         self, query: jax.Array, xy: jax.Array, keys: jax.Array, values: jax.Array
     ) -> jax.Array:
-        """(b, h, w, 64) queries of places that are thought to move to (b, h, w, 2) -> like query."""
+        """(b, h, w, 64) queries of places, and where these are thought to go -> like query."""
         encoded = sine_encoding(xy, _QUERY).astype(self.dtype)
         q = self.q(self.query_norm(query) + encoded)[:, None]
         size = _QUERY // _HEADS
@@ -133,7 +133,7 @@ class SepConvGRU(nn.Module):
             For rows and columns, what `gru_step` takes.
         """
         inputs = self.features + self.constant + self.changing
-        prepared = []
+        prepared: list[tuple[jax.Array, ...]] = []
         for i, sides in ((1, (1, 5)), (2, (5, 1))):
             kernels, biases = zip(
                 *(
@@ -281,7 +281,8 @@ class FlowDecoder(nn.Module):
             length=iterations,
         )
         (state, flow), every = step(self, (state, flow.astype(jnp.float32)), constants)
-        return self.upsampling(*(every if self.train else (state, flow))), flow
+        seen = every or (state, flow)
+        return self.upsampling(seen[0], seen[1]), flow
 
     def _similarities(self, given: jax.Array) -> jax.Array:
         """(b, h, w, 128) -> (b, h w, h w) shares in which motions of others are taken."""
@@ -297,7 +298,7 @@ def _step(
     """One iteration: the state and the flow, which is what an iteration yields in training."""
     state, flow = carry
     flow = jax.lax.stop_gradient(flow)
-    xy = grid(*flow.shape[1:3]) + flow
+    xy = jnp.asarray(grid(*flow.shape[1:3])) + flow
     around = ops.cost_lookup(constants["cost"], xy, _RADIUS)
     query = decoder.flow_tokens(around)
     found = decoder.cross_attend(query, xy, *constants["memory"])

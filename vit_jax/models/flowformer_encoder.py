@@ -1,13 +1,14 @@
-"""FlowFormer's cost encoder: from the costs of all pairs of places to a few tokens for each place.
+"""FlowFormer's cost encoder: from the costs of all pairs of places to a few tokens for each.
 
-Source: Huang et al., "FlowFormer: A Transformer Architecture for Optical Flow" (ECCV 2022), sections
-3.1 and 3.2, and the published weights.
+Source: Huang et al., "FlowFormer: A Transformer Architecture for Optical Flow" (ECCV 2022),
+sections 3.1 and 3.2, and the published weights.
 
 What depends on a place in the other image, on the context or on the learned tokens alone is
 computed once, and not for each of the many tokens it is added to: products are linear, so that this
 is the same but for rounding.
 """
 
+import itertools
 import math
 from typing import Any
 
@@ -129,7 +130,7 @@ class CostEmbedding(nn.Module):
 
     def setup(self) -> None:
         widths = (1, EMBEDDED // 4, EMBEDDED // 2, EMBEDDED)
-        for i, (inputs, outputs) in enumerate(zip(widths, widths[1:])):
+        for i, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
             setattr(self, f"conv{i}", Weights((6, 6, inputs, outputs), dtype=self.dtype))
         both, own = 2 * EMBEDDED, self.features
         self.place0 = Weights((1, 1, both, both), dtype=self.dtype)

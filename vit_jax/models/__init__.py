@@ -3,6 +3,7 @@
 from vit_jax.models import (
     dehazeformer,
     efficientformer_v2,
+    flowformer,
     mixer,
     resnet,
     rrdb,
@@ -36,6 +37,7 @@ for _file, _model in {
     rrdb: rrdb.RRDB,
     resnet: resnet.ResNet,
     visual_transformer: visual_transformer.VisualTransformer,
+    flowformer: flowformer.FlowFormer,
 }.items():
     register(_model, _file.VARIANTS, _file.PARAMETER_COUNTS)
 for _file, _model in {dehazeformer: dehazeformer.DehazeFormer, swinir: swinir.SwinIR}.items():

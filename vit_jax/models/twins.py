@@ -1,4 +1,4 @@
-"""Twins-SVT: a hierarchy of stages that attend within windows and to a summary of the whole, in turn.
+"""Twins-SVT: stages that attend within windows and to a summary of the whole, in turn.
 
 Source: Chu et al., "Twins: Revisiting the Design of Spatial Attention in Vision Transformers"
 (NeurIPS 2021), sections 3.2 and 3.3, and the published weights, whose names, timm's too,
@@ -19,9 +19,9 @@ from vit_jax.layers import Conv, count_blocks
 from vit_jax.models.base import Model
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "Twins-SVT-S": dict(embed_dims=(64, 128, 256, 512), depths=(2, 2, 10, 4)),
-    "Twins-SVT-B": dict(embed_dims=(96, 192, 384, 768), depths=(2, 2, 18, 2)),
-    "Twins-SVT-L": dict(embed_dims=(128, 256, 512, 1024), depths=(2, 2, 18, 2)),
+    "Twins-SVT-S": dict(embed_dims=(64, 128, 256, 512), depths=(2, 2, 10, 4), drop_path_rate=0.2),
+    "Twins-SVT-B": dict(embed_dims=(96, 192, 384, 768), depths=(2, 2, 18, 2), drop_path_rate=0.3),
+    "Twins-SVT-L": dict(embed_dims=(128, 256, 512, 1024), depths=(2, 2, 18, 2), drop_path_rate=0.5),
 }
 
 PARAMETER_COUNTS = {
@@ -30,7 +30,7 @@ PARAMETER_COUNTS = {
     "Twins-SVT-L": 99_271_400,
 }
 
-_NORMAL = nn.initializers.truncated_normal(0.02)
+_NORMAL = nn.initializers.normal(0.02)
 
 
 def _by_fan_out(fan_out: int) -> tuple[Any, Any]:
@@ -284,7 +284,7 @@ class Twins(Model):
         }
 
     def torch_names(self, naming: str = "") -> dict[str, str]:
-        """Names of the submodules in timm's files, which are the authors', see `checkpoints.torch`."""
+        """Returns timm's and the authors' names of the submodules, see `checkpoints.torch`."""
         del naming
         names = {"norm": "norm", "head": "head"}
         for stage, depth in enumerate(self.depths):

@@ -296,7 +296,7 @@ def test_the_toy_answers_for_a_persons_files(counted, tmp_path):
     assert "--attention writes pictures: say where" in result.stderr
     result = run("predict", f"--workdir={folder}/run", "--ensemble", image, cwd=TOYS)
     assert (
-        "--ensemble is for models that restore, and BlobCounter is made to count" in result.stderr
+        "--ensemble goes with the task restore, and that of BlobCounter is count" in result.stderr
     )
 
 

@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
 def define_options(tasks: Iterable[Task]) -> None:
     """Makes a flag of each option of each task; tasks that share a name share the flag."""
     for name, (kind, field, owners) in _options(tasks).items():
-        text = f"Of {' and '.join(owners)}: {field.metadata['help']}"
+        text = " ".join(f"Of {owner}: {words}" for owner, words in owners.items())
         if kind is bool:
             flags.DEFINE_bool(name, field.default, text)
         elif field.metadata["choices"]:
@@ -71,17 +71,17 @@ def define_options(tasks: Iterable[Task]) -> None:
             define.get(kind, flags.DEFINE_string)(name, None, text)
 
 
-def _options(tasks: Iterable[Task]) -> dict[str, tuple[type, Any, list[str]]]:
-    """Options by name: their type, their field, and the tasks that have them."""
-    found: dict[str, tuple[type, Any, list[str]]] = {}
+def _options(tasks: Iterable[Task]) -> dict[str, tuple[type, Any, dict[str, str]]]:
+    """Options by name: their type, their field, and their help by the tasks that have them."""
+    found: dict[str, tuple[type, Any, dict[str, str]]] = {}
     for task in tasks:
         hints = typing.get_type_hints(task.options)
         for field in dataclasses.fields(task.options):
             kind = hints[field.name]
             if typing.get_origin(kind) in (types.UnionType, typing.Union):  # such as int | None
                 (kind,) = (part for part in typing.get_args(kind) if part is not types.NoneType)
-            owners = found.get(field.name, (kind, field, []))[2]
-            found[field.name] = (kind, field, [*owners, task.name])
+            owners = found.get(field.name, (kind, field, {}))[2]
+            found[field.name] = (kind, field, {**owners, task.name: field.metadata["help"]})
     return found
 
 
@@ -100,7 +100,7 @@ def _check_flags(name: str, model: Model, task: Task) -> None:
     for flag, (_, _, owners) in _options(TASKS.values()).items():
         if flag not in own and flag in flags.FLAGS and flags.FLAGS[flag].value:
             raise ValueError(
-                f"--{flag} is for models that {' or '.join(owners)}, and {name} is made to "
+                f"--{flag} goes with the task {' or '.join(owners)}, and that of {name} is "
                 f"{task.name}"
             )
     if model.any_size and flags.FLAGS["image_size"].value is not None:

@@ -87,9 +87,7 @@ class FlowEstimator:
         self._variables = jax.device_put(pretrained.variables)
         model = flow_tiles.iterated(pretrained.model, pretrained.settings)
 
-        @functools.partial(
-            jax.jit, static_argnames="low", compiler_options=ops.compiler_options()
-        )
+        @functools.partial(jax.jit, static_argnames="low", compiler_options=ops.compiler_options())
         def apply(variables: Any, *pair: jax.Array, **how: Any) -> Any:
             images = (frame[None] / jnp.float32(127.5) - 1 for frame in pair)
             return model.apply(variables, *images, train=False, **how)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from vit_jax import flow_tiles, optical_flow
-from vit_jax.tasks import plain
+from vit_jax.flow_report import FlowReport
 from vit_jax.tasks.base import Batch, Metric, Predictor, Pretrained, Task, option
 
 
@@ -95,7 +95,9 @@ TASK = Task(
     prepare=prepare,
     baseline=baseline,
     answer=flow_tiles.make_answer,
-    report=plain.report,
+    report=lambda data, split, config: FlowReport(
+        data.splits[split].names, config.best_metric, config.best_mode
+    ),
     predictor=make_predictor,
     options=Options,
 )

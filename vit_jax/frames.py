@@ -176,8 +176,8 @@ def _check(ordered: list[Path], at: int) -> None:
             number = f"{int(one[0]) + 1:0{len(one[0])}d}"
             name = before.stem[:begin] + number + before.stem[end:] + before.suffix
             raise ValueError(
-                f"{folder / name} is missing: {missing} of the frames between {before.name} and "
-                f"{after.name}; add what is missing, or give frames that follow each other alone"
+                f"{folder / name} is missing ({missing} between {before.name} and {after.name}): "
+                "add what is missing, or give frames that follow each other alone"
             )
 
 

@@ -30,7 +30,7 @@ class Local(Model):
     any_size = True
 
     def __call__(self, image, image2, train=False):
-        return 10 * (image2 - image)[..., :2]
+        return (10 * image2 - 9 * image)[..., :2]
 
 
 class Warm(Model):
@@ -53,7 +53,8 @@ def pretrained(model=None, settings=None):
 
 
 def expected_flow(first, second):
-    return (second[..., :2].astype(np.float32) - first[..., :2]) * np.float32(10 / 127.5)
+    one, other = (x[..., :2] / np.float32(127.5) - 1 for x in (first, second))
+    return 10 * other - 9 * one
 
 
 def pair(size, seed=0):
@@ -341,6 +342,8 @@ def test_a_frame_is_moved_back():
     np.testing.assert_array_equal(inside, expected)
     np.testing.assert_array_equal(moved[2:, :27], second[:18, 3:])
     assert not moved[~inside].any()
+    _, inside = flow_pictures.warp_back(second, -flow)
+    np.testing.assert_array_equal(inside, expected[::-1, ::-1])
     half, _ = flow_pictures.warp_back(second, np.full_like(flow, (0.5, 0)))
     mean = (second[:, :-1].astype(float) + second[:, 1:]) / 2
     np.testing.assert_allclose(half[:, :-1], mean, atol=0.51)

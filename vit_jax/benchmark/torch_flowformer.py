@@ -6,6 +6,8 @@ keys and values of the cost memory are computed once, and costs are read by `gri
 there, a flow is enlarged in evaluation after the last iteration alone.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -32,9 +34,10 @@ def encode(xy: torch.Tensor, dim: int) -> torch.Tensor:
     return torch.cat((angles.sin(), angles.cos()), -1).flatten(-2)
 
 
-def grid(h: int, w: int, like: torch.Tensor) -> torch.Tensor:
+def grid(size: Sequence[int], like: torch.Tensor) -> torch.Tensor:
     """(h, w, 2) column and row of each place."""
-    y, x = (torch.arange(side, device=like.device, dtype=torch.float32) for side in (h, w))
+    h, w = size
+    y, x = (torch.arange(side, device=like.device, dtype=torch.float32) for side in size)
     return torch.stack((x.expand(h, w), y[:, None].expand(h, w)), -1)
 
 
@@ -98,7 +101,7 @@ class LocalAttention(nn.Module):
         if self.context:
             seen = to_windows(self.context_proj(context), _WINDOW)
             both = torch.cat((windows, seen.repeat_interleave(len(x) // len(context), 0)), -1)
-        both = both + encode(grid(_WINDOW, _WINDOW, x), both.shape[-1]).flatten(0, 1)
+        both = both + encode(grid((_WINDOW, _WINDOW), x), both.shape[-1]).flatten(0, 1)
         out = attend(self.q(both), self.k(both), self.v(windows), _HEADS)
         return self.proj(from_windows(out, _WINDOW, x.shape[1:3]))
 
@@ -126,10 +129,10 @@ class GlobalAttention(nn.Module):
         if self.context:
             seen = self.context_proj(context).repeat_interleave(len(x) // len(context), 0)
             both = torch.cat((x, seen), -1)
-        q = self.q(both + encode(grid(h, w, x), both.shape[-1]))
+        q = self.q(both + encode(grid((h, w), x), both.shape[-1]))
         values = self._reduce(x, self.sr_value if self.context else self.sr)
         keys = self._reduce(both, self.sr_key) if self.context else values
-        keys = keys + encode(_REDUCTION * grid(*keys.shape[1:3], x), keys.shape[-1])
+        keys = keys + encode(_REDUCTION * grid(keys.shape[1:3], x), keys.shape[-1])
         q, k, v = (y.flatten(1, 2) for y in (q, self.k(keys), self.v(values)))
         return self.proj(attend(q, k, v, _HEADS)).view(x.shape)
 
@@ -168,7 +171,7 @@ class PatchEmbed(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(n, 1, h, w) -> (n, tokens, 128)."""
         x = self.proj(F.pad(x, (0, -x.shape[3] % _PATCH, 0, -x.shape[2] % _PATCH)))
-        places = _PATCH * grid(*x.shape[2:], x) + _PATCH / 2
+        places = _PATCH * grid(x.shape[2:], x) + _PATCH / 2
         encoded = encode(places, 64).permute(2, 0, 1).expand(len(x), -1, -1, -1)
         x = self.ffn_with_coord(torch.cat((x, encoded), 1))
         return self.norm(x.flatten(2).transpose(1, 2))
@@ -320,7 +323,7 @@ class Decoder(nn.Module):
         shares, update = self.att(given), self.update_block
         reader = self.decoder_layer["cross_attend"]
         k, v = reader.k(memory), reader.v(memory)
-        start = grid(*context.shape[2:], context)
+        start = grid(context.shape[2:], context)
         flow, flows = torch.zeros_like(start).expand(len(context), -1, -1, -1), []
         for i in range(self.iterations):
             flow = flow.detach()
@@ -342,7 +345,7 @@ class Decoder(nn.Module):
 def look_up(cost: torch.Tensor, xy: torch.Tensor) -> torch.Tensor:
     """(b h w, 1, h2, w2) and (b, h, w, 2) -> (b, 81, h, w) costs around; the slow index moves x."""
     side = 2 * _RADIUS + 1
-    steps = grid(side, side, cost).transpose(0, 1) - _RADIUS
+    steps = grid((side, side), cost).transpose(0, 1) - _RADIUS
     places = xy.reshape(-1, 1, 1, 2) + steps
     size = torch.tensor((cost.shape[3] - 1, cost.shape[2] - 1), device=cost.device)
     found = F.grid_sample(cost, 2 * places / size - 1, align_corners=True)

@@ -27,6 +27,43 @@ VARIANTS: dict[str, dict[str, Any]] = {
 PARAMETER_COUNTS = {"FlowFormer": 16_168_113, "FlowFormer-small": 6_184_337}
 
 PADDINGS = ("sintel", "kitti")
+# Training sets, of weights that were trained on FlyingChairs and FlyingThings3D (C + T) -> number
+# of pairs, and figures. Those on Sintel are the published code's, of whole frames, and of tiles of
+# 432 x 960 pixels, which the paper has; RAFT's are quoted from the same paper.
+PUBLISHED_SCORES: dict[str, tuple[int, dict[str, dict[str, float]]]] = {
+    "Sintel-clean-train": (
+        1041,
+        {
+            "FlowFormer": {"sintel/epe": 1.01},
+            "FlowFormer-small": {"sintel/epe": 1.32},
+            "RAFT (quoted)": {"sintel/epe": 1.43},
+        },
+    ),
+    "Sintel-final-train": (
+        1041,
+        {
+            "FlowFormer": {"sintel/epe": 2.40},
+            "FlowFormer-small": {"sintel/epe": 2.68},
+            "RAFT (quoted)": {"sintel/epe": 2.71},
+        },
+    ),
+    "Sintel-clean-train-tiles": (
+        1041,
+        {"FlowFormer": {"sintel/epe": 0.94}, "FlowFormer-small": {"sintel/epe": 1.21}},
+    ),
+    "Sintel-final-train-tiles": (
+        1041,
+        {"FlowFormer": {"sintel/epe": 2.33}, "FlowFormer-small": {"sintel/epe": 2.61}},
+    ),
+    "KITTI-2015-train": (
+        200,
+        {
+            "FlowFormer (quoted)": {"kitti/epe": 4.09, "kitti/f1_all": 14.7},
+            "RAFT (quoted)": {"kitti/epe": 5.04, "kitti/f1_all": 17.4},
+        },
+    ),
+}
+
 STRIDE = 8  # pixels per place, along either axis
 _ENCODED = 256  # channels of both encoders
 _ENCODERS = ("twins", "raft")

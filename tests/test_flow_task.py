@@ -15,7 +15,8 @@ from PIL import Image
 from configs import common
 from tests import moved_frames
 from tests.runs import assert_same_runs
-from vit_jax import flow_colours, flow_tiles, losses, ops, optical_flow, train
+from vit_jax import flow_colours, flow_tiles, losses, ops, optical_flow, report, train
+from vit_jax.flow_report import FlowReport
 from vit_jax.machinery import sharding
 from vit_jax.models import get_model
 from vit_jax.tasks import flow as task
@@ -389,6 +390,31 @@ def test_the_report(trained):
     )
     with Image.open(workdir / "report" / "flows.png") as picture:
         assert min(picture.size) > 500
+
+
+def test_published_figures_stand_beside():
+    figures = {"sintel/epe": 1.234, "kitti/epe": 4.5, "kitti/f1_all": 15.04, "examples": 200}
+    lines = report.format_comparison("KITTI-2015-train", "FlowFormer", figures).splitlines()
+    assert lines == [
+        "published for FlowFormer (quoted) on KITTI-2015-train: kitti/epe 4.09 (here 4.50), "
+        "kitti/f1_all 14.7 (here 15.04)",
+        "published for RAFT (quoted) on KITTI-2015-train: kitti/epe 5.04 (here 4.50), "
+        "kitti/f1_all 17.4 (here 15.04)",
+    ]
+    lines = report.format_comparison("Sintel-final-train", "FlowFormer", figures).splitlines()
+    assert lines[0].endswith("on Sintel-final-train: sintel/epe 2.4 (here 1.23)")
+    assert lines[1].endswith("has 1041, here are 200")
+    config = flow_config("x")
+    config.benchmark, config.metrics = "KITTI-2015-train", ("kitti/epe",)
+    config.best_metric, config.model_name = "kitti/epe", "FlowFormer"
+    shown = FlowReport((), config)
+    shown.choose({
+        "loss": np.ones(2), "kitti/epe": np.array([[8.0, 2], [12, 2]]),
+        "input/kitti/epe": np.array([[20.0, 2], [20, 2]]), "index": np.array([1, 0]),
+    })  # fmt: skip
+    texts = shown.header("test")
+    assert texts[1] == "all 2 pairs: kitti/epe 5.000 (no motion: 10.000)"
+    assert texts[2].endswith("kitti/epe 4.09 (here 5.00)")
 
 
 @pytest.mark.slow

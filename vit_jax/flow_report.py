@@ -8,6 +8,7 @@ import numpy as np
 
 from vit_jax import flow_colours, optical_flow
 from vit_jax.machinery import processes
+from vit_jax.tasks.base import INPUT
 
 if TYPE_CHECKING:  # it takes a while to import
     from matplotlib.figure import Figure
@@ -15,7 +16,8 @@ if TYPE_CHECKING:  # it takes a while to import
 _NAME_COLUMNS = 34
 _WIDTH = 3.4  # of a picture, in inches
 _UNKNOWN = "0.55"  # grey of an error map where the truth is not known
-_HEADER = 0.9  # inches, for the title and the wheel
+_LINE = 0.28  # inches, of the text above the pictures
+_WHEEL = 0.75  # inches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,29 +49,33 @@ class FlowReport:
 
     Args:
         names: of the pairs of a split; () if they have none.
-        metric: by which pairs are ranked, each by its own pixels; if it was not computed, the loss.
-        mode: "max" if a higher one is better, or "min".
+        config: of the run. Pairs are ranked by its `best_metric`, each by its own pixels.
     """
 
     sees_all = False
 
-    def __init__(self, names: Sequence[str], metric: str, mode: str) -> None:
+    def __init__(self, names: Sequence[str], config: Any) -> None:
         self._names = names
-        self._metric = metric
-        self._sign = -1 if mode == "min" else 1
+        self._metric = config.best_metric
+        self._sign = -1 if config.best_mode == "min" else 1
+        self._published = (config.benchmark, config.model_name)
         self._figures: dict[str, np.ndarray] = {}
+        self._totals: dict[str, float] = {}
         self._ranks: dict[int, str] = {}
         self._kept: dict[int, _Pair] = {}
 
     def choose(self, each: Mapping[str, np.ndarray]) -> Sequence[int]:
         """The pairs whose own figure is the worst, the median, and the best."""
         figures = {name: _own(x) for name, x in each.items() if name != "index"}
+        self._totals = {
+            name: optical_flow.find_figure(name.removeprefix(INPUT)).finish(x)
+            for name, x in each.items()
+            if x.ndim == 2
+        }
         index = each.get("index")
         if index is None:
             self._figures = figures
             return ()
-        if self._metric not in figures:
-            self._metric, self._sign = "loss", -1
         rank = self._sign * figures[self._metric]
         order = np.argsort(rank, kind="stable")  # those without a pixel that counts come last
         order = order[: max(int(np.sum(~np.isnan(rank))), 1)]
@@ -104,16 +110,43 @@ class FlowReport:
         rows = [row for row in self._ranks if row in self._kept]
         pairs = [self._kept[row] for row in rows]
         heights = [_WIDTH * h / w for h, w in (pair.known.shape for pair in pairs)]
-        size = (5 * _WIDTH + 0.6, sum(heights) + 0.45 * len(rows) + _HEADER)
+        texts = self.header(split)
+        header = _LINE * (len(texts) + 1)
+        size = (5 * _WIDTH + 0.6, sum(heights) + 0.45 * len(rows) + header)
         figure = Figure(figsize=size, layout="constrained")
-        figure.get_layout_engine().set(rect=(0, 0, 1, 1 - _HEADER / size[1]))
-        title = f"{split}: the pairs of worst, median and best {self._metric} of their own"
-        figure.text(0.5, 1 - 0.5 * _HEADER / size[1], title, ha="center", va="center", size=13)
+        figure.get_layout_engine().set(rect=(0, 0, 1, 1 - header / size[1]))
+        for i, text in enumerate(texts):
+            place = (0.2 / size[0], 1 - _LINE * (i + 1) / size[1])
+            figure.text(*place, text, va="center", size=10 if i else 13)
         _draw_wheel(figure, size)
         grid = np.atleast_2d(figure.subplots(len(rows), 5, height_ratios=heights))
         for cells, row, pair in zip(grid, rows, pairs):
             self._draw_pair(cells, row, pair)
         return figure
+
+    def header(self, split: str) -> list[str]:
+        """A title, the figures of the whole split, and what was published."""
+        from vit_jax import report
+
+        count = len(self._figures[self._metric])
+        pairs = ", ".join(f"{k} {self._with_input(k, self._totals)}" for k in self._own_names())
+        lines = [
+            f"{split}: the pairs of worst, median and best {self._metric} of their own",
+            f"all {count} pairs: {pairs}",
+        ]
+        benchmark, model_name = self._published
+        if benchmark:
+            figures = {**self._totals, "examples": count}
+            lines += report.format_comparison(benchmark, model_name, figures).splitlines()
+        return lines
+
+    def _own_names(self) -> list[str]:
+        return [name for name in self._totals if not name.startswith(INPUT)]
+
+    def _with_input(self, name: str, figures: Mapping[str, Any]) -> str:
+        """A figure, and in parentheses that of no motion."""
+        before = figures.get(INPUT + name)
+        return f"{figures[name]:.3f}" + ("" if before is None else f" (no motion: {before:.3f})")
 
     def _draw_pair(self, cells: Sequence[Any], row: int, pair: _Pair) -> None:
         """Draws a pair into five axes."""
@@ -122,10 +155,11 @@ class FlowReport:
         from vit_jax import fonts, report
 
         scale = pair.scale
+        own = {name: values[row] for name, values in self._figures.items()}
         longest = "nothing moves" if scale is None else f"full colour: {scale:.1f} px"
         titles = [
             f"{self._ranks[row]}: {self._name(row)}", "second frame", f"truth, {longest}",
-            f"predicted, {self._metric} {self._figures[self._metric][row]:.3f}", "error in pixels",
+            f"{self._metric} {self._with_input(self._metric, own)}", "error in pixels",
         ]  # fmt: skip
         shown = [
             report.displayable(pair.image),
@@ -165,8 +199,8 @@ def _draw_wheel(figure: "Figure", size: tuple[float, float]) -> None:
     inside = np.linalg.norm(flow, axis=-1) <= 1
     wheel = flow_colours.flow_to_colours(flow, 1)
     wheel[~inside] = 255
-    side = 0.85 * _HEADER
-    box = (1 - (side + 0.1) / size[0], 1 - (side + 0.05) / size[1], side / size[0], side / size[1])
+    left, bottom = size[0] - _WHEEL - 0.1, size[1] - _WHEEL - 0.05
+    box = (left / size[0], bottom / size[1], _WHEEL / size[0], _WHEEL / size[1])
     axes = figure.add_axes(box)
     axes.axis("off")
     axes.imshow(wheel, extent=(-1, 1, 1, -1))

@@ -30,6 +30,8 @@ KINDS = {
     "pairs": Kind("paired_folder", ("target",), has_any_scale=True),  # such as hazy and clear ones
     "degraded": Kind("degraded", ("target",), has_any_scale=True),  # photos, made small or noisy
     "hazy_from_clear": Kind("hazy_from_clear", ("target",)),  # clear photos, made hazy
+    # Photos, cut into pieces that move.
+    "flow_from_photos": Kind("flow_from_photos", ("image2", "flow", "valid", "occluded")),
     "segmentation": Kind("segmentation_folder", ("mask",)),  # images and the classes of pixels
 }
 

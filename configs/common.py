@@ -58,7 +58,7 @@ def get_config() -> ConfigDict:
     config.data.motion.rotation = 8.0  # the most, in degrees to either side
     config.data.motion.zoom = 1.1  # the largest factor; its inverse is the smallest
     config.data.motion.warp = 2.0  # the most pixels by which places move besides
-    config.data.motion.pieces = (1, 4)  # the fewest and the most before the background
+    config.data.motion.pieces = (1, 3)  # the fewest and the most before the background
     config.data.motion.draws = 4  # pairs per photo to validate and to test on
     config.data.masks = ConfigDict()  # of segmentation
     config.data.masks.classes = ""  # ade20k, voc, ..., or a file with a name per line; "": found

@@ -296,23 +296,24 @@ def _show(
     at = tf.math.floormod(at, 2 * last)
     at = tf.minimum(at, 2 * last - at)  # mirrored
     low = tf.floor(at)
-    share = at - low
+    layers = _sample(pictures, tf.cast(low, tf.int32), at - low)
     frame = tf.zeros((*size, 3))
-    layers = _sample(pictures, tf.cast(low, tf.int32), share, sides - 1)
     for colour, part in zip(tf.unstack(layers), tf.unstack(coverage[..., None])):
         frame += (colour - frame) * part
     return tf.cast(tf.round(tf.clip_by_value(frame, 0.0, 255.0)), tf.uint8)
 
 
-def _sample(pictures: tf.Tensor, low: tf.Tensor, share: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
+def _sample(pictures: tf.Tensor, low: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
     """Bilinear between pixel low and the next, (k, h, w, 2) as (y, x): (k, h, w, 3)."""
-    below = tf.minimum(low + 1, last)
-    rows, columns = (low[..., 0], below[..., 0]), (low[..., 1], below[..., 1])
+    count, height, width = tf.unstack(tf.shape(pictures)[:3])
+    below = tf.minimum(low + 1, [height - 1, width - 1])
+    (top, left), (bottom, right) = tf.unstack(low, axis=-1), tf.unstack(below, axis=-1)
+    pixels = tf.reshape(pictures, (-1, 3))  # quicker to gather from
+    layer = tf.range(count)[:, None, None] * height
 
-    def pixel(i: int, j: int) -> tf.Tensor:
-        return tf.gather_nd(pictures, tf.stack([rows[i], columns[j]], axis=-1), batch_dims=1)
+    def row(y: tf.Tensor) -> tf.Tensor:
+        first, second = (tf.gather(pixels, (layer + y) * width + x) for x in (left, right))
+        return first + (second - first) * share[..., 1:]
 
-    y, x = share[..., :1], share[..., 1:]
-    top = pixel(0, 0) * (1 - x) + pixel(0, 1) * x
-    bottom = pixel(1, 0) * (1 - x) + pixel(1, 1) * x
-    return top * (1 - y) + bottom * y
+    first, second = row(top), row(bottom)
+    return first + (second - first) * share[..., :1]

@@ -122,7 +122,9 @@ def get_config() -> ConfigDict:
     config.optim.adaptive_clip = 0.0
 
     config.schedule = ConfigDict()
-    config.schedule.name = "cosine"  # constant, linear, poly, rsqrt, multistep, exponential
+    config.schedule.name = (
+        "cosine"  # constant, linear, poly, rsqrt, multistep, exponential, onecycle
+    )
     config.schedule.per_epoch = False  # whether it changes between epochs only
     config.schedule.warmup_steps = 0
     config.schedule.warmup_epochs = 0.0  # read if warmup_steps is 0

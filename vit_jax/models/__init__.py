@@ -3,12 +3,14 @@
 from vit_jax.models import (
     dehazeformer,
     efficientformer_v2,
+    flowformer,
     mixer,
     resnet,
     rrdb,
     segmenter,
     swin,
     swinir,
+    twins,
     visual_transformer,
     vit,
 )
@@ -30,10 +32,12 @@ for _file, _model in {
     vit: vit.VisionTransformer,
     mixer: mixer.MlpMixer,
     swin: swin.Swin,
+    twins: twins.Twins,
     efficientformer_v2: efficientformer_v2.EfficientFormerV2,
     rrdb: rrdb.RRDB,
     resnet: resnet.ResNet,
     visual_transformer: visual_transformer.VisualTransformer,
+    flowformer: flowformer.FlowFormer,
 }.items():
     register(_model, _file.VARIANTS, _file.PARAMETER_COUNTS)
 for _file, _model in {dehazeformer: dehazeformer.DehazeFormer, swinir: swinir.SwinIR}.items():

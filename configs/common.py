@@ -103,6 +103,12 @@ def get_config() -> ConfigDict:
     config.segment.flip = False  # whether the mirrored image is looked at, too
     config.segment.swap = ()  # pairs of labels that change places in it, as of left and right arm
 
+    # How a model of optical flow is trained, and looks at frames to evaluate and at a person's.
+    config.flow = ConfigDict()
+    config.flow.tile = ()  # (h, w) of tiles whose flows are blended; () is the whole frame
+    config.flow.iterations = 0  # of the model, when it does not train; 0 is as many as it has
+    config.flow.noise = 0.0  # in training: largest deviation of Gaussian noise, of 255; 0 is off
+
     config.metrics = ("accuracy",)  # of the task; of images PROTOCOL/FIGURE
     config.benchmark = ""  # SOTS-indoor, RESIDE-6K, Set5-x2, ..., where the test set is that
 

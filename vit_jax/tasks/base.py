@@ -33,10 +33,12 @@ class Metric(NamedTuple):
         each: from a model's output and its batch to (b, ...) numbers, on the device.
         finish: from the (examples, ...) numbers of a whole split to the figure: their mean, or one
             that no mean of examples is, such as F1, AUC, mIoU or recall@k.
+        needs: keys of a batch that it is computed from, besides the task's truths.
     """
 
     each: Loss
     finish: Callable[[np.ndarray], float] = mean
+    needs: tuple[str, ...] = ()
 
 
 class Report(Protocol):

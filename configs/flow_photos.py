@@ -1,0 +1,43 @@
+"""A small FlowFormer on pairs made from photos; needs no download.
+
+Command:   python -m input_pipeline.sample_photos PHOTOS, and then
+           python -m vit_jax.main --config=configs/flow_photos.py --workdir=W
+           --config.data.source=PHOTOS; any folder of photos will do
+Hardware:  two CPU cores
+Time:      not yet run
+Score:     not yet run
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config() -> ConfigDict:
+    config = common.get_config()
+
+    config.model_name = "FlowFormer-small"
+    config.model.iterations = 4
+
+    config.data.kind = "flow_from_photos"
+    config.data.train_pp = "value_range(-1, 1)"
+    config.data.eval_pp = "value_range(-1, 1)"
+
+    config.batch_size = 4
+    config.total_steps = 400
+
+    config.loss = "sequence"
+    config.metrics = ("chairs/epe", "chairs/1px", "chairs/3px", "chairs/5px")
+
+    config.optim.learning_rate = 4e-4
+    config.optim.weight_decay = 1e-4
+    config.optim.weight_decay_on = ""
+    config.optim.clip_norm = 1.0
+    config.schedule.warmup_steps = 20
+    config.schedule.name = "linear"
+
+    config.eval_every = 100
+    config.log_every = 20
+    config.best_metric = "chairs/epe"
+    config.best_mode = "min"
+    return config

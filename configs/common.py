@@ -32,7 +32,7 @@ def get_config() -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.source = ""  # a folder, "digits", or "tfds:NAME"
-    config.data.kind = "classes"  # what a folder holds: classes, pairs, segmentation, see data.md
+    config.data.kind = "classes"  # what a folder holds: classes, pairs, flow, ..., see data.md
     config.data.train_pp = "decode|inception_crop(224)|flip_lr|value_range(-1, 1)"
     config.data.eval_pp = "decode|resize(224)|value_range(-1, 1)"
     config.data.val_pp = ""  # of the validation images, where it is not eval_pp
@@ -40,7 +40,7 @@ def get_config() -> ConfigDict:
     config.data.val_fraction = 0.1  # of each class, or of the scenes; split off without val
     config.data.skip_corrupt = False  # look for unreadable images first, and leave them out
     config.data.cache = False  # keep decoded training images of a folder, as many as fit in memory
-    config.data.test_source = ""  # of pairs and degraded: another folder, to test on
+    config.data.test_source = ""  # of pairs, degraded and flow: another folder, to test on
     config.data.pairs = ConfigDict()  # of pairs
     config.data.pairs.pattern = ""  # another layout: "foggy/{scene}_*.png sharp/{scene}.png"
     config.data.haze = ConfigDict()  # of hazy_from_clear, see there
@@ -64,6 +64,12 @@ def get_config() -> ConfigDict:
     config.data.masks.classes = ""  # ade20k, voc, ..., or a file with a name per line; "": found
     config.data.masks.reduce_zero_label = placeholder(bool)  # 0 is ignored, 1 is the first class
     config.data.masks.ignore = ()  # labels in the files that are ignored besides 255
+    config.data.flow = ConfigDict()  # of flow
+    # What a folder of several sets is trained on: chairs, things, sintel, sintel_things, kitti as
+    # published, or such as "100 * sintel_clean + kitti"; "" is all that there is, once.
+    config.data.flow.mixture = ""
+    config.data.flow.test = ""  # the part of test_source to test on, such as sintel_clean
+    config.data.flow.invalid = False  # whether Sintel's masks of invalid pixels are heeded
     config.data.tfds = ConfigDict()  # of a source "tfds:NAME"
     config.data.tfds.train_split = "train"  # "" for a split that is not there
     config.data.tfds.val_split = ""

@@ -19,7 +19,7 @@ class Kind(enum.Enum):
     Attributes:
         IMAGE: (h, w, c) uint8 or uint16, float32 in the end; or the bytes of a file, until decoded.
         MASK: (h, w) or (h, w, 1) integers, numbers of classes; 255 is to be ignored.
-        VALID: (h, w) or (h, w, 1), 1 where the flow is known, or where it is occluded, else 0.
+        VALID: (h, w) or (h, w, 1), 1 where the flow is known, or a point occluded, else 0.
         FLOW: (h, w, 2) float32, by how many pixels a point moves to the right and down.
         PLAIN: anything else, which no op changes.
     """

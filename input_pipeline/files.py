@@ -23,7 +23,10 @@ warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 LONGEST_JPEG = 65_500  # pixels of a side
 READERS = 16  # threads that look through files; they mostly wait for the disk
-SUFFIXES = (".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm",
+    ".pgm",
+)  # fmt: skip
 
 # Folders that systems and programs leave in those of a person, in lower case.
 _SYSTEM_FOLDERS = frozenset(
@@ -273,13 +276,16 @@ def read_sizes(paths: Sequence[Path], is_rotated: bool = True) -> np.ndarray:
         return np.array(list(pool.map(size, paths)))
 
 
-def decode_in_python(data: bytes, deep: bool = False, is_rotated: bool = True) -> np.ndarray:
+def decode_in_python(
+    data: bytes, deep: bool = False, is_rotated: bool = True, cuts_alpha: bool = False
+) -> np.ndarray:
     """Does what `decode` does, with Pillow alone.
 
     Args:
         data: the bytes of the file.
         deep: whether to do what `decode_deep` does; 16-bit colours are read as 8-bit ones.
         is_rotated: whether by the EXIF orientation.
+        cuts_alpha: whether transparent pixels are shown in the colours that they have, not white.
 
     Returns:
         (h, w, 3) uint8, or uint16 if deep.
@@ -294,7 +300,8 @@ def decode_in_python(data: bytes, deep: bool = False, is_rotated: bool = True) -
         image = ImageOps.exif_transpose(image) if is_rotated else image
         if image.mode.startswith("I"):
             return _grey_to_rgb(image, deep)
-        return _to_rgb(image).astype(np.uint16) * 257 if deep else _to_rgb(image)
+        pixels = _to_rgb(image, cuts_alpha)
+        return pixels.astype(np.uint16) * 257 if deep else pixels
 
 
 @contextlib.contextmanager
@@ -335,10 +342,10 @@ def _grey_to_rgb(image: Image.Image, deep: bool) -> np.ndarray:
     return np.repeat(grey[..., None], 3, axis=-1)
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
+def _to_rgb(image: Image.Image, cuts_alpha: bool) -> np.ndarray:
     if image.mode == "F":
         raise ValueError("a floating-point image; convert it to 8 or 16 bits first")
-    if image.has_transparency_data:
+    if image.has_transparency_data and not cuts_alpha:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
     return np.asarray(image.convert("RGB"))

@@ -33,11 +33,14 @@ class MemoryCache:
         self._is_full = False
 
     def __call__(self, example: Example) -> Example:
-        """Returns what the loader returns for a row, which has an `index`; for use in tf.data."""
+        """Returns what the loader returns for a row; for use in tf.data.
+
+        It has an `index`, and where several examples are the same row, its number as `row`.
+        """
         row = {k: tf.TensorSpec.from_tensor(v) for k, v in example.items() if k != "seed"}
         specs = tf.function(self._loader).get_concrete_function(row).structured_outputs
         dtypes = [spec.dtype for spec in specs.values()]
-        index = example["index"]
+        index = example["row"] if "row" in example else example["index"]
 
         def recall() -> list[tf.Tensor]:
             return tf.numpy_function(self._recall, [index], dtypes)

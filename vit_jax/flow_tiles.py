@@ -116,7 +116,7 @@ def pad_to_tile(image: jax.Array, tile: tuple[int, int]) -> jax.Array:
     return jnp.pad(image, margins, constant_values=_BLACK)
 
 
-def _tile_in(settings: Mapping[str, Any]) -> tuple[int, int] | None:
+def tile_in(settings: Mapping[str, Any]) -> tuple[int, int] | None:
     """(h, w) of the tiles that a run's settings say; None if it looks at the whole.
 
     Raises:
@@ -133,7 +133,7 @@ def _tile_in(settings: Mapping[str, Any]) -> tuple[int, int] | None:
     return tile
 
 
-def _iterated(model: Model, settings: Mapping[str, Any]) -> Model:
+def iterated(model: Model, settings: Mapping[str, Any]) -> Model:
     """The model with as many iterations as a run's settings say."""
     count = settings.get("flow.iterations", 0)
     if count < 0:
@@ -156,7 +156,7 @@ def make_answer(
     Raises:
         ValueError: for a setting that does not fit the model, or is out of its range.
     """
-    tile, model = _tile_in(settings), _iterated(model, settings)
+    tile, model = tile_in(settings), iterated(model, settings)
 
     def apply(variables: Any, *frames: jax.Array) -> jax.Array:
         return jnp.asarray(model.apply(variables, *frames, train=False)).astype(jnp.float32)

@@ -154,8 +154,14 @@ class Figure(NamedTuple):
         if not there.any():
             return np.nan
         if self.by_pair:
-            return float(np.mean(sums[there] / counts[there]))
+            return float(np.mean(own_figures(each)[there]))
         return float(sums.sum() / counts.sum())
+
+
+def own_figures(each: np.ndarray) -> np.ndarray:
+    """(pairs,) figures of the pairs themselves, of a figure's (pairs, 2) numbers; NaN of none."""
+    sums, counts = each.astype(np.float64).T
+    return np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
 
 
 def _error(error: jax.Array, length: jax.Array) -> jax.Array:

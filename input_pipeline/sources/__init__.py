@@ -18,21 +18,27 @@ class Kind(NamedTuple):
             can be any; or the name of the module of this package whose `splits` it is.
         truths: what its examples have besides images, see `Source`.
         has_any_scale: whether targets can be larger than images.
+        has_test_source: whether `config.data.test_source` can name a folder to test on.
     """
 
     find: str | Callable[..., "dict[str, Source]"]
     truths: tuple[str, ...]
     has_any_scale: bool = False
+    has_test_source: bool = False
 
 
 KINDS = {
     "classes": Kind("image_folder", ("label",)),  # a subfolder of images per class
-    "pairs": Kind("paired_folder", ("target",), has_any_scale=True),  # such as hazy and clear ones
-    "degraded": Kind("degraded", ("target",), has_any_scale=True),  # photos, made small or noisy
+    # Such as hazy and clear images.
+    "pairs": Kind("paired_folder", ("target",), has_any_scale=True, has_test_source=True),
+    # Photos, made small or noisy.
+    "degraded": Kind("degraded", ("target",), has_any_scale=True, has_test_source=True),
     "hazy_from_clear": Kind("hazy_from_clear", ("target",)),  # clear photos, made hazy
     # Photos, cut into pieces that move.
     "flow_from_photos": Kind("flow_from_photos", ("image2", "flow", "valid", "occluded")),
     "segmentation": Kind("segmentation_folder", ("mask",)),  # images and the classes of pixels
+    # Pairs of frames and the motion between them.
+    "flow": Kind("flow_folder", ("image2", "flow", "valid"), has_test_source=True),
 }
 
 
@@ -70,8 +76,9 @@ def get_splits(config: Any, scale: int = 1) -> "dict[str, Source]":
         raise ValueError(f"unknown data.kind {config.kind!r}; there are: {', '.join(KINDS)}")
     kind = KINDS[config.kind]
     of_any_scale = [name for name in KINDS if KINDS[name].has_any_scale]
-    if config.test_source and not kind.has_any_scale:
-        raise ValueError(f"data.test_source is for data.kind {' and '.join(of_any_scale)} alone")
+    if config.test_source and not kind.has_test_source:
+        with_test = [name for name in KINDS if KINDS[name].has_test_source]
+        raise ValueError(f"data.test_source is for data.kind {' and '.join(with_test)} alone")
     if scale != 1 and not kind.has_any_scale:
         raise ValueError(
             f"the model enlarges x{scale}, but the images of data.kind={config.kind!r} have the "

@@ -122,7 +122,7 @@ class IndexedSource:
     batches do not depend on the number of processes.
 
     Attributes:
-        columns: arrays of equal length.
+        columns: arrays of equal length. One called "row" numbers them, for a cache.
         class_names: names of the classes in the order of the labels; empty for pairs of images.
         truths: see `Source`.
         loader: turns one row into an example; called in parallel.
@@ -133,6 +133,8 @@ class IndexedSource:
         loads_alike: whether the loader makes the same of a row each time.
         decodes: whether the loader decodes files, so that nothing is left to do for a `decode` that
             a preprocessing string begins with.
+        order: numbers of the rows that the examples are, of which some can be there several times;
+            by default each is there once.
     """
 
     columns: Mapping[str, np.ndarray]
@@ -145,11 +147,12 @@ class IndexedSource:
     image_sizes: Callable[[], np.ndarray] | None = None
     loads_alike: bool = True
     decodes: bool = False
+    order: np.ndarray | None = None
 
     @property
     def num_examples(self) -> int:
-        """Number of rows."""
-        return len(next(iter(self.columns.values())))
+        """Number of examples."""
+        return len(next(iter(self.columns.values())) if self.order is None else self.order)
 
     def stream(self, seed: int, start: int, shard: Shard, local_batch: int) -> tf.data.Dataset:
         """See `Source`."""
@@ -188,4 +191,10 @@ class IndexedSource:
 
     def _rows(self) -> Callable[[tf.Tensor], Example]:
         tensors = {name: tf.constant(column) for name, column in self.columns.items()}
-        return lambda i: {"index": i, **{name: tensor[i] for name, tensor in tensors.items()}}
+        order = None if self.order is None else tf.constant(self.order)
+
+        def row(i: tf.Tensor) -> Example:
+            at = i if order is None else order[i]
+            return {"index": i, **{name: tensor[at] for name, tensor in tensors.items()}}
+
+        return row

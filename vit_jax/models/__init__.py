@@ -19,13 +19,15 @@ from vit_jax.models.registry import (
     DTYPES,
     MODELS,
     PUBLISHED_SCORES,
+    QUOTED,
     get_model,
     list_models,
     register,
 )
 
 __all__ = [
-    "AUGREG_NAMES", "DTYPES", "MODELS", "PUBLISHED_SCORES", "get_model", "list_models", "register",
+    "AUGREG_NAMES", "DTYPES", "MODELS", "PUBLISHED_SCORES", "QUOTED", "get_model", "list_models",
+    "register",
 ]  # fmt: skip
 
 for _file, _model in {
@@ -37,9 +39,12 @@ for _file, _model in {
     rrdb: rrdb.RRDB,
     resnet: resnet.ResNet,
     visual_transformer: visual_transformer.VisualTransformer,
-    flowformer: flowformer.FlowFormer,
 }.items():
     register(_model, _file.VARIANTS, _file.PARAMETER_COUNTS)
-for _file, _model in {dehazeformer: dehazeformer.DehazeFormer, swinir: swinir.SwinIR}.items():
+for _file, _model in {
+    dehazeformer: dehazeformer.DehazeFormer,
+    swinir: swinir.SwinIR,
+    flowformer: flowformer.FlowFormer,
+}.items():
     register(_model, _file.VARIANTS, _file.PARAMETER_COUNTS, _file.PUBLISHED_SCORES)
 register(segmenter.Segmenter, segmenter.VARIANTS, segmenter.PARAMETER_COUNTS)

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vit_jax import ops
 from vit_jax.layers import Conv, count_blocks
 from vit_jax.models.base import Model
 from vit_jax.models.flowformer_decoder import FlowDecoder
@@ -26,7 +27,43 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 PARAMETER_COUNTS = {"FlowFormer": 16_168_113, "FlowFormer-small": 6_184_337}
 
-PADDINGS = ("sintel", "kitti")
+# Training sets, of weights that were trained on FlyingChairs and FlyingThings3D (C + T) -> number
+# of pairs, and figures. Those on Sintel are the published code's, of whole frames, and of tiles of
+# 432 x 960 pixels, which the paper has; RAFT's are quoted from the same paper.
+PUBLISHED_SCORES: dict[str, tuple[int, dict[str, dict[str, float]]]] = {
+    "Sintel-clean-train": (
+        1041,
+        {
+            "FlowFormer": {"sintel/epe": 1.01},
+            "FlowFormer-small": {"sintel/epe": 1.32},
+            "RAFT (quoted)": {"sintel/epe": 1.43},
+        },
+    ),
+    "Sintel-final-train": (
+        1041,
+        {
+            "FlowFormer": {"sintel/epe": 2.40},
+            "FlowFormer-small": {"sintel/epe": 2.68},
+            "RAFT (quoted)": {"sintel/epe": 2.71},
+        },
+    ),
+    "Sintel-clean-train-tiles": (
+        1041,
+        {"FlowFormer": {"sintel/epe": 0.94}, "FlowFormer-small": {"sintel/epe": 1.21}},
+    ),
+    "Sintel-final-train-tiles": (
+        1041,
+        {"FlowFormer": {"sintel/epe": 2.33}, "FlowFormer-small": {"sintel/epe": 2.61}},
+    ),
+    "KITTI-2015-train": (
+        200,
+        {
+            "FlowFormer (quoted)": {"kitti/epe": 4.09, "kitti/f1_all": 14.7},
+            "RAFT (quoted)": {"kitti/epe": 5.04, "kitti/f1_all": 17.4},
+        },
+    ),
+}
+
 STRIDE = 8  # pixels per place, along either axis
 _ENCODED = 256  # channels of both encoders
 _ENCODERS = ("twins", "raft")
@@ -143,8 +180,7 @@ class FlowFormer(Model):
         """
         self._validate(image, image2, initial)
         _, h, w, _ = image.shape
-        border = _border(h, w, self.padding)
-        image, image2 = (jnp.pad(x, border, mode="edge") for x in (image, image2))
+        image, image2 = (ops.pad_to_multiple(x, STRIDE, self.padding) for x in (image, image2))
         context = self._encoder("context_encoder")(image)
         both = self._encoder("feature_encoder")(jnp.concatenate([image, image2]))
         both = Conv(_ENCODED, use_bias=False, dtype=self.dtype, name="feature_conv")(both)
@@ -158,7 +194,7 @@ class FlowFormer(Model):
             self.dropout, train, self.remat, self.dtype, self.width, name="decoder"
         )
         flow, coarse = decoder(cost, memory, context, self.iterations, initial)
-        (top, _), (left, _) = border[1:3]
+        (top, _), (left, _) = ops.multiple_margins((h, w), STRIDE, self.padding)
         flow = flow[..., top : top + h, left : left + w, :]
         return (flow, coarse) if low else flow
 
@@ -168,7 +204,7 @@ class FlowFormer(Model):
         return TwinsEncoder(self.remat, self.dtype, name=name)
 
     def _validate(self, image: jax.Array, image2: jax.Array, initial: jax.Array | None) -> None:
-        for field, known in (("encoder", _ENCODERS), ("padding", PADDINGS)):
+        for field, known in (("encoder", _ENCODERS), ("padding", ops.PADDINGS)):
             if getattr(self, field) not in known:
                 raise ValueError(f"{field}={getattr(self, field)!r} is not one of {known}")
         for field in ("tokens", "iterations"):
@@ -248,14 +284,6 @@ class FlowFormer(Model):
                 theirs = f"vertical_encoder_layers.{i}.{block}_block"
                 names |= {f"{block}{i}/{k}": f"{theirs}.{v}" for k, v in _BLOCK_NAMES.items()}
         return names
-
-
-def _border(h: int, w: int, padding: str) -> tuple[tuple[int, int], ...]:
-    """What is added to (b, h, w, c) for 8 to divide h and w."""
-    rows, columns = -h % STRIDE, -w % STRIDE
-    top = rows // 2 if padding == "sintel" else 0
-    left = columns // 2
-    return (0, 0), (top, rows - top), (left, columns - left), (0, 0)
 
 
 _LAYER_NAMES = {

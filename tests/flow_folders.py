@@ -57,8 +57,9 @@ def things(folder, sequences=("TRAIN/A/0000", "TRAIN/B/0001", "TEST/A/0000"), co
             frames(folder / f"frames_{name}pass" / place / "left", [f"{n}.png" for n in numbers],
                    start=10 * i + 100 * len(name))  # fmt: skip
         for j, word in enumerate(("Future", "Past")):
-            flows(folder / "optical_flow" / place / f"into_{word.lower()}" / "left",
-                  [f"OpticalFlowInto{word}_{n}_L.pfm" for n in numbers], start=10 * i + 5 * j)  # fmt: skip
+            names = [f"OpticalFlowInto{word}_{n}_L.pfm" for n in numbers]
+            inside = folder / "optical_flow" / place / f"into_{word.lower()}" / "left"
+            flows(inside, names, start=10 * i + 5 * j)
     return folder
 
 

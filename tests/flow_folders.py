@@ -99,7 +99,7 @@ def kitti(folder, count=2, sizes=(SIZE, (5, 9)), visible=True):
 def hd1k(folder, counts=(3, 2)):
     for i, count in enumerate(counts):
         names = [f"{i:06d}_{j:04d}.png" for j in range(count)]
-        frames(folder / "hd1k_input" / "image_2", names, 30 * i)
+        frames(folder / "hd1k_input" / "image_2", names, 300 + 30 * i)
         flows(folder / "hd1k_flow_gt" / "flow_occ", names, 30 * i)
     return folder
 

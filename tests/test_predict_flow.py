@@ -317,7 +317,7 @@ def test_nothing_is_overwritten(tmp_path):
     assert outputs == [
         [name.format(i) for i in (0, 1)
          for name in ("f0{}.flo", "f0{}_flow.png", "compare/f0{}.png")],
-        ["film"],
+        ["film", "compare/film"],
     ]  # fmt: skip
     (tmp_path / "out" / "film").mkdir(parents=True)
     with pytest.raises(

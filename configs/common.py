@@ -52,6 +52,14 @@ def get_config() -> ConfigDict:
     config.data.degradation.sigma = 0.0  # deviation of Gaussian noise, of 255
     config.data.degradation.quality = 0  # of JPEG, 1 to 100; 0 is none
     config.data.degradation.grayscale = False  # whether photos become grey before
+    config.data.motion = ConfigDict()  # of flow_from_photos, see there
+    config.data.motion.size = (128, 160)  # (h, w) of the frames
+    config.data.motion.shift = 10.0  # the most, in pixels
+    config.data.motion.rotation = 8.0  # the most, in degrees to either side
+    config.data.motion.zoom = 1.1  # the largest factor; its inverse is the smallest
+    config.data.motion.warp = 2.0  # the most pixels by which places move besides
+    config.data.motion.pieces = (1, 3)  # the fewest and the most before the background
+    config.data.motion.draws = 4  # pairs per photo to validate and to test on
     config.data.masks = ConfigDict()  # of segmentation
     config.data.masks.classes = ""  # ade20k, voc, ..., or a file with a name per line; "": found
     config.data.masks.reduce_zero_label = placeholder(bool)  # 0 is ignored, 1 is the first class
@@ -126,7 +134,9 @@ def get_config() -> ConfigDict:
     config.optim.adaptive_clip = 0.0
 
     config.schedule = ConfigDict()
-    config.schedule.name = "cosine"  # constant, linear, poly, rsqrt, multistep, exponential
+    config.schedule.name = (
+        "cosine"  # constant, linear, poly, rsqrt, multistep, exponential, onecycle
+    )
     config.schedule.per_epoch = False  # whether it changes between epochs only
     config.schedule.warmup_steps = 0
     config.schedule.warmup_epochs = 0.0  # read if warmup_steps is 0

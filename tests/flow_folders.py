@@ -57,8 +57,9 @@ def things(folder, sequences=("TRAIN/A/0000", "TRAIN/B/0001", "TEST/A/0000"), co
             frames(folder / f"frames_{name}pass" / place / "left", [f"{n}.png" for n in numbers],
                    start=10 * i + 100 * len(name))  # fmt: skip
         for j, word in enumerate(("Future", "Past")):
-            flows(folder / "optical_flow" / place / f"into_{word.lower()}" / "left",
-                  [f"OpticalFlowInto{word}_{n}_L.pfm" for n in numbers], start=10 * i + 5 * j)  # fmt: skip
+            names = [f"OpticalFlowInto{word}_{n}_L.pfm" for n in numbers]
+            inside = folder / "optical_flow" / place / f"into_{word.lower()}" / "left"
+            flows(inside, names, start=10 * i + 5 * j)
     return folder
 
 
@@ -98,7 +99,7 @@ def kitti(folder, count=2, sizes=(SIZE, (5, 9)), visible=True):
 def hd1k(folder, counts=(3, 2)):
     for i, count in enumerate(counts):
         names = [f"{i:06d}_{j:04d}.png" for j in range(count)]
-        frames(folder / "hd1k_input" / "image_2", names, 30 * i)
+        frames(folder / "hd1k_input" / "image_2", names, 300 + 30 * i)
         flows(folder / "hd1k_flow_gt" / "flow_occ", names, 30 * i)
     return folder
 

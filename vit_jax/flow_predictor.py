@@ -185,7 +185,8 @@ class FlowPredictor:
 
     def outputs(self, item: Item) -> Sequence[PurePath]:
         if frames.is_video(item.paths[0]):
-            return [frames.place_of_video(item)]
+            folder = frames.place_of_video(item)
+            return [folder, "compare" / folder] if self._settings.compare else [folder]
         return [file for place in frames.places(item)[:-1] for file in self._files(place)]
 
     def _files(self, place: PurePath) -> list[PurePath]:

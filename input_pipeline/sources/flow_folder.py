@@ -185,12 +185,10 @@ def _load(row: Example, pairs: Sequence[FlowPair], truths: Sequence[str]) -> Exa
 
 def _finish(example: Example, _: tf.Tensor) -> Example:
     """Without `set`, which is for augmentation alone; 0 and 1 are float32 in a batch."""
-    masks = {
-        name: tf.cast(example[name], tf.float32)
-        for name in ("valid", "occluded")
-        if name in example
-    }
-    return {name: value for name, value in {**example, **masks}.items() if name != "set"}
+    finished = {name: value for name, value in example.items() if name != "set"}
+    for name in {"valid", "occluded"} & set(example):
+        finished[name] = tf.cast(example[name], tf.float32)
+    return finished
 
 
 def _explain(message: str) -> str:

@@ -369,7 +369,8 @@ def _files_in(folder: Path) -> list[Path]:
         return sorted(
             folder / entry.name
             for entry in entries
-            if not entry.name.startswith(".") and not entry.is_dir()
+            # A link that leads in a circle would be an error to ask for more.
+            if not entry.name.startswith(".") and not os.path.isdir(entry.path)
         )
 
 

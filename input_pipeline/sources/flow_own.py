@@ -98,5 +98,5 @@ def _pair(roles: Roles, name: str, prefix: str) -> FlowPair:
 
 
 def _missing(name: str, roles: Mapping[str, Path]) -> list[str]:
-    some = next(iter(roles.values()))
+    some = next(roles[role] for role in (*_NEEDED, "occluded") if role in roles)
     return [f"{some} has no {what}" for role, what in _NEEDED.items() if role not in roles]

@@ -129,6 +129,8 @@ class FlowFormer(Model):
         remat: recompute blocks and iterations in the backward pass instead of storing them.
         dtype: compute type; parameters, costs, coordinates, softmax, norms' statistics and the flow
             stay float32.
+        width: channels of the decoder's state, and of RAFT's encoder, whose other parts have more
+            or less in proportion, a multiple of 4; published: 128.
     """
 
     encoder: str = "twins"
@@ -141,6 +143,7 @@ class FlowFormer(Model):
     dropout: float = 0.0
     remat: bool = False
     dtype: Any = jnp.float32
+    width: int = 128
 
     task = "flow"
     any_size = True
@@ -187,7 +190,9 @@ class FlowFormer(Model):
             self.tokens, self.features, self.depth, self.context_features, self.dropout,
             self.remat, self.dtype, name="cost_encoder",
         )(cost, context, train)  # fmt: skip
-        decoder = FlowDecoder(self.dropout, train, self.remat, self.dtype, name="decoder")
+        decoder = FlowDecoder(
+            self.dropout, train, self.remat, self.dtype, self.width, name="decoder"
+        )
         flow, coarse = decoder(cost, memory, context, self.iterations, initial)
         (top, _), (left, _) = ops.multiple_margins((h, w), STRIDE, self.padding)
         flow = flow[..., top : top + h, left : left + w, :]
@@ -195,7 +200,7 @@ class FlowFormer(Model):
 
     def _encoder(self, name: str) -> nn.Module:
         if self.encoder == "raft":
-            return RaftEncoder(_ENCODED, self.dtype, name=name)
+            return RaftEncoder(_ENCODED, self.dtype, self.width, name=name)
         return TwinsEncoder(self.remat, self.dtype, name=name)
 
     def _validate(self, image: jax.Array, image2: jax.Array, initial: jax.Array | None) -> None:
@@ -213,6 +218,8 @@ class FlowFormer(Model):
                 f"features={self.features} must be divisible by its 8 heads, and "
                 f"context_features={self.context_features} by 4"
             )
+        if self.width < 4 or self.width % 4:
+            raise ValueError(f"width={self.width} must be a multiple of 4")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), not {self.dropout}")
         if image.ndim != 4 or 0 in image.shape or image.shape[-1] != 3:
@@ -249,6 +256,7 @@ class FlowFormer(Model):
             "features": features,
             "depth": sum(depth),
             "context_features": context[1],
+            "width": shapes["decoder/to_v/kernel"][-1],
         }
 
     def torch_names(self, naming: str = "") -> dict[str, str]:

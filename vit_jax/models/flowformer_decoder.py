@@ -21,7 +21,7 @@ from vit_jax.models.flowformer_encoder import (
     sine_encoding,
 )
 
-HIDDEN = 128  # channels of the recurrent network, of the context beside it and of the motion
+WIDTH = 128  # channels of the recurrent network, of the context beside it and of the motion
 _QUERY = 64
 _HEADS = 8
 _RADIUS = 4
@@ -90,17 +90,19 @@ class MemoryAttention(nn.Module):
 class MotionEncoder(nn.Module):
     """Features of the motion, from the flow and what was found in the costs."""
 
+    width: int
     dtype: Any
 
     @nn.compact
     def __call__(self, flow: jax.Array, found: jax.Array) -> jax.Array:
-        """(b, h, w, 2) and (b, h, w, c) -> (b, h, w, 128), the flow being the last two channels."""
-        x = nn.relu(conv(256, 1, found, self.dtype, "convc1"))
-        x = nn.relu(conv(192, 3, x, self.dtype, "convc2"))
-        y = nn.relu(conv(128, 7, flow, self.dtype, "convf1"))
-        y = nn.relu(conv(64, 3, y, self.dtype, "convf2"))
+        """(b, h, w, 2) and (b, h, w, c) -> (b, h, w, width), of which the last two are the flow."""
+        width = self.width
+        x = nn.relu(conv(2 * width, 1, found, self.dtype, "convc1"))
+        x = nn.relu(conv(3 * width // 2, 3, x, self.dtype, "convc2"))
+        y = nn.relu(conv(width, 7, flow, self.dtype, "convf1"))
+        y = nn.relu(conv(width // 2, 3, y, self.dtype, "convf2"))
         both = jnp.concatenate([x, y], axis=-1)
-        x = nn.relu(conv(HIDDEN - 2, 3, both, self.dtype, "conv"))
+        x = nn.relu(conv(width - 2, 3, both, self.dtype, "conv"))
         return jnp.concatenate([x, flow.astype(self.dtype)], axis=-1)
 
 
@@ -191,8 +193,8 @@ class FlowHead(nn.Module):
 
     @nn.compact
     def __call__(self, state: jax.Array) -> jax.Array:
-        """(b, h, w, 128) -> (b, h, w, 2) float32."""
-        x = nn.relu(conv(256, 3, state, self.dtype, "conv1"))
+        """(b, h, w, width) -> (b, h, w, 2) float32."""
+        x = nn.relu(conv(2 * state.shape[-1], 3, state, self.dtype, "conv1"))
         return conv(2, 3, x, self.dtype, "conv2").astype(jnp.float32)
 
 
@@ -203,10 +205,10 @@ class Upsampling(nn.Module):
 
     @nn.compact
     def __call__(self, state: jax.Array, flow: jax.Array) -> jax.Array:
-        """(..., h, w, 128) and (..., h, w, 2) -> (..., 8h, 8w, 2) float32."""
+        """(..., h, w, width) and (..., h, w, 2) -> (..., 8h, 8w, 2) float32."""
         *lead, h, w, _ = flow.shape
         x = state.reshape(-1, h, w, state.shape[-1])
-        x = nn.relu(conv(256, 3, x, self.dtype, "mask0"))
+        x = nn.relu(conv(2 * x.shape[-1], 3, x, self.dtype, "mask0"))
         mask = 0.25 * conv(9 * _UP**2, 1, x, self.dtype, "mask1")
         flow = ops.convex_upsample(flow.reshape(-1, h, w, 2), mask)
         return flow.reshape(*lead, _UP * h, _UP * w, 2)
@@ -220,26 +222,28 @@ class FlowDecoder(nn.Module):
         train: whether dropout is active, and each iteration's flow is wanted.
         remat: recompute each iteration in the backward pass instead of storing its activations.
         dtype: compute type; costs, coordinates, softmax and norm statistics are float32.
+        width: channels of the state, of the context beside it and of the motion.
     """
 
     dropout: float = 0.0
     train: bool = False
     remat: bool = False
     dtype: Any = jnp.float32
+    width: int = WIDTH
 
     def setup(self) -> None:
-        self.proj = Conv(2 * HIDDEN, dtype=self.dtype)
+        self.proj = Conv(2 * self.width, dtype=self.dtype)
         self.flow_tokens = FlowTokens(self.dtype)
         self.cross_attend = MemoryAttention(self.dropout, self.train, self.dtype)
-        self.motion = MotionEncoder(self.dtype)
-        self.gru = SepConvGRU(HIDDEN, HIDDEN, 2 * HIDDEN, self.dtype)
+        self.motion = MotionEncoder(self.width, self.dtype)
+        self.gru = SepConvGRU(self.width, self.width, 2 * self.width, self.dtype)
         self.flow_head = FlowHead(self.dtype)
         self.upsampling = (nn.remat(Upsampling) if self.remat else Upsampling)(self.dtype)
-        self.to_qk = Conv(2 * HIDDEN, use_bias=False, dtype=self.dtype)
-        self.to_v = Conv(HIDDEN, use_bias=False, dtype=self.dtype)
+        self.to_qk = Conv(2 * self.width, use_bias=False, dtype=self.dtype)
+        self.to_v = Conv(self.width, use_bias=False, dtype=self.dtype)
         self.gamma = self.param("gamma", nn.initializers.zeros, (1,), jnp.float32)
         # Which the published files hold, and nothing uses.
-        shape = (2 * _POSITIONS - 1, HIDDEN)
+        shape = (2 * _POSITIONS - 1, self.width)
         for name in ("rel_height", "rel_width"):
             self.param(name, nn.initializers.normal(1.0), shape, jnp.float32)
 
@@ -285,10 +289,12 @@ class FlowDecoder(nn.Module):
         return self.upsampling(seen[0], seen[1]), flow
 
     def _similarities(self, given: jax.Array) -> jax.Array:
-        """(b, h, w, 128) -> (b, h w, h w) shares in which motions of others are taken."""
+        """(b, h, w, width) -> (b, h w, h w) shares in which motions of others are taken."""
         x = self.to_qk(given)
-        q, k = jnp.split(x.reshape(len(x), -1, 2 * HIDDEN), 2, axis=-1)
-        scores = jnp.matmul(q * HIDDEN**-0.5, k.swapaxes(1, 2), preferred_element_type=jnp.float32)
+        q, k = jnp.split(x.reshape(len(x), -1, 2 * self.width), 2, axis=-1)
+        scores = jnp.matmul(
+            q * self.width**-0.5, k.swapaxes(1, 2), preferred_element_type=jnp.float32
+        )
         return jax.nn.softmax(scores).astype(self.dtype)
 
 
@@ -303,7 +309,7 @@ def _step(
     query = decoder.flow_tokens(around)
     found = decoder.cross_attend(query, xy, *constants["memory"])
     motion = decoder.motion(flow, jnp.concatenate([found, around.astype(found.dtype)], axis=-1))
-    values = decoder.to_v(motion).reshape(len(motion), -1, HIDDEN)
+    values = decoder.to_v(motion).reshape(len(motion), -1, decoder.width)
     others = (constants["attention"] @ values).reshape(motion.shape)
     others = motion + decoder.gamma.astype(motion.dtype) * others
     changing = jnp.concatenate([motion, others], axis=-1)

@@ -14,7 +14,9 @@ import jax.numpy as jnp
 from vit_jax import ops
 from vit_jax.layers import uniform_by_fan_in
 
-WIDTHS = (64, 96, 128)  # of the stages; the second and the third begin with a stride of 2
+WIDTH = 128  # of the last stage
+# Of the stages, as shares of the last one's; the second and the third begin with a stride of 2.
+_SHARES = (0.5, 0.75, 1.0)
 _BLOCKS = 2  # of each stage
 _KAIMING = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -85,16 +87,19 @@ class RaftEncoder(nn.Module):
     Attributes:
         features: output channels.
         dtype: compute type; the norms are float32.
+        width: channels of the last stage, a multiple of 4; earlier ones have less in proportion.
     """
 
     features: int = 256
     dtype: Any = jnp.float32
+    width: int = WIDTH
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         """(b, h, w, 3) -> (b, h / 8, w / 8, features), rounded up."""
-        x = nn.relu(instance_norm(Conv(WIDTHS[0], 7, 2, self.dtype, name="conv1")(images)))
-        for name, width, stride in _blocks():
+        (_, first, _), *_ = blocks = list(_blocks(self.width))
+        x = nn.relu(instance_norm(Conv(first, 7, 2, self.dtype, name="conv1")(images)))
+        for name, width, stride in blocks:
             x = _Block(width, stride, self.dtype, name=name)(x)
         return Conv(self.features, dtype=self.dtype, name="conv2")(x)
 
@@ -102,7 +107,7 @@ class RaftEncoder(nn.Module):
     def torch_names() -> dict[str, str]:
         """Names of its parts in RAFT's files."""
         names = {"conv1": "conv1", "conv2": "conv2"}
-        for ours, _, stride in _blocks():
+        for ours, _, stride in _blocks(WIDTH):
             theirs = ours.replace("_block", ".")
             names |= {f"{ours}/{part}": f"{theirs}.{part}" for part in ("conv1", "conv2")}
             if stride != 1:
@@ -110,8 +115,8 @@ class RaftEncoder(nn.Module):
         return names
 
 
-def _blocks() -> Iterator[tuple[str, int, int]]:
+def _blocks(width: int) -> Iterator[tuple[str, int, int]]:
     """Our name of each block, its width and its stride."""
-    for stage, width in enumerate(WIDTHS):
+    for stage, share in enumerate(_SHARES):
         for i in range(_BLOCKS):
-            yield f"layer{stage + 1}_block{i}", width, 2 if stage and not i else 1
+            yield f"layer{stage + 1}_block{i}", int(share * width), 2 if stage and not i else 1

@@ -52,6 +52,14 @@ def get_config() -> ConfigDict:
     config.data.degradation.sigma = 0.0  # deviation of Gaussian noise, of 255
     config.data.degradation.quality = 0  # of JPEG, 1 to 100; 0 is none
     config.data.degradation.grayscale = False  # whether photos become grey before
+    config.data.motion = ConfigDict()  # of flow_from_photos, see there
+    config.data.motion.size = (128, 160)  # (h, w) of the frames
+    config.data.motion.shift = 10.0  # the most, in pixels
+    config.data.motion.rotation = 8.0  # the most, in degrees to either side
+    config.data.motion.zoom = 1.1  # the largest factor; its inverse is the smallest
+    config.data.motion.warp = 2.0  # the most pixels by which places move besides
+    config.data.motion.pieces = (1, 3)  # the fewest and the most before the background
+    config.data.motion.draws = 4  # pairs per photo to validate and to test on
     config.data.masks = ConfigDict()  # of segmentation
     config.data.masks.classes = ""  # ade20k, voc, ..., or a file with a name per line; "": found
     config.data.masks.reduce_zero_label = placeholder(bool)  # 0 is ignored, 1 is the first class
@@ -101,6 +109,12 @@ def get_config() -> ConfigDict:
     config.segment.flip = False  # whether the mirrored image is looked at, too
     config.segment.swap = ()  # pairs of labels that change places in it, as of left and right arm
 
+    # How a model of optical flow is trained, and looks at frames to evaluate and at a person's.
+    config.flow = ConfigDict()
+    config.flow.tile = ()  # (h, w) of tiles whose flows are blended; () is the whole frame
+    config.flow.iterations = 0  # of the model, when it does not train; 0 is as many as it has
+    config.flow.noise = 0.0  # in training: largest deviation of Gaussian noise, of 255; 0 is off
+
     config.metrics = ("accuracy",)  # of the task; of images PROTOCOL/FIGURE
     config.benchmark = ""  # SOTS-indoor, RESIDE-6K, Set5-x2, ..., where the test set is that
 
@@ -120,7 +134,9 @@ def get_config() -> ConfigDict:
     config.optim.adaptive_clip = 0.0
 
     config.schedule = ConfigDict()
-    config.schedule.name = "cosine"  # constant, linear, poly, rsqrt, multistep, exponential
+    config.schedule.name = (
+        "cosine"  # constant, linear, poly, rsqrt, multistep, exponential, onecycle
+    )
     config.schedule.per_epoch = False  # whether it changes between epochs only
     config.schedule.warmup_steps = 0
     config.schedule.warmup_epochs = 0.0  # read if warmup_steps is 0

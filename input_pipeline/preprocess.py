@@ -13,7 +13,12 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from input_pipeline import colour, geometry, segmentation_ops  # noqa: F401  they register their ops
+from input_pipeline import (  # noqa: F401  they register their ops
+    colour,
+    flow_ops,
+    geometry,
+    segmentation_ops,
+)
 from input_pipeline.cpu_tf import tf
 from input_pipeline.fields import Fields, Kind, kind_of
 from input_pipeline.geometry import Crop, PadTo

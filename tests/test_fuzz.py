@@ -211,18 +211,18 @@ def test_results_go_nowhere_but_to_the_output(tmp_path_factory, names):
     for name in names:
         (folder / f"{name}.png").touch()
     output = folder / "out"
+    predictor = restore.RestoringPredictor(None)
     try:
-        named = predict.name_outputs(
-            [folder, *folder.iterdir()], restore.RestoringPredictor(None), output
-        )
+        items = predictor.find([folder, *folder.iterdir()])
+        predict.check_outputs(items, predictor, output)
     except ValueError as error:
         if not re.search("holds no images|would both be written", str(error)):
             raise
         return
-    for path, inside in named.items():
-        target = output / inside
+    for item in items:
+        target = output / item.inside
         assert target.parent.resolve() == output.resolve()
-        assert target.name == path.name
+        assert [target.name] == [path.name for path in item.paths]
 
 
 # Configs and runs.

@@ -79,12 +79,14 @@ def test_restored_files(tmp_path, letter):
         Image.new("RGB", (8, 8)).save(tmp_path / "in" / name)
     out = tmp_path / "out"
     predictor = restore.RestoringPredictor(lambda image: image, compares=True, output=out)
-    named = predict.name_outputs([str(tmp_path / "in")], predictor, out)
-    assert sorted(path.name for path in named.values()) == sorted(names)
-    for path, inside in named.items():
-        result, picture = predictor.outputs(inside)
+    items = predictor.find([str(tmp_path / "in")])
+    predict.check_outputs(items, predictor, out)
+    assert sorted(item.inside.name for item in items) == sorted(names)
+    for item in items:
+        result, picture = predictor.outputs(item)
         assert picture.suffix == ".png"
-        assert not predict._write(Answer(path, files={result: b"bytes", picture: b"picture"}), out)
+        answer = Answer(item.paths[0], files={result: b"bytes", picture: b"picture"})
+        assert not predict._write(answer, out)
     assert sorted(os.listdir(out)) == sorted([*names, "compare"])
     assert len(os.listdir(out / "compare")) == 3
     assert "short.png.png" in os.listdir(out / "compare")

@@ -103,7 +103,7 @@ def test_predict_does_what_it_can(trained, tmp_path):
     assert f"{good}: red" in result.stdout
     assert f"cannot read {bad}: " in result.stderr
     assert f"cannot read {tmp_path}/no.png: No such file or directory" in result.stderr
-    assert "2 of 3 files failed" in result.stderr
+    assert "2 of 3 failed" in result.stderr
     assert len(result.stderr.splitlines()) == 3  # and no noise
 
 
@@ -124,7 +124,7 @@ def test_predict_does_what_it_can(trained, tmp_path):
         ("main", ["--config=configs/digits.py", "--config.dont_load=x"], "error: dont_load is for"),
         ("main", ["--config=configs/digits.py", "--workdir=/dev/null/w"], "error: .*Not a dir"),
         ("predict", ["x.jpg"], "error: .* holds no run"),
-        ("predict", [], "error: say which images"),
+        ("predict", [], "error: say what to look at"),
         ("predict", ["--checkpoint=x.npz", "x.jpg"], "error: say which model: either --workdir"),
         ("predict", ["--attention", "x.jpg"], "error: --attention writes pictures: say where"),
         ("predict", ["--image_size=3by4", "x.jpg"], "error: --image_size=3by4 must read 224 or"),

@@ -1,4 +1,5 @@
 import functools
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +38,7 @@ def update(tx, steps=1):
     return params, state
 
 
-@pytest.mark.parametrize("name", [name for name in optim.SCHEDULES if name != "poly"])
+@pytest.mark.parametrize("name", sorted({*optim.SCHEDULES} - {"poly", "onecycle"}))
 def test_warmup_rises_from_above_zero_to_the_peak(name):
     rate = schedule(name=name, warmup_steps=10)
     np.testing.assert_allclose([rate(i) for i in range(10)], np.arange(1, 11) / 100, rtol=1e-5)
@@ -70,9 +71,19 @@ def test_poly():
         np.testing.assert_allclose(rate(step), decayed * warm, rtol=1e-5)
 
 
+def test_one_cycle():
+    """PyTorch's OneCycleLR, as RAFT and FlowFormer are trained, in units of 1e-4."""
+    expected = np.load(Path(__file__).parent / "golden" / "flow_onecycle.npz")["lr"]
+    rate = schedule(2.5e-4, total_steps=1000, name="onecycle")
+    rates = jax.vmap(rate)(np.arange(len(expected))) * 1e4
+    np.testing.assert_allclose(rates, expected, rtol=2e-5)
+    assert [round(float(rates[i]), 4) for i in (0, 54, 1000)] == [0.1, 2.5, 0.2369]
+
+
 @pytest.mark.parametrize("name", optim.SCHEDULES)
 def test_a_rate_of_0_remains_0(name):
-    rate = schedule(learning_rate=0.0, name=name, warmup_steps=10)
+    warmup = 0 if name == "onecycle" else 10
+    rate = schedule(learning_rate=0.0, name=name, warmup_steps=warmup)
     assert [float(rate(step)) for step in (0, 5, 50)] == [0, 0, 0]
 
 
@@ -107,6 +118,8 @@ def test_exponential_decay_by_epochs_after_a_warmup_from_a_rate_of_its_own():
         ({"name": "constant", "final_fraction": 0.1}, "constant does not decay"),
         ({"name": "exponential", "final_fraction": 0.1}, "exponential does not decay"),
         ({"warmup_from": 0.2, "warmup_steps": 9}, "must lie between 0 and the learning rate 0.1"),
+        ({"name": "onecycle", "warmup_steps": 5}, "onecycle has a warmup and an end of its own"),
+        ({"name": "onecycle", "final_fraction": 0.1}, "onecycle has a warmup and an end of its"),
         ({"warmup_from": 0.01}, "needs a warmup of at least two steps, not 0"),
     ],
 )

@@ -21,7 +21,8 @@ TANH = {"act_layer": "gelu_tanh"}  # as the published weights were trained; timm
 
 # Ours, timm's, the image size, timm's arguments, and the largest difference of logits of order 1.
 # A hybrid's convolutions standardise their kernels with another epsilon in timm. Swin's windows are
-# 7 x 7 and divide all; 7 x 7 with padding, and 5 x 6 at last; 12 x 12, and 6 x 6 at last.
+# 7 x 7 and divide all; 7 x 7 with padding, and 5 x 6 at last; 12 x 12, and 6 x 6 at last. Those of
+# Twins are always 7 x 7, and padded in the second of its cases.
 CASES = {
     "Ti_16": ("ViT-Ti_16", "vit_tiny_patch16_224", 224, TANH, 2e-5),
     "Ti_16 exact": ("ViT-Ti_16", "vit_tiny_patch16_224", 224, {}, 2e-5),
@@ -36,6 +37,8 @@ CASES = {
     "Mixer": ("Mixer-B_16", "mixer_b16_224", 224, {}, 2e-5),
     "Swin": ("Swin-T", SWIN, 224, {}, 2e-5),
     "Swin at 160 x 192": ("Swin-T", SWIN, (160, 192), dict(img_size=(160, 192)), 2e-5),
+    "Twins": ("Twins-SVT-S", "twins_svt_small", 224, {}, 2e-5),
+    "Twins at 160 x 192": ("Twins-SVT-S", "twins_svt_small", (160, 192), {}, 2e-5),
     "Swin-384 at 192": ("Swin-T-384", SWIN, 192, dict(img_size=192, window_size=12), 2e-5),
 }  # fmt: skip
 

@@ -1,9 +1,10 @@
 """Files of a person that are answered: what is written, and what is said."""
 
 import io
+import itertools
 import logging
 import os
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tests.helpers import TINY_SWINIR, photo, random_params, saved, smooth, writ
 from vit_jax import photos, predict, tiles
 from vit_jax.models.base import Model
 from vit_jax.tasks import restore
+from vit_jax.tasks.base import Answer, Item
 
 
 def test_predict(dehazing_run, tmp_path):
@@ -34,7 +36,7 @@ def test_predict(dehazing_run, tmp_path):
         f"cannot restore {tmp_path}/small.png: images of 20 x 20 pixels are too small for "
         "DehazeFormer: both sides must have at least 25",
         f"cannot restore {tmp_path}/text.png: not an image in a format that Pillow reads",
-        "2 of 4 files failed",
+        "2 of 4 failed",
     ]
     written = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*"))
     assert written == ["a.jpg", "compare/a.jpg.png", "compare/deep/b.png.png", "deep/b.png"]
@@ -70,17 +72,43 @@ def test_nothing_is_overwritten(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         saved("RGB", tmp_path / folder / "1.png")
-    both = [str(tmp_path / "a"), str(tmp_path / "b" / "1.png")]
+    predictor = restore.RestoringPredictor(None)
+    both = predictor.find([str(tmp_path / "a"), str(tmp_path / "b" / "1.png")])
     with pytest.raises(ValueError, match=r"a/1.png and .*b/1.png would both be written to"):
-        predict.name_outputs(both, restore.RestoringPredictor(None), tmp_path / "out")
+        predict.check_outputs(both, predictor, tmp_path / "out")
     with pytest.raises(ValueError, match="1 of the results are there already"):
-        predict.name_outputs(both[:1], restore.RestoringPredictor(None), tmp_path / "b")
+        predict.check_outputs(both[:1], predictor, tmp_path / "b")
     (tmp_path / "none" / "compare").mkdir(parents=True)
     saved("RGB", tmp_path / "none" / "compare" / "1.png.png")
     with pytest.raises(ValueError, match=r"there already, such as .*/1\.png\.png"):
-        predict.name_outputs(
+        predict.check_outputs(
             both[:1], restore.RestoringPredictor(None, compares=True), tmp_path / "none"
         )
+
+
+def test_no_result_lies_in_a_folder_that_is_anothers(tmp_path):
+    class Folders(restore.RestoringPredictor):
+        def outputs(self, item):
+            return [item.inside.with_suffix("")]
+
+    items = [Item((tmp_path / name,), PurePath(name)) for name in ("film.mp4", "film/1.png")]
+    with pytest.raises(ValueError, match=r"/film.mp4 and .*/film/1.png would both be written"):
+        predict.check_outputs(items, Folders(None), tmp_path / "out")
+    predict.check_outputs(items[1:], Folders(None), tmp_path / "out")
+
+
+def test_an_item_can_have_many_answers(tmp_path, caplog):
+    class Thirds(restore.RestoringPredictor):
+        def answers(self, items):
+            for item, n in itertools.product(items, range(3)):
+                if n == 2:
+                    assert (tmp_path / "1.txt").read_bytes() == b"1"  # written as it comes
+                problems = ("a", "b") if n == 1 else ()
+                yield Answer(item.paths[0], files={PurePath(f"{n}.txt"): b"%d" % n},
+                             problems=problems)  # fmt: skip
+
+    items = [Item((Path("film"),), PurePath("film"), None)]
+    assert predict.answer_items(Thirds(None), items, tmp_path) == (3, [("a", "b")])
 
 
 def test_a_model_for_grey_says_so_of_colours(tmp_path, caplog):
@@ -88,10 +116,10 @@ def test_a_model_for_grey_says_so_of_colours(tmp_path, caplog):
     model, params = random_params("SwinIR-denoise-gray", (8, 8), **TINY_SWINIR)
     Image.fromarray(photo((16, 16))).save(tmp_path / "a.png")
     Image.fromarray(photo((16, 16))[..., 0]).save(tmp_path / "grey.png")
-    named = {tmp_path / name: Path(name) for name in ("a.png", "grey.png")}
     restorer = tiles.Restorer(model, {"params": params}, method="whole")
     predictor = restore.RestoringPredictor(restorer)
-    assert predict.answer_files(predictor, named, tmp_path / "out") == {}
+    items = predictor.find([tmp_path])
+    assert predict.answer_items(predictor, items, tmp_path / "out") == (2, [])
     assert caplog.text.count("has colours, which this model for grey images takes off it") == 1
     with Image.open(tmp_path / "out" / "grey.png") as image:
         assert (image.mode, image.size) == ("L", (16, 16))
@@ -119,9 +147,10 @@ class Identity:
 
 def restore_folder(folder, output, compares=False, restorer=None):
     predictor = restore.RestoringPredictor(restorer or Identity(), compares, output)
-    named = predict.name_outputs([str(folder)], predictor, output)
-    problems = predict.answer_files(predictor, named, output)
-    return [problem for some in problems.values() for problem in some]
+    items = predictor.find([str(folder)])
+    predict.check_outputs(items, predictor, output)
+    _, failures = predict.answer_items(predictor, items, output)
+    return [problem for some in failures for problem in some]
 
 
 @pytest.mark.parametrize(

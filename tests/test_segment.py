@@ -26,6 +26,7 @@ from vit_jax import (
     weights,
 )
 from vit_jax.tasks import segment
+from vit_jax.tasks.base import Item
 
 CLASSES = ("red", "green", "blue")
 PLUGIN = """
@@ -272,14 +273,13 @@ def test_results_do_not_get_the_same_name(model, tmp_path):
         Image.new("RGB", (4, 4)).save(tmp_path / name)
     predictor = segment.SegmentingPredictor(model)
     with pytest.raises(ValueError, match=r"a.jpg and .*a.png would both be written to o/a.png"):
-        predict.name_outputs([tmp_path], predictor, Path("o"))
-    assert predictor.outputs(PurePath("c/b.tif")) == [
-        PurePath("c/b.png"), PurePath("overlay/c/b.png")
-    ]  # fmt: skip
+        predict.check_outputs(predictor.find([tmp_path]), predictor, Path("o"))
+    item = Item((tmp_path / "b.tif",), PurePath("c/b.tif"))
+    assert predictor.outputs(item) == [PurePath("c/b.png"), PurePath("overlay/c/b.png")]
     alone = segment.SegmentingPredictor(model, segment.Options(indices_only=True))
-    assert alone.outputs(PurePath("b.tif")) == [PurePath("b.png")]
-    (answer,) = alone.answers({tmp_path / "b.tif": PurePath("b.tif")})
-    assert list(answer.files) == [PurePath("b.png")]
+    assert alone.outputs(item) == [PurePath("c/b.png")]
+    (answer,) = alone.answers([item])
+    assert list(answer.files) == [PurePath("c/b.png")]
 
 
 def test_options_go_before_the_runs_settings():

@@ -289,14 +289,14 @@ def test_the_toy_answers_for_a_persons_files(counted, tmp_path):
     answer = line.removeprefix(f"{image}: ")
     assert answer.endswith(" blobs")
     assert f"cannot answer for {tmp_path}/text.png: not an image" in result.stderr
-    assert "1 of 2 files failed" in result.stderr
+    assert "1 of 2 failed" in result.stderr
     (row,) = csv.DictReader((tmp_path / "out" / "predictions.csv").read_text().splitlines())
     assert row == {"file": str(image), "answer": answer}
     result = run("predict", f"--workdir={folder}/run", "--attention", image, cwd=TOYS)
     assert "--attention writes pictures: say where" in result.stderr
     result = run("predict", f"--workdir={folder}/run", "--ensemble", image, cwd=TOYS)
     assert (
-        "--ensemble is for models that restore, and BlobCounter is made to count" in result.stderr
+        "--ensemble goes with the task restore, and that of BlobCounter is count" in result.stderr
     )
 
 

@@ -23,7 +23,7 @@ from vit_jax.models import get_model
 from vit_jax.models.base import Model
 from vit_jax.tasks import Task, get_task
 from vit_jax.tasks.base import Batch, Out
-from vit_jax.validation import check, check_data, validate_config
+from vit_jax.validation import check, check_data, check_metrics, validate_config
 
 if TYPE_CHECKING:  # TensorFlow is imported where data is read, and only there
     from input_pipeline import Dataset, MadeUp
@@ -282,6 +282,7 @@ def _fit_model(config: ConfigDict, data: "Dataset | MadeUp") -> Model:
         model = get_model(config.model_name, **fields)
     task = get_task(model)
     check_data(model, task, data.truths)
+    check_metrics(config, task, data.truths)
     fitted = task.fit(model, data)
     for name, value in fitted.items():
         check(

@@ -47,7 +47,9 @@ OPTIMIZERS: dict[str, tuple[Callable[..., optax.GradientTransformation], str]] =
 }
 _DOCUMENTED_BY = {_sgd: optax.sgd, _adafactor: optax.adafactor}
 
-SCHEDULES = ("constant", "cosine", "linear", "poly", "rsqrt", "multistep", "exponential")
+SCHEDULES = (
+    "constant", "cosine", "linear", "poly", "rsqrt", "multistep", "exponential", "onecycle",
+)  # fmt: skip
 _ENDLESS = ("constant", "multistep", "exponential")  # those that reach no end
 MOMENTUM_DTYPES = ("float32", "bfloat16")
 
@@ -60,7 +62,7 @@ def make_schedule(
     It rises linearly to `learning_rate`, which the last update of the warmup has, so that no
     update is lost to a rate of 0; the first has `config.warmup_from`, or the share of one step.
     "poly" decays from the first step on, (1 - step / total_steps)^power, and its warmup is a factor
-    of that, as in mmsegmentation.
+    of that, as in mmsegmentation. "onecycle" has a warmup of its own, see `_one_cycle`.
 
     Args:
         config: `config.schedule`.
@@ -97,6 +99,7 @@ def make_schedule(
         "exponential": optax.exponential_decay(
             learning_rate, max(steps_per_epoch, 1), config.gamma
         ),
+        "onecycle": _one_cycle(learning_rate, total_steps),
     }
     if config.name not in schedules:
         raise ValueError(f"unknown schedule {config.name!r}; there are: {', '.join(SCHEDULES)}")
@@ -112,6 +115,25 @@ def make_schedule(
     return optax.join_schedules([rise, decay], [warmup])
 
 
+_CYCLE_RISE = 0.05  # share of the steps
+_CYCLE_SPARE = 100  # steps by which the cycle is longer than the run
+
+
+def _one_cycle(learning_rate: float, total_steps: int) -> Schedule:
+    """Linear from 1/25 of the rate up to it, and down to 1/250,000 of it.
+
+    As PyTorch's OneCycleLR over total_steps + 100 steps, with pct_start=0.05 and
+    anneal_strategy="linear".
+
+    Source: Teed and Deng, "RAFT: Recurrent All-Pairs Field Transforms for Optical Flow" (ECCV
+    2020), its published code; Smith and Topin, "Super-Convergence" (2019).
+    """
+    steps = total_steps + _CYCLE_SPARE
+    turns = jnp.array([0.0, _CYCLE_RISE * steps - 1, steps - 1.0])
+    rates = jnp.array([learning_rate / 25, learning_rate, learning_rate / 25e4])
+    return lambda step: jnp.interp(jnp.asarray(step, jnp.float32), turns, rates)
+
+
 def _check_schedule(config: Any, learning_rate: float, total_steps: int, warmup: int) -> None:
     """Raises a ValueError for settings that do not fit."""
     if warmup < 0 or 0 < total_steps < warmup:
@@ -124,6 +146,11 @@ def _check_schedule(config: Any, learning_rate: float, total_steps: int, warmup:
     if config.name in _ENDLESS and config.final_fraction:
         raise ValueError(
             f"the schedule {config.name} does not decay to an end: set schedule.final_fraction to 0"
+        )
+    if config.name == "onecycle" and (warmup or config.final_fraction):
+        raise ValueError(
+            "the schedule onecycle has a warmup and an end of its own: set schedule.warmup_steps, "
+            "warmup_epochs and final_fraction to 0"
         )
     milestones = tuple(config.milestones)
     if any(not isinstance(step, int) or step < 1 for step in milestones):

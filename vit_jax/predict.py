@@ -1,6 +1,7 @@
 """Uses a model on a person's own files: python -m vit_jax.predict --workdir=DIR FILE_OR_FOLDER...
 
 A classifier prints the likeliest classes; a model that restores images writes them to --output.
+What is answered, and how, is its task's business, see `vit_jax.tasks.base.Predictor`.
 """
 
 import csv
@@ -10,7 +11,7 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +23,19 @@ from vit_jax import photos, plugins
 from vit_jax.machinery import cli, console, model_flags
 from vit_jax.models.base import Model
 from vit_jax.tasks import TASKS, Task, get_task
-from vit_jax.tasks.base import Answer, Predictor
+from vit_jax.tasks.base import Answer, Item, Predictor
 
 _LOG = logging.getLogger("vit_jax.predict")  # also when it is run as __main__
 
 _OUTPUT = flags.DEFINE_string(
-    "output", None, "Folder for what is written: predictions.csv, or the restored images."
+    "output", None, "Folder for what is written: predictions.csv, restored images, flows, ..."
 )
 
 
 def main(argv: Sequence[str]) -> int:
-    """Answers for each file; returns the exit code."""
+    """Answers for what is given; returns the exit code."""
     if len(argv) < 2:
-        raise ValueError("say which images: one or more files or folders")
+        raise ValueError("say what to look at: one or more files or folders")
     output = None if _OUTPUT.value is None else Path(_OUTPUT.value)
     for flag, (_, field, _) in _options(TASKS.values()).items():
         if output is None and field.metadata["writes"] and flags.FLAGS[flag].value:
@@ -47,19 +48,20 @@ def main(argv: Sequence[str]) -> int:
     predictor = task.predictor(pretrained, _read_options(task), output)
     if predictor.has_files and output is None:
         raise ValueError(f"say where the results of {pretrained.name} go: --output=FOLDER")
-    inside = name_outputs(argv[1:], predictor, output)
+    items = predictor.find(argv[1:])
+    check_outputs(items, predictor, output)
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)  # or raises, before anything is done
-    failed = answer_files(predictor, inside, output)
-    if failed:
-        _LOG.error("%d of %d files failed", len(failed), len(inside))
-    return 1 if failed else 0
+    count, failures = answer_items(predictor, items, output)
+    if failures:
+        _LOG.error("%d of %d failed", len(failures), count)
+    return 1 if failures else 0
 
 
 def define_options(tasks: Iterable[Task]) -> None:
     """Makes a flag of each option of each task; tasks that share a name share the flag."""
     for name, (kind, field, owners) in _options(tasks).items():
-        text = f"Of {' and '.join(owners)}: {field.metadata['help']}"
+        text = " ".join(f"Of {owner}: {words}" for owner, words in owners.items())
         if kind is bool:
             flags.DEFINE_bool(name, field.default, text)
         elif field.metadata["choices"]:
@@ -69,17 +71,17 @@ def define_options(tasks: Iterable[Task]) -> None:
             define.get(kind, flags.DEFINE_string)(name, None, text)
 
 
-def _options(tasks: Iterable[Task]) -> dict[str, tuple[type, Any, list[str]]]:
-    """Options by name: their type, their field, and the tasks that have them."""
-    found: dict[str, tuple[type, Any, list[str]]] = {}
+def _options(tasks: Iterable[Task]) -> dict[str, tuple[type, Any, dict[str, str]]]:
+    """Options by name: their type, their field, and their help by the tasks that have them."""
+    found: dict[str, tuple[type, Any, dict[str, str]]] = {}
     for task in tasks:
         hints = typing.get_type_hints(task.options)
         for field in dataclasses.fields(task.options):
             kind = hints[field.name]
             if typing.get_origin(kind) in (types.UnionType, typing.Union):  # such as int | None
                 (kind,) = (part for part in typing.get_args(kind) if part is not types.NoneType)
-            owners = found.get(field.name, (kind, field, []))[2]
-            found[field.name] = (kind, field, [*owners, task.name])
+            owners = found.get(field.name, (kind, field, {}))[2]
+            found[field.name] = (kind, field, {**owners, task.name: field.metadata["help"]})
     return found
 
 
@@ -98,7 +100,7 @@ def _check_flags(name: str, model: Model, task: Task) -> None:
     for flag, (_, _, owners) in _options(TASKS.values()).items():
         if flag not in own and flag in flags.FLAGS and flags.FLAGS[flag].value:
             raise ValueError(
-                f"--{flag} is for models that {' or '.join(owners)}, and {name} is made to "
+                f"--{flag} goes with the task {' or '.join(owners)}, and that of {name} is "
                 f"{task.name}"
             )
     if model.any_size and flags.FLAGS["image_size"].value is not None:
@@ -107,61 +109,63 @@ def _check_flags(name: str, model: Model, task: Task) -> None:
         raise ValueError(f"{name} tells no classes apart: leave --labels out")
 
 
-def name_outputs(
-    arguments: Sequence[str | os.PathLike[str]], predictor: Predictor, output: Path | None
-) -> dict[Path, Path]:
-    """Says where files lie in the folders that were given, which is where their results go.
+def check_outputs(items: Sequence[Item], predictor: Predictor, output: Path | None) -> None:
+    """Sees to it that no result is written over another, or over what is there.
 
     Args:
-        arguments: files and folders.
-        predictor: says what it writes.
+        items: what is to be answered.
+        predictor: says what it writes for each.
         output: folder for the results, or None.
 
-    Returns:
-        The place by file.
-
     Raises:
-        ValueError: if two results would get the same name, or one is there already.
+        ValueError: if two results would get the same name, or one would be a folder of another's,
+            or one is there already.
     """
-    named: dict[Path, Path] = {}
-    taken: dict[Path, Path] = {}
-    for argument in map(Path, arguments):
-        for path in photos.find_images([str(argument)]):
-            inside = path.relative_to(argument) if argument.is_dir() else Path(path.name)
-            for result in predictor.outputs(inside):
-                target = (output or Path()) / result
-                if taken.setdefault(target, path) != path:
-                    raise ValueError(
-                        f"{taken[target]} and {path} would both be written to {target}: rename "
-                        "one, or give them one at a time"
-                    )
-            named[path] = inside
+    taken: dict[Path, Item] = {}
+
+    def check(target: Path, owner: Item, item: Item) -> None:
+        if owner is not item:
+            raise ValueError(
+                f"{owner.paths[0]} and {item.paths[0]} would both be written to {target}: rename "
+                "one, or give them one at a time"
+            )
+
+    for item in items:
+        for result in predictor.outputs(item):
+            target = (output or Path()) / result
+            check(target, taken.setdefault(target, item), item)
+    for target, item in taken.items():
+        for folder in target.parents:
+            check(folder, taken.get(folder, item), item)
     there = [str(target) for target in taken if target.exists()]
     if there:
         raise ValueError(
             f"{len(there)} of the results are there already, such as {there[0]}: choose another "
             "--output, or remove them"
         )
-    return named
 
 
-def answer_files(
-    predictor: Predictor, inside: Mapping[Path, Path], output: Path | None
-) -> dict[Path, tuple[str, ...]]:
-    """Says, and writes, what comes of files.
+def answer_items(
+    predictor: Predictor, items: Sequence[Item], output: Path | None
+) -> tuple[int, list[tuple[str, ...]]]:
+    """Says, and writes, what comes of items, as it comes.
 
     Args:
         predictor: answers for them.
-        inside: where they lie in the folders that were given, from `name_outputs`.
+        items: what is to be answered.
         output: folder for the results, or None.
 
     Returns:
-        What went wrong, by file.
+        How many answers there were; and what went wrong with each of those with which something
+        did.
     """
-    problems: dict[Path, tuple[str, ...]] = {}
+    count = 0
+    failures: list[tuple[str, ...]] = []
     rows: list[list[object]] = []
-    few = len(inside) == 1 or not predictor.has_files
-    bar = console.progress(predictor.answers(inside), total=len(inside), unit="image", disable=few)
+    counts = [item.count for item in items]
+    total = None if None in counts else sum(filter(None, counts))
+    few = total == 1 or not predictor.has_files
+    bar = console.progress(predictor.answers(items), total=total, disable=few)
     with console.above(bar):
         for answer in bar:
             unwritten = () if output is None else _write(answer, output)
@@ -169,12 +173,14 @@ def answer_files(
                 tqdm.write(answer.line)
             if answer.row:
                 rows.append([answer.path, *answer.row])
-            for problem in (*answer.problems, *unwritten):
+            problems = (*answer.problems, *unwritten)
+            for problem in problems:
                 _LOG.error("%s", problem)
-                problems[answer.path] = (*problems.get(answer.path, ()), problem)
+            failures.extend([problems] if problems else [])
+            count += 1
     if output is not None and predictor.header:
         _write_csv(output / "predictions.csv", ["file", *predictor.header], rows)
-    return problems
+    return count, failures
 
 
 def _write(answer: Answer, output: Path) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from checkpoints import files
 from vit_jax import fonts
-from vit_jax.models import PUBLISHED_SCORES
+from vit_jax.models import MODELS, PUBLISHED_SCORES, QUOTED
 from vit_jax.tasks.base import INPUT
 
 _NO_FIGURES = ("step", "split", "protocol", "examples")  # of a line of metrics.jsonl
@@ -67,20 +67,33 @@ def draw_confusion(confusion: np.ndarray, names: Sequence[str], title: str) -> F
 
 
 def format_comparison(benchmark: str, model_name: str, figures: Mapping[str, float]) -> str:
-    """Says what was published for a model, beside the figures of a test set."""
+    """Says what was published for a model, and for what is no model here, beside the figures.
+
+    Args:
+        benchmark: a key of `PUBLISHED_SCORES`.
+        model_name: of the model.
+        figures: of a test set, by name, and its `examples`.
+
+    Returns:
+        A line for each.
+    """
     count, scores = PUBLISHED_SCORES[benchmark]
-    if model_name not in scores:
-        return f"no score of {model_name} on {benchmark} is known here"
-    published = scores[model_name]
-    parts = [
-        f"{name} {value} (here {figures[name]:.{len(str(value).split('.')[1])}f})"
-        for name, value in published.items()
-        if name in figures
-    ]
-    line = f"published for {model_name} on {benchmark}: {', '.join(parts)}"
-    if figures["examples"] != count:
-        line += f"; not the same images: {benchmark} has {count}, here are {figures['examples']}"
-    return line
+    own = [name for name in scores if name.removesuffix(QUOTED) == model_name]
+    others = [name for name in scores if name.removesuffix(QUOTED) not in MODELS]
+    lines = [] if own else [f"no score of {model_name} on {benchmark} is known here"]
+    for name in own + others:
+        parts = [
+            f"{figure} {value} (here {figures[figure]:.{max(len(str(value).split('.')[1]), 2)}f})"
+            for figure, value in scores[name].items()
+            if figure in figures
+        ]
+        if parts:
+            lines.append(f"published for {name} on {benchmark}: {', '.join(parts)}")
+    if (own or others) and figures["examples"] != count:
+        lines[-1] += (
+            f"; not the same images: {benchmark} has {count}, here are {figures['examples']}"
+        )
+    return "\n".join(lines)
 
 
 def draw_images(

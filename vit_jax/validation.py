@@ -71,6 +71,17 @@ def check_data(model: Model, task: Task, truths: tuple[str, ...]) -> None:
     )
 
 
+def check_metrics(config: ConfigDict, task: Task, truths: tuple[str, ...]) -> None:
+    """Raises a ValueError unless data have what each metric is computed from."""
+    for name in config.metrics:
+        lacking = sorted({*task.metric(name, config.loss).needs} - {*task.truths, *truths})
+        check(
+            not lacking,
+            f"the metric {name} is computed from {' and '.join(lacking)}, and these data have "
+            f"{', '.join(truths)} alone: take it out of config.metrics",
+        )
+
+
 def _check_numbers(config: ConfigDict) -> None:
     for key in ("batch_size", "accum_steps", "log_every", "keep_checkpoints", "fsdp"):
         check(config[key] >= 1, f"{key} must be at least 1, not {config[key]}")

@@ -34,6 +34,8 @@ KINDS = {
     # Photos, made small or noisy.
     "degraded": Kind("degraded", ("target",), has_any_scale=True, has_test_source=True),
     "hazy_from_clear": Kind("hazy_from_clear", ("target",)),  # clear photos, made hazy
+    # Photos, cut into pieces that move.
+    "flow_from_photos": Kind("flow_from_photos", ("image2", "flow", "valid", "occluded")),
     "segmentation": Kind("segmentation_folder", ("mask",)),  # images and the classes of pixels
     # Pairs of frames and the motion between them.
     "flow": Kind("flow_folder", ("image2", "flow", "valid"), has_test_source=True),

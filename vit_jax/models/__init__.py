@@ -3,12 +3,14 @@
 from vit_jax.models import (
     dehazeformer,
     efficientformer_v2,
+    flowformer,
     mixer,
     resnet,
     rrdb,
     segmenter,
     swin,
     swinir,
+    twins,
     visual_transformer,
     vit,
 )
@@ -17,25 +19,32 @@ from vit_jax.models.registry import (
     DTYPES,
     MODELS,
     PUBLISHED_SCORES,
+    QUOTED,
     get_model,
     list_models,
     register,
 )
 
 __all__ = [
-    "AUGREG_NAMES", "DTYPES", "MODELS", "PUBLISHED_SCORES", "get_model", "list_models", "register",
+    "AUGREG_NAMES", "DTYPES", "MODELS", "PUBLISHED_SCORES", "QUOTED", "get_model", "list_models",
+    "register",
 ]  # fmt: skip
 
 for _file, _model in {
     vit: vit.VisionTransformer,
     mixer: mixer.MlpMixer,
     swin: swin.Swin,
+    twins: twins.Twins,
     efficientformer_v2: efficientformer_v2.EfficientFormerV2,
     rrdb: rrdb.RRDB,
     resnet: resnet.ResNet,
     visual_transformer: visual_transformer.VisualTransformer,
 }.items():
     register(_model, _file.VARIANTS, _file.PARAMETER_COUNTS)
-for _file, _model in {dehazeformer: dehazeformer.DehazeFormer, swinir: swinir.SwinIR}.items():
+for _file, _model in {
+    dehazeformer: dehazeformer.DehazeFormer,
+    swinir: swinir.SwinIR,
+    flowformer: flowformer.FlowFormer,
+}.items():
     register(_model, _file.VARIANTS, _file.PARAMETER_COUNTS, _file.PUBLISHED_SCORES)
 register(segmenter.Segmenter, segmenter.VARIANTS, segmenter.PARAMETER_COUNTS)

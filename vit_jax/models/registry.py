@@ -14,7 +14,9 @@ import jax.numpy as jnp
 from vit_jax.models.base import Model
 
 MODELS: dict[str, tuple[type[Model], dict[str, Any]]] = {}
-# Benchmark -> number of test images, the same for all, and model -> figures by name.
+# Benchmark -> number of test images, the same for all, and model -> figures by name. A model's name
+# ends in QUOTED where the figures are from memory of its paper, and nobody here could look them up.
+QUOTED = " (quoted)"
 PUBLISHED_SCORES: dict[str, tuple[int, dict[str, dict[str, float]]]] = {}
 
 _counts: dict[str, int] = {}

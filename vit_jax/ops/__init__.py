@@ -4,10 +4,14 @@ from vit_jax.ops.activations import activation, gelu, gelu_tanh, leaky_relu
 from vit_jax.ops.attending import attention, fuses_attention
 from vit_jax.ops.compiling import compiler_options, cuda_capability, portable, row_major
 from vit_jax.ops.convolutions import conv, depthwise_conv, patch_conv, pointwise_conv
+from vit_jax.ops.flow import convex_upsample, cost_lookup, upflow8
 from vit_jax.ops.pixels import (
+    PADDINGS,
     bicubic_upsample,
     luma,
+    multiple_margins,
     nearest_upsample,
+    pad_to_multiple,
     pixel_shuffle,
     pixel_unshuffle,
     reflect_pad,
@@ -18,6 +22,7 @@ from vit_jax.ops.positions import (
     sincos2d_position_embedding,
 )
 from vit_jax.ops.resizing import resize_bilinear, resize_nearest
+from vit_jax.ops.sampling import bilinear_sample
 from vit_jax.ops.stochastic import stochastic_depth
 from vit_jax.ops.windows import (
     biased_window_attention,
@@ -28,11 +33,12 @@ from vit_jax.ops.windows import (
 )
 
 __all__ = [
-    "activation", "attention", "biased_window_attention", "bicubic_upsample", "compiler_options",
-    "conv", "cuda_capability", "depthwise_conv", "fuses_attention", "gelu", "gelu_tanh",
-    "leaky_relu", "luma", "nearest_upsample", "patch_conv", "pixel_shuffle", "pixel_unshuffle",
-    "pointwise_conv", "portable", "reflect_pad", "relative_position_index", "resize_bias_table",
-    "resize_bilinear", "resize_nearest", "resize_position_embedding", "row_major",
-    "shifted_window_mask", "sincos2d_position_embedding", "stochastic_depth", "to_windows",
-    "window_attention",
+    "PADDINGS", "activation", "attention", "biased_window_attention", "bicubic_upsample",
+    "bilinear_sample", "compiler_options", "conv", "convex_upsample", "cost_lookup",
+    "cuda_capability", "depthwise_conv", "fuses_attention", "gelu", "gelu_tanh", "leaky_relu",
+    "luma", "multiple_margins", "nearest_upsample", "pad_to_multiple", "patch_conv",
+    "pixel_shuffle", "pixel_unshuffle", "pointwise_conv", "portable", "reflect_pad",
+    "relative_position_index", "resize_bias_table", "resize_bilinear", "resize_nearest",
+    "resize_position_embedding", "row_major", "shifted_window_mask", "sincos2d_position_embedding",
+    "stochastic_depth", "to_windows", "upflow8", "window_attention",
 ]  # fmt: skip

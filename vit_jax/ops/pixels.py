@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+PADDINGS = ("sintel", "kitti")
+
 
 def reflect_pad(x: jax.Array, top: int, left: int, bottom: int = -1, right: int = -1) -> jax.Array:
     """Pads height and width by reflection about the border pixels.
@@ -29,6 +31,42 @@ def reflect_pad(x: jax.Array, top: int, left: int, bottom: int = -1, right: int 
     y = y.at[:, :top].set(y[:, top + 1 : 2 * top + 1][:, ::-1])
     end = top + h
     return y.at[:, end:].set(y[:, end - 1 - bottom : end - 1][:, ::-1])
+
+
+def multiple_margins(
+    size: tuple[int, int], multiple: int, mode: str = "sintel"
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """What is added to an image for its sides to be multiples of a number.
+
+    Args:
+        size: (h, w) of the image.
+        multiple: the number.
+        mode: "sintel" adds to both ends of each side, one pixel more to the second where it is no
+            even number; "kitti" adds to the height below alone.
+
+    Returns:
+        ((above, below), (left, right)) in pixels.
+
+    Raises:
+        ValueError: for another mode.
+
+    Source: RAFT's InputPadder.
+    """
+    if mode not in PADDINGS:
+        raise ValueError(f"unknown padding {mode!r}; there are: {', '.join(PADDINGS)}")
+    rows, columns = (-side % multiple for side in size)
+    above = 0 if mode == "kitti" else rows // 2
+    return (above, rows - above), (columns // 2, columns - columns // 2)
+
+
+def pad_to_multiple(x: jax.Array, multiple: int, mode: str = "sintel") -> jax.Array:
+    """Repeats the border pixels of (b, h, w, c) images until their sides are multiples of a number.
+
+    See `multiple_margins` for where they are added, and so what to cut off again.
+    """
+    height, width = x.shape[1:3]
+    margins = multiple_margins((height, width), multiple, mode)
+    return jnp.pad(x, ((0, 0), *margins, (0, 0)), "edge")
 
 
 def pixel_shuffle(x: jax.Array, factor: int) -> jax.Array:

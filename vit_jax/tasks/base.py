@@ -7,6 +7,7 @@ evaluation and the commands know tasks by this row alone.
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple, Protocol
@@ -33,10 +34,12 @@ class Metric(NamedTuple):
         each: from a model's output and its batch to (b, ...) numbers, on the device.
         finish: from the (examples, ...) numbers of a whole split to the figure: their mean, or one
             that no mean of examples is, such as F1, AUC, mIoU or recall@k.
+        needs: keys of a batch that it is computed from, besides the task's truths.
     """
 
     each: Loss
     finish: Callable[[np.ndarray], float] = mean
+    needs: tuple[str, ...] = ()
 
 
 class Report(Protocol):
@@ -63,11 +66,26 @@ class Report(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
-    """What came of a person's file.
+class Item:
+    """What a person gives to be answered by itself: an image, two frames, a video.
 
     Attributes:
-        path: of the file.
+        paths: its files, in order.
+        inside: where it lies in the folder that was given, or its name: so do its results.
+        count: how many answers come of it; None if nobody knows before they have come.
+    """
+
+    paths: tuple[Path, ...]
+    inside: PurePath
+    count: int | None = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What came of an item, or of a part of it.
+
+    Attributes:
+        path: of its file, or the first one.
         line: what the terminal says; "" if nothing came of it.
         row: its cells in predictions.csv, after the file's name.
         files: what to write, by path inside of the output folder.
@@ -82,7 +100,7 @@ class Answer:
 
 
 class Predictor(Protocol):
-    """Turns a person's files into answers.
+    """Finds what a person wants answered, and answers.
 
     Attributes:
         header: of predictions.csv, after the file's name; () if there is none.
@@ -95,19 +113,24 @@ class Predictor(Protocol):
     @property
     def has_files(self) -> bool: ...
 
-    def outputs(self, inside: PurePath) -> Sequence[PurePath]:
-        """Says which files an answer will have that need a name of their own.
+    def find(self, arguments: Sequence[str | os.PathLike[str]]) -> Sequence[Item]:
+        """Says what is to be answered, see `plain.find_images` for items of one image each.
 
         Args:
-            inside: where the file lies in the folder that was given, or its name.
+            arguments: files and folders, as they were typed.
+
+        Raises:
+            ValueError: if it makes no sense of them.
         """
 
-    def answers(self, files: Mapping[Path, PurePath]) -> Iterator[Answer]:
-        """Answers for each file in turn; whatever one does, the others get an answer.
+    def outputs(self, item: Item) -> Sequence[PurePath]:
+        """Says which files its answers will have that need a name of their own.
 
-        Args:
-            files: where each lies, and where in the folder that was given.
+        Where they cannot be counted, it is a folder that is theirs alone.
         """
+
+    def answers(self, items: Sequence[Item]) -> Iterator[Answer]:
+        """Answers for each item in turn; whatever one does, the others get an answer."""
 
 
 class Pretrained(Protocol):

@@ -16,7 +16,8 @@ import optax
 
 from vit_jax import mixing, ops, photos
 from vit_jax.machinery import processes
-from vit_jax.tasks.base import Answer, Batch, Loss, Metric, Out, Pretrained, Task, option
+from vit_jax.tasks import plain
+from vit_jax.tasks.base import Answer, Batch, Item, Loss, Metric, Out, Pretrained, Task, option
 
 if TYPE_CHECKING:  # it takes a while to import
     from matplotlib.figure import Figure
@@ -367,6 +368,7 @@ class Classifier:
     """
 
     has_files = False
+    find = staticmethod(plain.find_images)
 
     def __init__(
         self, pretrained: Pretrained, options: Options = Options(), output: Path | None = None
@@ -427,13 +429,13 @@ class Classifier:
                 else:
                     yield Prediction(path, images[path], results[path])
 
-    def outputs(self, inside: PurePath) -> Sequence[PurePath]:
+    def outputs(self, item: Item) -> Sequence[PurePath]:
         """Pictures of attention get names of their own as they come."""
-        del inside
+        del item
         return ()
 
-    def answers(self, files: Mapping[Path, PurePath]) -> Iterator[Answer]:
-        for prediction in self.predictions(list(files)):
+    def answers(self, items: Sequence[Item]) -> Iterator[Answer]:
+        for prediction in self.predictions([path for item in items for path in item.paths]):
             path, p = prediction.path, prediction.probabilities
             if p is None:
                 yield Answer(path, problems=(f"cannot read {path}: {prediction.problem}",))

@@ -1,6 +1,7 @@
 """A report and a predictor for tasks that need nothing of their own."""
 
 import functools
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -45,6 +46,20 @@ class FiguresReport:
         report.write_figures(self._names, self._figures, folder, split)
 
 
+def find_images(arguments: Sequence[str | os.PathLike[str]]) -> list[base.Item]:
+    """A `Predictor.find` whose items are images, each once; see `photos.find_images`.
+
+    Raises:
+        ValueError: if a folder holds none.
+    """
+    inside: dict[Path, PurePath] = {}
+    for argument in map(Path, arguments):
+        for path in photos.find_images([str(argument)]):
+            is_below = argument.is_dir()
+            inside[path] = path.relative_to(argument) if is_below else PurePath(path.name)
+    return [base.Item((path,), place) for path, place in inside.items()]
+
+
 class FilesPredictor:
     """Says what a model makes of an image file, one by one.
 
@@ -55,6 +70,7 @@ class FilesPredictor:
 
     header = ("answer",)
     has_files = False
+    find = staticmethod(find_images)
 
     def __init__(self, pretrained: base.Pretrained, say: Callable[[Any], str]) -> None:
         from vit_jax.tasks import get_task
@@ -72,12 +88,12 @@ class FilesPredictor:
 
         return one_file.make_preparer(self._spec)
 
-    def outputs(self, inside: PurePath) -> Sequence[PurePath]:
-        del inside
+    def outputs(self, item: base.Item) -> Sequence[PurePath]:
+        del item
         return ()
 
-    def answers(self, files: Mapping[Path, PurePath]) -> Iterator[base.Answer]:
-        for path in files:
+    def answers(self, items: Sequence[base.Item]) -> Iterator[base.Answer]:
+        for (path,) in (item.paths for item in items):
             try:
                 image = self._prepare(path.read_bytes())
                 out = jax.device_get(self._apply({"image": image[None]}))

@@ -16,7 +16,8 @@ from PIL import Image
 from checkpoints import files as names
 from vit_jax import image_quality, ops, photos, tiles
 from vit_jax.machinery import processes
-from vit_jax.tasks.base import INPUT, Answer, Batch, Metric, Pretrained, Task, option
+from vit_jax.tasks import plain
+from vit_jax.tasks.base import INPUT, Answer, Batch, Item, Metric, Pretrained, Task, option
 
 if TYPE_CHECKING:  # it takes a while to import
     from matplotlib.figure import Figure
@@ -221,6 +222,7 @@ class RestoringPredictor:
 
     header = ()
     has_files = True
+    find = staticmethod(plain.find_images)
 
     def __init__(
         self, restorer: tiles.Restorer, compares: bool = False, output: Path | None = None
@@ -229,12 +231,12 @@ class RestoringPredictor:
         self._compares = compares
         self._output = output or Path()
 
-    def outputs(self, inside: PurePath) -> Sequence[PurePath]:
-        return [inside, _compared(inside)] if self._compares else [inside]
+    def outputs(self, item: Item) -> Sequence[PurePath]:
+        return [item.inside, _compared(item.inside)] if self._compares else [item.inside]
 
-    def answers(self, files: Mapping[Path, PurePath]) -> Iterator[Answer]:
-        for path, inside in files.items():
-            yield self._answer(path, inside)
+    def answers(self, items: Sequence[Item]) -> Iterator[Answer]:
+        for item in items:
+            yield self._answer(item.paths[0], item.inside)
 
     def _answer(self, path: Path, inside: PurePath) -> Answer:
         begin, method = time.monotonic(), self._restorer.method

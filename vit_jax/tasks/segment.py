@@ -17,7 +17,8 @@ from input_pipeline import files
 from input_pipeline.palettes import palette_for
 from vit_jax import photos, segmentation, sliding
 from vit_jax.segmentation_report import SegmentationReport, draw_overlay
-from vit_jax.tasks.base import Answer, Metric, Pretrained, Task, option
+from vit_jax.tasks import plain
+from vit_jax.tasks.base import Answer, Item, Metric, Pretrained, Task, option
 
 _LOG = logging.getLogger(__name__)
 
@@ -108,6 +109,7 @@ class SegmentingPredictor:
     """
 
     has_files = True
+    find = staticmethod(plain.find_images)
 
     def __init__(
         self, pretrained: Pretrained, options: Options = Options(), output: Path | None = None
@@ -168,13 +170,15 @@ class SegmentingPredictor:
         )  # fmt: skip
         return dataclasses.replace(looks, window=_LARGE_WINDOW)
 
-    def outputs(self, inside: PurePath) -> Sequence[PurePath]:
-        return [_indexed(inside), _overlaid(inside)] if self._draws else [_indexed(inside)]
+    def outputs(self, item: Item) -> Sequence[PurePath]:
+        indexed = _indexed(item.inside)
+        return [indexed, _overlaid(item.inside)] if self._draws else [indexed]
 
-    def answers(self, files: Mapping[Path, PurePath]) -> Iterator[Answer]:
-        for path, inside in files.items():
+    def answers(self, items: Sequence[Item]) -> Iterator[Answer]:
+        for item in items:
+            (path,) = item.paths
             try:
-                answer = self._answer(path, inside)
+                answer = self._answer(path, item.inside)
             except Exception as error:  # whatever one file does, the others are segmented
                 problem = f"cannot segment {path}: {photos.explain(error)}"
                 answer = Answer(path, problems=(problem,))

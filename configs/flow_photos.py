@@ -1,0 +1,46 @@
+"""A small FlowFormer on pairs made from photos; needs no download.
+
+Command:   python -m input_pipeline.sample_photos PHOTOS, and then
+           python -m vit_jax.main --config=configs/flow_photos.py --workdir=W
+           --config.data.source=PHOTOS; any folder of photos will do
+Hardware:  two CPU cores
+Time:      not yet run
+Score:     not yet run
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config() -> ConfigDict:
+    config = common.get_config()
+
+    config.model_name = "FlowFormer-small"
+    config.model.update(width=32, iterations=3)
+
+    config.data.kind = "flow_from_photos"
+    config.data.train_pp = "value_range(-1, 1)"
+    config.data.eval_pp = "value_range(-1, 1)"
+    config.data.motion.size = (64, 96)
+    config.data.motion.shift = 12.0
+    config.data.motion.draws = 8
+
+    config.batch_size = 4
+    config.total_steps = 600
+
+    config.loss = "sequence"
+    config.metrics = ("chairs/epe", "chairs/1px", "chairs/3px", "chairs/5px")
+
+    config.optim.learning_rate = 1e-3
+    config.optim.weight_decay = 1e-4
+    config.optim.weight_decay_on = ""
+    config.optim.clip_norm = 1.0
+    config.schedule.warmup_steps = 20
+    config.schedule.name = "linear"
+
+    config.eval_every = 300
+    config.log_every = 10
+    config.best_metric = "chairs/epe"
+    config.best_mode = "min"
+    return config

@@ -1,0 +1,107 @@
+"""Optical flow: two frames in, by how many pixels each point of the first has moved out."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vit_jax import flow_tiles, optical_flow
+from vit_jax.tasks.base import Batch, Metric, Predictor, Pretrained, Report, Task, option
+
+
+def get_metric(name: str, loss: str) -> Metric:
+    """Finds a metric by PROTOCOL/FIGURE, such as "sintel/epe", see `optical_flow.find_figure`."""
+    del loss
+    figure = optical_flow.find_figure(name)
+    return Metric(figure.each, figure.finish, figure.needs)
+
+
+def prepare(config: Any, model: Any) -> Callable[[jax.Array, Batch], Batch] | None:
+    """Makes the noise that is added to frames to train on, see `optical_flow.add_noise`.
+
+    Raises:
+        ValueError: for noise of a deviation below 0 or above 255.
+    """
+    del model
+    most = config.flow.noise
+    if not 0 <= most <= 255:
+        raise ValueError(f"flow.noise must be a deviation from 0 to 255, not {most}")
+    return functools.partial(optical_flow.add_noise, most=most) if most else None
+
+
+def baseline(model: Any, batch: Batch) -> jax.Array:
+    """No flow at all, as between two equal frames."""
+    del model
+    return jnp.zeros_like(batch["flow"])
+
+
+def make_report(data: Any, split: str, config: Any) -> Report:
+    """Makes the report of a split, see `Task.report`."""
+    from vit_jax.flow_report import FlowReport  # which imports this package
+
+    return FlowReport(data.splits[split].names, config)
+
+
+# A person's frames.
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How flow is estimated, and what is written of it."""
+
+    format: str | None = option(
+        None, "Of what is written: .flo files, or KITTI's PNGs of 16 bits.", ("flo", "kitti")
+    )
+    max_flow: float | None = option(
+        None,
+        "Pixels that have full colours, for pictures that can be compared; unset: the longest of "
+        "each.",
+    )
+    compare: bool = option(
+        False,
+        "Also draw both frames, the flow, and the second frame moved back onto the first, to "
+        "compare/ in --output.",
+        writes=True,
+    )
+    warm_start: bool = option(
+        False, "Begin in each frame of a sequence with the flow of the two before."
+    )
+    tile: int | None = option(
+        None,
+        "Side in pixels of the tiles by which a frame is looked at; 0: the whole at once; unset: "
+        "as in the run, or else by tiles if it is large.",
+    )
+
+
+def make_predictor(pretrained: Pretrained, options: Options, output: Path | None) -> Predictor:
+    """Makes what estimates the flow of a person's frames and videos.
+
+    Raises:
+        ValueError: for options that do not fit.
+    """
+    from vit_jax import flow_predictor  # which imports this package
+
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    return flow_predictor.FlowPredictor(pretrained, flow_predictor.Settings(**given), output)
+
+
+TASK = Task(
+    name="flow",
+    truths=("flow", "valid"),
+    inputs=("image", "image2"),
+    losses={"sequence": optical_flow.sequence},
+    metric=get_metric,
+    metrics=("chairs/epe", "chairs/1px", "chairs/3px", "chairs/5px"),
+    kind="flow",
+    settings=("flow.tile", "flow.iterations", "flow.noise"),
+    prepare=prepare,
+    baseline=baseline,
+    answer=flow_tiles.make_answer,
+    report=make_report,
+    predictor=make_predictor,
+    options=Options,
+)

@@ -37,7 +37,7 @@ class _Pair:
         return of_truth or flow_colours.longest(self.guess) or None
 
     @property
-    def errors(self) -> np.ndarray:
+    def errors(self) -> "np.ma.MaskedArray[Any, Any]":
         """(h, w) lengths of the difference in pixels; masked where either is not known."""
         difference = np.where(self.known[..., None], self.guess - self.truth, 0)
         length = np.linalg.norm(difference, axis=-1)

@@ -199,7 +199,8 @@ def _checked(flow: np.ndarray) -> np.ndarray:
 
 def _is_known(flow: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
-        return (np.abs(flow) < LIMIT).all(-1)
+        small = np.abs(flow) < LIMIT
+    return small[..., 0] & small[..., 1]  # many times as fast as .all(-1)
 
 
 def _suffix(name: str) -> str:

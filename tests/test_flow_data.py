@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from input_pipeline import check, flow_files, flow_sets
-from input_pipeline.sources import flow_layouts, flow_pairs, get_splits
+from input_pipeline import check, flow_files, flow_sets, memory_cache, pipeline
+from input_pipeline.sources import flow_layouts, get_splits
 from tests import flow_folders as made
 from tests.flow_folders import SIZE, VALUES, config_of, flow_of, frame, mask_of, opened, read, save
 
@@ -182,27 +182,24 @@ def test_an_epoch_of_a_mixture_shows_each_row_as_often_as_it_weighs(tmp_path):
         assert sorted(seen.count(one) for one in set(seen)) == [1, 1, 1, 4, 4]
 
 
-@pytest.mark.parametrize("mixture", ["", "3 * kitti + hd1k"])
-def test_a_cache_changes_nothing(tmp_path, mixture, monkeypatch):
+def test_a_cache_changes_nothing_and_keeps_each_pair_once(tmp_path, monkeypatch):
     everything(tmp_path)
-    settings = {"mixture": mixture, "train_pp": f"random_crop((3, 4))|flip_lr|{VALUES}"}
+    settings = {"mixture": "3 * kitti + hd1k", "train_pp": f"random_crop((3, 4))|flip_lr|{VALUES}"}
+    caches = []
+
+    def make(loader):
+        caches.append(memory_cache.MemoryCache(loader))
+        return caches[-1]
+
+    monkeypatch.setattr(pipeline, "MemoryCache", make)
     first, second = (
         opened(tmp_path, cache=cache, **settings).train_batches() for cache in (False, True)
     )
-    reads = []
-    original = flow_pairs.read_pair
-    for i in range(30):
-        expected = next(first)
-        if not i:
-            monkeypatch.setattr(
-                flow_pairs, "read_pair", lambda pair: reads.append(pair.name) or original(pair)
-            )
-        actual = next(second)
+    for _ in range(30):
+        expected, actual = next(first), next(second)
         for key, value in expected.items():
             np.testing.assert_array_equal(actual[key], value)
-    if mixture:
-        reads = [name for name in reads if name in ("000000_10", "000001_10")]
-        assert len(set(reads)) == 2
+    assert set(caches[0]._kept) == set(range(2 + 3))
 
 
 # Splits

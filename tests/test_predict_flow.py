@@ -1,21 +1,26 @@
 """Flow of a person's frames: by tiles, from a warm start, and what is written and said of it."""
 
 import dataclasses
+import functools
 import io
 import types
 from pathlib import PurePath
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
+from checkpoints import npz
 from input_pipeline import flow_files
-from tests.helpers import photo, smooth
+from tests.commands import run
+from tests.helpers import photo, random_variables, smooth
 from tests.videos import write_video
 from vit_jax import flow_pictures, flow_tiles, predict
 from vit_jax.flow_colours import flow_to_colours
 from vit_jax.flow_predictor import FlowEstimator, FlowPredictor, Settings
+from vit_jax.models import get_model
 from vit_jax.models.base import Model
 from vit_jax.tasks import flow as flow_task
 from vit_jax.warm_start import forward_interpolate
@@ -200,6 +205,36 @@ def test_a_folder_of_frames(tmp_path, capsys):
     assert line.endswith(
         f" s): moves by {lengths.mean():.2f} pixels on average, {lengths.max():.2f} at most"
     )
+
+
+@pytest.mark.slow
+def test_predict(tmp_path):
+    """FlowFormer itself, by the command, with a warm start from file to file."""
+    model = get_model("FlowFormer-small", depth=0, width=32, iterations=1)
+    variables = random_variables(model, (16, 24))
+    npz.save(tmp_path / "weights.npz", variables["params"])
+    write_frames(tmp_path / "in", 3, (16, 21))
+    (tmp_path / "in" / "g1.png").write_text("no image")
+    (tmp_path / "in" / "g2.png").write_text("no image")
+    result = run(
+        "predict", f"--weights={tmp_path}/weights.npz", "--field=iterations=1", "--warm_start",
+        f"--output={tmp_path}/out", tmp_path / "in",
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == "1 of 3 failed"
+    first, second = result.stdout.splitlines()
+    for line, name in ((first, "f00"), (second, "f01")):
+        assert line.startswith(
+            f"{tmp_path}/in/{name}.png -> {tmp_path}/out/{name}.flo (21 x 16, wh"
+        )
+    read = [np.asarray(Image.open(tmp_path / "in" / f"f0{i}.png")) for i in range(3)]
+    images = [pixels[None] / np.float32(127.5) - 1 for pixels in read]
+    apply = jax.jit(functools.partial(model.apply, variables, low=True))
+    flow, low = apply(*images[:2], initial=np.zeros((1, 2, 3, 2), np.float32))
+    begin = forward_interpolate(np.asarray(low[0]))
+    for i, expected in enumerate((flow, apply(*images[1:], initial=begin[None])[0])):
+        found, _ = flow_files.read(tmp_path / "out" / f"f0{i}.flo")
+        np.testing.assert_allclose(found, expected[0], atol=1e-3 * np.abs(expected).max())
 
 
 def test_kittis_format_and_colours_of_one_scale(tmp_path, caplog):

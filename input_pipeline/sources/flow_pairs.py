@@ -103,7 +103,7 @@ def read_pair(pair: FlowPair) -> Read:
         occluded = valid & ~_read_flow(pair.occluded)[1] if is_flow else _read_mask(pair.occluded)
         _check_sizes({pair.image: image, pair.occluded: occluded})
     # Not NaN nor 1e10, which times 0 is not 0, or makes its neighbours wrong in a resize.
-    flow = np.where(valid[..., None], flow, np.float32(0))
+    flow[~valid] = 0
     return Read(image, image2, flow, valid.astype(np.uint8), occluded.astype(np.uint8))
 
 

@@ -1,9 +1,12 @@
 """Small data sets of optical flow on disk, in the layouts of the published ones."""
 
+import dataclasses
+
 import numpy as np
 from PIL import Image
 
 from input_pipeline import flow_files, get_dataset
+from input_pipeline.sources import flow_layouts, flow_pairs
 from tests.helpers import data_config
 
 SIZE = (6, 8)
@@ -124,6 +127,16 @@ def config_of(folder, **changes):
 
 def opened(folder, batch_size=1, **changes):
     return get_dataset(config_of(folder, **changes), batch_size, seed=0)
+
+
+def read_alone(folder):
+    """What `read` gives of all splits, without the pipeline."""
+    return {
+        pair.name: dataclasses.asdict(flow_pairs.read_pair(pair))
+        for part in flow_layouts.find_parts(folder).values()
+        for pairs in part.splits.values()
+        for pair in pairs
+    }
 
 
 def read(data, split="train"):

@@ -1,6 +1,7 @@
 """Data sets of optical flow: what is found in each layout, what is read of it, and faults."""
 
 import logging
+import os
 import re
 import shutil
 
@@ -12,7 +13,18 @@ from PIL import Image
 from input_pipeline import check, flow_files, flow_sets, memory_cache, pipeline
 from input_pipeline.sources import flow_layouts, get_splits
 from tests import flow_folders as made
-from tests.flow_folders import SIZE, VALUES, config_of, flow_of, frame, mask_of, opened, read, save
+from tests.flow_folders import (
+    SIZE,
+    VALUES,
+    config_of,
+    flow_of,
+    frame,
+    mask_of,
+    opened,
+    read,
+    read_alone,
+    save,
+)
 
 
 def check_example(example, image, image2, flow):
@@ -36,8 +48,7 @@ def test_chairs(tmp_path, name):
     assert {split: source.names for split, source in data.splits.items()} == {
         "train": ("00001", "00002", "00004"), "val": ("00003",),
     }  # fmt: skip
-    check_example(read(data, "val")["00003"], ord("1") + 2, ord("2") + 2, 2)
-    assert set(read(data)["00001"]) == {"image", "image2", "flow", "valid", "index", "_mask"}
+    check_example(read_alone(folder)["00003"], ord("1") + 2, ord("2") + 2, 2)
 
 
 def test_chairs_without_a_list_are_split_by_name(tmp_path, caplog):
@@ -52,7 +63,7 @@ def test_things(tmp_path):
     data = opened(made.things(tmp_path))
     train, test = (data.splits[name].names for name in ("train", "test"))
     assert (len(train), len(test)) == (2 * 2 * 4, 2 * 4)  # passes, sequences, pairs
-    found = read(data)
+    found = read_alone(tmp_path)
     start = 10 * 1 + 100 * len("clean")
     ahead = found["things_clean/TRAIN/B/0001/into_future/0007"]
     check_example(ahead, start + 1, start + 2, 10 + 1)
@@ -106,7 +117,7 @@ def test_kitti(tmp_path):
 
 
 def test_hd1k(tmp_path):
-    found = read(opened(made.hd1k(tmp_path, counts=(3, 2))))
+    found = read_alone(made.hd1k(tmp_path, counts=(3, 2)))
     assert list(found) == ["000000_0000", "000000_0001", "000001_0000"]
     check_example(found["000000_0001"], 301, 302, 1)
     check_example(found["000001_0000"], 330, 331, 30)
@@ -116,13 +127,12 @@ def test_hd1k(tmp_path):
 @pytest.mark.parametrize("flow", ["flo", "pfm", "png"])
 def test_ones_own(tmp_path, ending, flow):
     folder = made.own(tmp_path / "pairs of mine ü", ["a b", "ü_1", "scene/c"], ending, flow)
-    data = opened(folder)
-    found = read(data)
+    found = read_alone(folder)
     assert list(found) == ["a b", "scene/c", "ü_1"]
     for i, name in enumerate(("a b", "ü_1", "scene/c")):
         check_example(found[name], 10 * i, 10 * i + 1, 10 * i)
     expected = flow_sets.number("own_sparse" if flow == "png" else "own")
-    assert set(data.splits["train"].columns["set"]) == {expected}
+    assert set(opened(folder).splits["train"].columns["set"]) == {expected}
 
 
 def test_ones_own_with_splits_and_occlusions(tmp_path):
@@ -132,8 +142,18 @@ def test_ones_own_with_splits_and_occlusions(tmp_path):
     save(tmp_path / "validation" / "a_occluded.png", occluded)
     data = opened(tmp_path)
     assert [source.names for source in data.splits.values()] == [("train/a",), ("validation/a",)]
-    np.testing.assert_array_equal(read(data, "val")["validation/a"]["occluded"], occluded)
+    found = read_alone(tmp_path)["validation/a"]
+    np.testing.assert_array_equal(found["occluded"], occluded)
+    assert "occluded" in data.splits["val"].truths
     assert "occluded" not in data.truths
+
+
+def test_splits_can_lie_in_the_folders_of_frames_and_flow(tmp_path):
+    made.own(tmp_path, ["train/a", "train/b", "val/scene/c"], "{1}/{0}")
+    assert (tmp_path / "image1" / "train" / "a.png").exists()
+    assert {name: source.names for name, source in get_splits(config_of(tmp_path)).items()} == {
+        "train": ("train/a", "train/b"), "val": ("val/scene/c",),
+    }  # fmt: skip
 
 
 def everything(folder):
@@ -272,7 +292,7 @@ def test_grey_frames_are_repeated_and_alpha_is_cut(tmp_path):
     palette = Image.fromarray(grey).convert("P")
     palette.info["transparency"] = 0
     palette.save(tmp_path / "b_img2.png", transparency=0)
-    found = read(opened(tmp_path))
+    found = read_alone(tmp_path)
     for key in ("image", "image2"):
         np.testing.assert_array_equal(found["a"][key], np.repeat(grey[..., None], 3, -1))
     np.testing.assert_array_equal(found["b"]["image"], frame(1))
@@ -386,15 +406,14 @@ def names_of(part):
 
 def test_pairs_are_those_of_names_whatever_is_beside_them(tmp_path):
     folder = made.sintel(tmp_path, ["alley_1"], masks=False)
-    expected = read(opened(folder))
+    expected = read_alone(folder)
     scene = folder / "training" / "clean" / "alley_1"
     (scene / "Thumbs.db").write_bytes(b"none")
     (scene / ".hidden_0002.png").write_bytes(b"none")
     (scene / "notes.txt").write_text("nothing")
     (folder / "training" / "clean" / ".ipynb_checkpoints").mkdir()
     (folder / "training" / "clean" / "list.txt").write_text("nothing")
-    actual = read(opened(folder))
-    assert list(actual) == list(expected)
+    assert list(read_alone(folder)) == list(expected)
     save(scene / "frame_0002.jpg", frame(0))
     with pytest.raises(ValueError, match=r"frame_0002\.jpg and .*frame_0002\.png have one number"):
         opened(folder)
@@ -418,12 +437,10 @@ def test_what_cannot_be_read_is_named(tmp_path, name, capsys):
     for pair in "ab":
         save(tmp_path / f"{pair}_occluded.png", np.eye(*SIZE, dtype=np.uint8))
     (tmp_path / file).write_bytes(change((tmp_path / file).read_bytes()))
-    batches = opened(tmp_path).train_batches()
     with pytest.raises(ValueError, match=message) as caught:
-        [next(batches) for _ in range(2)]
+        read_alone(tmp_path)
     assert len(str(caught.value).splitlines()) == 1
-    assert "--config.data.skip_corrupt=True" in str(caught.value)
-    assert read(opened(tmp_path, skip_corrupt=True)).keys() == {"b"}
+    assert get_splits(config_of(tmp_path, skip_corrupt=True))["train"].names == ("b",)
     assert check.main([str(tmp_path), "--kind=flow"]) == 1
     assert re.search(f"PROBLEM  own: all: 1 that cannot be used: .*{message}",
                      capsys.readouterr().out)  # fmt: skip
@@ -438,7 +455,7 @@ def test_sizes_that_differ_are_an_error_that_names_the_files(tmp_path, file):
     else:
         save(tmp_path / file, frame(0, (6, 9)))
     with pytest.raises(ValueError, match=rf"{re.escape(file)} \(6 x 9\).* differ in size"):
-        next(opened(tmp_path).train_batches())
+        read_alone(tmp_path)
 
 
 def test_links_that_lead_nowhere_are_named(tmp_path):
@@ -446,14 +463,16 @@ def test_links_that_lead_nowhere_are_named(tmp_path):
     (tmp_path / "a_img2.png").unlink()
     (tmp_path / "a_img2.png").symlink_to(tmp_path / "nothing.png")
     with pytest.raises(ValueError, match=r"cannot read .*a_img2\.png: .*No such file"):
-        next(opened(tmp_path).train_batches())
+        read_alone(tmp_path)
     folder = made.sintel(tmp_path / "sintel", masks=False)
     path = folder / "training" / "flow" / "alley_1" / "frame_0001.flo"
     path.unlink()
     path.symlink_to(path)  # a circle
     batches = opened(folder).train_batches()
-    with pytest.raises(ValueError, match=r"cannot read .*frame_0001\.flo"):
+    with pytest.raises(ValueError, match=r"^cannot read .*frame_0001\.flo: Too many") as caught:
         [next(batches) for _ in range(8)]
+    assert len(str(caught.value).splitlines()) == 1
+    assert "--config.data.skip_corrupt=True" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -504,6 +523,33 @@ def test_settings_that_do_not_fit(tmp_path, changes, message):
     config = config_of(settings.pop("source"), **settings)
     with pytest.raises(ValueError, match=message):
         get_splits(config)
+
+
+def test_names_of_frames_that_are_odd(tmp_path):
+    folder = made.sintel(tmp_path, ["alley_1"], masks=False) / "training"
+    scene = folder / "clean" / "alley_1"
+    save(scene / "frame_9999999999.png", frame(0))  # of which not each before it is looked for
+    with pytest.raises(
+        ValueError, match=r"frame_0004\.png is missing, as are those up to number 99"
+    ):
+        get_splits(config_of(tmp_path))
+    (scene / "frame_9999999999.png").unlink()
+    (scene / "frame_0002.png").unlink()
+    os.mkfifo(scene / "frame_0002.png")
+    with pytest.raises(ValueError, match=r"frame_0002\.png is missing\. Add"):
+        get_splits(config_of(tmp_path))
+    for name in ("clean", "final", "flow"):
+        (folder / name / "alley_1").rename(folder / name / "alley\n1")
+    with pytest.raises(ValueError, match=r"'final/alley\\n1/frame_0001', which has several lines"):
+        get_splits(config_of(tmp_path, mixture="sintel_final"))
+
+
+def test_sets_without_a_single_flow(tmp_path):
+    made.hd1k(tmp_path)
+    for path in (tmp_path / "hd1k_flow_gt" / "flow_occ").iterdir():
+        path.unlink()
+    with pytest.raises(ValueError, match=r"holds no whole pair of frames with their flow$"):
+        get_splits(config_of(tmp_path))
 
 
 def test_a_set_that_is_there_twice(tmp_path):

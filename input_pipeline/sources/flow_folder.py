@@ -97,7 +97,8 @@ def _check_orphans(parts: Sequence[Part], config: Any) -> None:
     for why in orphans:
         _LOG.warning("left out: %s", why)
     if not any(part.splits for part in parts):
-        raise ValueError(f"{parts[0].folder} holds no whole pair: {files.some(orphans, most=5)}")
+        why = f": {files.some(orphans, most=5)}" if orphans else ""
+        raise ValueError(f"{parts[0].folder} holds no whole pair of frames with their flow{why}")
 
 
 def _together(parts: Sequence[Part]) -> Found:

@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vit_jax import ops
 from vit_jax.layers import Conv
@@ -78,11 +79,13 @@ class MemoryAttention(nn.Module):
         """(b, h, w, 64) queries of places, and where these are thought to go -> like query."""
         encoded = sine_encoding(xy, _QUERY).astype(self.dtype)
         q = self.q(self.query_norm(query) + encoded)[:, None]
+        # Products with 0 and 1 sum a head's channels and hand its share to them, and the tokens are
+        # summed one by one: XLA is slow at sums of products over these axes on a CPU.
         size = _QUERY // _HEADS
-        scores = (q * keys).reshape(*keys.shape[:-1], _HEADS, size)
-        scores = scores.astype(jnp.float32).sum(axis=-1, keepdims=True) * size**-0.5
-        shares = jax.nn.softmax(scores, axis=1).astype(self.dtype)
-        found = (shares * values.reshape(*values.shape[:-1], _HEADS, size)).sum(axis=1)
+        heads = jnp.asarray(np.kron(np.eye(_HEADS), np.ones((size, 1))), self.dtype)
+        scores = ((q * keys) @ heads).astype(jnp.float32) * size**-0.5
+        shares = jax.nn.softmax(scores, axis=1).astype(self.dtype) @ heads.T
+        found = jnp.asarray(sum(shares[:, i] * values[:, i] for i in range(keys.shape[1])))
         both = jnp.concatenate([found.reshape(query.shape), query], axis=-1)
         return self.mlp(query + self.proj(both))
 

@@ -157,10 +157,9 @@ class CostEmbedding(nn.Module):
         keys = k_kernel.reshape(-1, _HEADS, c // _HEADS)
         q = jnp.einsum("thd,chd->cth", q, keys) * (c // _HEADS) ** -0.5
         scores = jnp.matmul(x, q.reshape(len(q), -1), preferred_element_type=jnp.float32)
-        shares = jax.nn.softmax(scores, axis=1).astype(self.dtype)
-        found = jnp.einsum("nmq,nmc->nqc", shares, x).reshape(len(x), tokens, _HEADS, -1)
-        values = v_kernel.reshape(-1, _HEADS, c // _HEADS)
-        out = jnp.einsum("nthc,chd->nthd", found, values).reshape(len(x), tokens, c) + v_bias
+        shares = jax.nn.softmax(scores, axis=1).astype(self.dtype).reshape(*x.shape[:2], tokens, -1)
+        values = (x @ v_kernel + v_bias).reshape(*x.shape[:2], _HEADS, -1)
+        out = jnp.einsum("nmth,nmhd->nthd", shares, values).reshape(len(x), tokens, c)
         return self.mlp(latent.astype(self.dtype) + (out @ proj_kernel + proj_bias))
 
     def embed(self, maps: jax.Array) -> jax.Array:

@@ -160,12 +160,10 @@ class CostEmbedding(nn.Module):
         keys = k_kernel.reshape(-1, _HEADS, c // _HEADS)
         q = jnp.einsum("thd,chd->cth", q, keys) * (c // _HEADS) ** -0.5
         scores = jnp.matmul(x, q.reshape(len(q), -1), preferred_element_type=jnp.float32)
-        shares = jax.nn.softmax(scores, axis=1).astype(self.dtype)
-        found = jnp.einsum("nmq,nmc->nqc", shares, x).reshape(len(x), tokens, -1)
-        values = v_kernel.reshape(-1, _HEADS, c // _HEADS)
-        last = jnp.einsum("chd,hdo->hco", values, proj_kernel.reshape(_HEADS, -1, c))
-        out = found @ last.reshape(-1, c) + (v_bias @ proj_kernel + proj_bias)
-        return self.mlp(latent.astype(self.dtype) + out)
+        shares = jax.nn.softmax(scores, axis=1).astype(self.dtype).reshape(*x.shape[:2], tokens, -1)
+        values = (ops.as_rows(x) @ v_kernel + v_bias).reshape(*x.shape[:2], _HEADS, -1)
+        out = jnp.einsum("nmth,nmhd->nthd", shares, values).reshape(len(x), tokens, c)
+        return self.mlp(latent.astype(self.dtype) + (out @ proj_kernel + proj_bias))
 
     def embed(self, maps: jax.Array) -> jax.Array:
         """(n, h, w) -> (n, h / 8 w / 8, 128), rounded up: tokens of patches, with their places."""

@@ -75,11 +75,11 @@ def pair(size, seed=0):
         ((64, 64), (64, 64), 1),
         ((436, 1024), (436, 1024), 1),
         ((376, 1242), (376, 1242), 1),
-        ((720, 1280), (376, 656), 4),
-        ((1080, 1920), (376, 976), 6),
-        ((1920, 1080), (400, 552), 10),
-        ((2160, 3840), (448, 976), 20),
-        ((20, 60000), (21, 1080), 57),
+        ((720, 1280), (392, 672), 4),
+        ((1080, 1920), (408, 992), 6),
+        ((1920, 1080), (440, 576), 10),
+        ((2160, 3840), (416, 1008), 24),
+        ((20, 60000), (65, 1048), 61),
     ],
 )
 def test_large_frames_are_looked_at_by_tiles_of_one_size(size, tile, count):
@@ -94,7 +94,7 @@ def test_large_frames_are_looked_at_by_tiles_of_one_size(size, tile, count):
 def test_what_is_said_of_tiles():
     run = {"flow.tile": (48, 64)}
     assert FlowEstimator(pretrained(settings=run)).tiling((60, 60)).tile == (48, 64)
-    assert FlowEstimator(pretrained(settings=run), tile=32).tiling((60, 60)).tile == (32, 32)
+    assert FlowEstimator(pretrained(settings=run), tile=72).tiling((60, 60)).tile == (72, 72)
     assert FlowEstimator(pretrained(settings=run), tile=0).tiling((900, 900)).tile == (900, 900)
 
 
@@ -111,13 +111,30 @@ def test_tiles_are_blended_as_in_evaluation(size):
     np.testing.assert_allclose(found, answer({}, batch)[0], atol=1e-5)
 
 
+def test_other_tiles_are_blended_gently():
+    class Bordered(Local):
+        """Says 1, and 0 near the border."""
+
+        def __call__(self, image, image2, train=False):
+            ones = jnp.ones((len(image), *(side - 40 for side in image.shape[1:3]), 2))
+            return jnp.pad(ones, ((0, 0), (20, 20), (20, 20), (0, 0)))
+
+    frame = np.zeros((200, 200, 3), np.uint8)
+    found = FlowEstimator(pretrained(Bordered()), tile=132)(frame, frame)[20:-20, 20:-20]
+    assert found.min() > 0.9
+    assert np.abs(np.diff(found, axis=0)).max() < 0.1
+    in_run = {"flow.tile": (110, 110)}
+    published = FlowEstimator(pretrained(Bordered(), in_run))(frame, frame)[20:-20, 20:-20]
+    assert np.abs(np.diff(published, axis=0)).max() > 0.4
+
+
 def test_a_runs_iterations_are_its_models():
     with pytest.raises(ValueError, match="Local has no iterations"):
         FlowEstimator(pretrained(settings={"flow.iterations": 3}))
 
 
 def test_a_warm_start_goes_on_tile_by_tile():
-    estimate = FlowEstimator(pretrained(Warm()), tile=24, warm_start=True)
+    estimate = FlowEstimator(pretrained(Warm(), {"flow.tile": (24, 24)}), warm_start=True)
     frames = [np.zeros((40, 40, 3), np.uint8)] * 2
     begin = np.full((3, 3, 2), (2, 1), np.float32)
     np.testing.assert_allclose(estimate(*frames), np.full((40, 40, 2), (16, 8)), atol=1e-5)
@@ -143,8 +160,8 @@ def test_what_is_no_number_is_said():
     [
         ({"max_flow": 0.0}, "--max_flow must be a positive number of pixels, not 0.0"),
         ({"max_flow": float("inf")}, "--max_flow must be a positive number"),
-        ({"tile": -1}, "--tile must have more than the 20 pixels that neighbours have in common"),
-        ({"tile": 20}, "or be 0 for the whole frame, not 20"),
+        ({"tile": -1}, "--tile must have more than the 64 pixels that neighbours have in common"),
+        ({"tile": 64}, "or be 0 for the whole frame, not 64"),
     ],
 )
 def test_settings_out_of_range(settings, expected):

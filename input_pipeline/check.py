@@ -11,6 +11,11 @@ size than their partner, unreadable, masks that hold colours or labels of no cla
 are in more than one split. --classes, --reduce_zero_label and --ignore are those of a run's
 --config.data.masks.
 
+With --kind=flow it is a folder of pairs of frames with their flow, of which it prints how long the
+flow is, how much of it is known, and how much more alike the frames are once they are moved by it;
+and what is wrong: frames and flows that are missing, of another size, or unreadable, flows that do
+not fit their frames, and pairs that are in more than one split.
+
 Of imagenet2012 it checks what TFDS has prepared in --data_dir, or what it would be prepared from in
 --manual_dir; with --folder, train/ and val/ with a folder of images per class.
 
@@ -25,7 +30,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from input_pipeline import check_segmentation, files
+from input_pipeline import check_flow, check_segmentation, files
 from input_pipeline.arguments import expand_home
 from input_pipeline.sources import pairs
 from input_pipeline.sources.pairs import PairedSplit, find_pairs
@@ -47,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("data", metavar="FOLDER|imagenet2012")
-    parser.add_argument("--kind", choices=("pairs", "segmentation"), help="of a FOLDER")
+    parser.add_argument("--kind", choices=("pairs", "segmentation", "flow"), help="of a FOLDER")
     parser.add_argument("--against", type=Path, help="a test set elsewhere, for common scenes")
     parser.add_argument(
         "--pattern", default="", help="another layout: 'foggy/{scene}_*.png sharp/{scene}.png'"
@@ -97,6 +102,10 @@ def _check_segmentation(args: argparse.Namespace) -> list[str]:
     reduce = None if args.reduce_zero_label is None else args.reduce_zero_label == "True"
     settings = check_segmentation.Settings(args.classes, reduce, tuple(map(int, numbers)))
     return check_segmentation.check_folder(Path(args.data), settings)
+
+
+def _check_flow(args: argparse.Namespace) -> list[str]:
+    return check_flow.check_folder(Path(args.data))
 
 
 def _check_pairs(args: argparse.Namespace) -> list[str]:
@@ -160,6 +169,7 @@ _CHECKS = {
     "imagenet2012": _check_imagenet,
     "pairs": _check_pairs,
     "segmentation": _check_segmentation,
+    "flow": _check_flow,
 }
 
 

@@ -80,7 +80,7 @@ def _distorting(name: str, change: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) 
 def random_erasing(
     probability: float = 0.25, area: tuple[float, float] = (0.02, 1 / 3), aspect: float = 0.3
 ) -> Op:
-    """Fills a random rectangle with noise; a target stays as it is.
+    """Fills a random rectangle with noise; a target stays as it is, and of two frames the first.
 
     Its share of the image lies in `area`, its aspect ratio between `aspect` and 1 / `aspect`.
 
@@ -106,7 +106,9 @@ def random_erasing(
         return tf.where(inside, tf.cast(noise, tf.uint8), image)
 
     def apply(fields: Fields, seed: tf.Tensor) -> Fields:
-        erased = {key: erase(fields[key], seed) for key in _LOOKED_AT if key in fields}
+        # The same noise at one place of two frames would seem not to move.
+        keys = ("image2",) if "flow" in fields else _LOOKED_AT
+        erased = {key: erase(fields[key], seed) for key in keys if key in fields}
         return {**fields, **erased}
 
     return apply

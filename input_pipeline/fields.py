@@ -21,6 +21,7 @@ class Kind(enum.Enum):
         MASK: (h, w) or (h, w, 1) integers, numbers of classes; 255 is to be ignored.
         VALID: (h, w) or (h, w, 1), 1 where the flow is known, or a point occluded, else 0.
         FLOW: (h, w, 2) float32, by how many pixels a point moves to the right and down.
+        WEIGHT: (h, w, 1) float32, by how much a flow counts; see `resizing_what_is_known`.
         PLAIN: anything else, which no op changes.
     """
 
@@ -28,9 +29,11 @@ class Kind(enum.Enum):
     MASK = enum.auto()
     VALID = enum.auto()
     FLOW = enum.auto()
+    WEIGHT = enum.auto()
     PLAIN = enum.auto()
 
 
+_WEIGHT = "_weight"
 _KINDS = {
     "image": Kind.IMAGE,
     "image2": Kind.IMAGE,
@@ -39,8 +42,9 @@ _KINDS = {
     "valid": Kind.VALID,
     "occluded": Kind.VALID,
     "flow": Kind.FLOW,
+    _WEIGHT: Kind.WEIGHT,
 }
-_FILLS = {Kind.IMAGE: 0, Kind.MASK: 255, Kind.VALID: 0, Kind.FLOW: 0}
+_FILLS = {Kind.IMAGE: 0, Kind.MASK: 255, Kind.VALID: 0, Kind.FLOW: 0, Kind.WEIGHT: 0}
 
 Change = Callable[[tf.Tensor, Kind], tf.Tensor]
 
@@ -79,7 +83,8 @@ def resized(
     Args:
         value: the field.
         kind: images are rounded if they are integers. A flow is bilinear, and as many times longer
-            as the image becomes larger along each axis. The rest is the nearest.
+            as the image becomes larger along each axis; so is a weight, at its length. The rest is
+            the nearest.
         height_width: of the new one.
         method: of `tf.image.resize`, for images.
         antialias: whether images are.
@@ -92,10 +97,40 @@ def resized(
     if kind is Kind.FLOW:
         longer = tf.cast(height_width, tf.float32) / tf.cast(tf.shape(value)[:2], tf.float32)
         return tf.image.resize(value, height_width, antialias=True) * longer[::-1]
+    if kind is Kind.WEIGHT:
+        return tf.image.resize(value, height_width, antialias=True)
     image = tf.image.resize(value, height_width, method=method, antialias=antialias)
     if value.dtype.is_integer:
         return tf.cast(tf.clip_by_value(tf.round(image), 0, value.dtype.max), value.dtype)
     return image
+
+
+def resizing_what_is_known(change: Callable[[Fields], Fields]) -> Callable[[Fields], Fields]:
+    """Does what resizes an example so that a flow that is not known goes into none that is.
+
+    A flow becomes the weighted mean of those near it that are known.
+
+    Args:
+        change: resizes the fields, see `resized`.
+
+    Returns:
+        The same for examples with a flow that may be known in part, as `valid` says.
+    """
+
+    def apply(fields: Fields) -> Fields:
+        if not {"flow", "valid"} <= set(fields):
+            return change(fields)
+        valid = fields["valid"]
+        known = tf.cast(valid if len(valid.shape) == 3 else valid[..., None], tf.float32)
+        resized = change({**fields, "flow": fields["flow"] * known, _WEIGHT: known})
+        weight = resized.pop(_WEIGHT)
+        # Whatever is nearest to a pixel counts; but float32 sums of nothing can differ from 0.
+        flow = tf.math.divide_no_nan(resized["flow"], weight)
+        known = resized["valid"] > 0
+        flow = tf.where(known if len(known.shape) == 3 else known[..., None], flow, 0.0)
+        return {**resized, "flow": flow}
+
+    return apply
 
 
 def padded(

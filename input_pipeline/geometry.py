@@ -16,6 +16,7 @@ from input_pipeline.fields import (
     on_each,
     padded,
     resized,
+    resizing_what_is_known,
     turned,
 )
 from input_pipeline.ops import (
@@ -48,11 +49,13 @@ class Crop:
         finish: what is done to what was cut out, given also how many times smaller the field is.
         scale: how many times larger the target is than all other fields. The window is drawn on it,
             and begins at a multiple of this, so that the others have a window of whole pixels.
+        resizes: whether `finish` changes their size.
     """
 
     window: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
     finish: Callable[[tf.Tensor, Kind, int], tf.Tensor]
     scale: int = 1
+    resizes: bool = False
 
     def __call__(self, fields: Fields, seed: tf.Tensor) -> Fields:
         largest = fields["target" if self.scale > 1 else "image"]
@@ -67,7 +70,10 @@ class Crop:
             value = images.crop(value, window if is_largest else smaller)
             return self.finish(value, kind_of(key), 1 if is_largest else self.scale)
 
-        return {key: cut(key, value) for key, value in fields.items()}
+        def cut_all(fields: Fields) -> Fields:
+            return {key: cut(key, value) for key, value in fields.items()}
+
+        return (resizing_what_is_known(cut_all) if self.resizes else cut_all)(fields)
 
     def decode(self, fields: Fields, seed: tf.Tensor) -> Fields:
         """Does the same to an example whose one image is the bytes of a file."""
@@ -102,7 +108,8 @@ def _resizer(size: Size, method: str) -> Change:
 def resize(size: Size, method: str = "bilinear") -> Op:
     """To `size` pixels (a side, or (height, width)), antialiased, whatever the aspect ratio."""
     resize_field = _resizer(size, method)
-    return lambda fields, _: on_each(fields, resize_field)
+    apply = resizing_what_is_known(lambda fields: on_each(fields, resize_field))
+    return lambda fields, _: apply(fields)
 
 
 @op
@@ -121,7 +128,8 @@ def resize_small(size: int, method: str = "bilinear") -> Op:
         new = tf.round(sides * size / tf.reduce_min(sides))
         return resized(value, kind, tf.cast(new, tf.int32), method)
 
-    return lambda fields, _: on_each(fields, resize_field)
+    apply = resizing_what_is_known(lambda fields: on_each(fields, resize_field))
+    return lambda fields, _: apply(fields)
 
 
 @op
@@ -201,7 +209,7 @@ def inception_crop(
         )
         return tf.concat([begin[:2], extent[:2]], axis=0)
 
-    return Crop(window, lambda value, kind, _: resize_field(value, kind))
+    return Crop(window, lambda value, kind, _: resize_field(value, kind), resizes=True)
 
 
 @op

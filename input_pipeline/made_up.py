@@ -17,8 +17,9 @@ class MadeUp:
         num_classes: labels are 0 to one less than this; 0 makes targets in their place.
         scale: how many times larger the targets are than the images.
         seed: of the values.
-        truth: what comes besides images; "" is "label", or "target" if there are no classes; or
-            "mask", a label for each pixel.
+        truth: what comes besides images; "" is "label", or "target" if there are no classes;
+            "mask", a label for each pixel; or "flow", a second image and how each pixel moves to
+            it, by up to 10 pixels, with `valid`, which leaves some out.
     """
 
     image_shape: tuple[int, int, int]
@@ -48,12 +49,14 @@ class MadeUp:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes; empty if there are targets."""
+        """Names of the classes; empty if there are none."""
         return tuple(map(str, range(self.num_classes)))
 
     @property
     def truths(self) -> tuple[str, ...]:
         """What an example has besides its image."""
+        if self.truth == "flow":
+            return ("image2", "flow", "valid")
         return (self.truth or ("label" if self.num_classes else "target"),)
 
     @property
@@ -77,9 +80,13 @@ class MadeUp:
             return random.uniform(-1, 1, shape).astype(np.float32)
 
         batch = {"image": images(1)}
-        (truth,) = self.truths
+        truth = self.truths[-1]
         if truth == "target":
             batch[truth] = images(self.scale)
+        elif truth == "valid":
+            batch["image2"] = images(1)
+            batch["flow"] = random.uniform(-10, 10, (self.batch_size, h, w, 2)).astype(np.float32)
+            batch["valid"] = (random.random((self.batch_size, h, w)) < 0.9).astype(np.float32)
         else:
             shape = (self.batch_size, h, w) if truth == "mask" else self.batch_size
             batch[truth] = random.integers(0, self.num_classes, shape).astype(np.int32)

@@ -38,7 +38,8 @@ class MemoryCache:
         It has an `index`, and where several examples are the same row, its number as `row`.
         """
         row = {k: tf.TensorSpec.from_tensor(v) for k, v in example.items() if k != "seed"}
-        specs = tf.function(self._loader).get_concrete_function(row).structured_outputs
+        loader = tf.function(self._loader, autograph=False)
+        specs = loader.get_concrete_function(row).structured_outputs
         dtypes = [spec.dtype for spec in specs.values()]
         index = example["row"] if "row" in example else example["index"]
 

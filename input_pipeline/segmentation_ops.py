@@ -13,7 +13,15 @@ import numpy as np
 
 from input_pipeline import images
 from input_pipeline.cpu_tf import tf
-from input_pipeline.fields import Fields, Kind, kind_of, on_each, on_images, resized
+from input_pipeline.fields import (
+    Fields,
+    Kind,
+    kind_of,
+    on_each,
+    on_images,
+    resized,
+    resizing_what_is_known,
+)
 from input_pipeline.ops import (
     Op,
     Size,
@@ -75,7 +83,7 @@ def _resize_into(
         value = require_allowed(value, name, new_sides)
         return resized(value, kind, new, "bilinear", antialias)
 
-    return on_each(fields, change)
+    return resizing_what_is_known(lambda fields: on_each(fields, change))(fields)
 
 
 @random_op

@@ -1,9 +1,12 @@
 """Small data sets of optical flow on disk, in the layouts of the published ones."""
 
+import dataclasses
+
 import numpy as np
 from PIL import Image
 
 from input_pipeline import flow_files, get_dataset
+from input_pipeline.sources import flow_layouts, flow_pairs
 from tests.helpers import data_config
 
 SIZE = (6, 8)
@@ -57,8 +60,9 @@ def things(folder, sequences=("TRAIN/A/0000", "TRAIN/B/0001", "TEST/A/0000"), co
             frames(folder / f"frames_{name}pass" / place / "left", [f"{n}.png" for n in numbers],
                    start=10 * i + 100 * len(name))  # fmt: skip
         for j, word in enumerate(("Future", "Past")):
-            flows(folder / "optical_flow" / place / f"into_{word.lower()}" / "left",
-                  [f"OpticalFlowInto{word}_{n}_L.pfm" for n in numbers], start=10 * i + 5 * j)  # fmt: skip
+            names = [f"OpticalFlowInto{word}_{n}_L.pfm" for n in numbers]
+            inside = folder / "optical_flow" / place / f"into_{word.lower()}" / "left"
+            flows(inside, names, start=10 * i + 5 * j)
     return folder
 
 
@@ -98,7 +102,7 @@ def kitti(folder, count=2, sizes=(SIZE, (5, 9)), visible=True):
 def hd1k(folder, counts=(3, 2)):
     for i, count in enumerate(counts):
         names = [f"{i:06d}_{j:04d}.png" for j in range(count)]
-        frames(folder / "hd1k_input" / "image_2", names, 30 * i)
+        frames(folder / "hd1k_input" / "image_2", names, 300 + 30 * i)
         flows(folder / "hd1k_flow_gt" / "flow_occ", names, 30 * i)
     return folder
 
@@ -123,6 +127,16 @@ def config_of(folder, **changes):
 
 def opened(folder, batch_size=1, **changes):
     return get_dataset(config_of(folder, **changes), batch_size, seed=0)
+
+
+def read_alone(folder):
+    """What `read` gives of all splits, without the pipeline."""
+    return {
+        pair.name: dataclasses.asdict(flow_pairs.read_pair(pair))
+        for part in flow_layouts.find_parts(folder).values()
+        for pairs in part.splits.values()
+        for pair in pairs
+    }
 
 
 def read(data, split="train"):

@@ -15,7 +15,7 @@ def recipe_array(name, shape):
         random = np.exp(0.2 * random)
     elif name.endswith("running_mean"):
         random *= 0.1
-    elif name.endswith("gamma"):
+    elif name.endswith("gamma") and "aggregator" not in name:  # which is FlowFormer's
         random = 0.5 + 0.1 * random
     elif len(shape) > 1:
         random *= float(np.prod(shape[1:])) ** -0.5 * 0.7

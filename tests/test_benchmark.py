@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from input_pipeline import MadeUp
 from tests.commands import ROOT, run
 from vit_jax.benchmark import accelerator, race, sweep
 from vit_jax.benchmark import models as compared
@@ -112,6 +113,19 @@ def test_operations_of_the_models():
     assert 1 < flops / compared.flops("ViT-Ti_16", 224, images=1, per_mac=2) < 1.06
     assert compared.flops("ViT-Ti_16", 384, images=1, per_mac=2) is None
     assert set(compared.GMACS) <= set(list_models())
+
+
+def test_made_up_flow():
+    data = MadeUp((8, 6, 3), 2, truth="flow")
+    batch = next(data.train_batches())
+    assert data.truths == ("image2", "flow", "valid")
+    assert {key: array.shape for key, array in batch.items()} == {
+        "image": (2, 8, 6, 3), "image2": (2, 8, 6, 3), "flow": (2, 8, 6, 2), "valid": (2, 8, 6)
+    }  # fmt: skip
+    assert not np.array_equal(batch["image"], batch["image2"])
+    assert 5 < abs(batch["flow"]).max() <= 10
+    assert set(np.unique(batch["valid"])) == {0, 1}
+    assert all(array.dtype == np.float32 for array in batch.values())
 
 
 def test_the_jpegs_are_like_imagenets():

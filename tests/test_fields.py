@@ -109,6 +109,50 @@ def test_a_flow_by_hand():
     np.testing.assert_allclose(resized, np.broadcast_to([0.5, 2.0], (8, 3, 2)), atol=1e-6)
 
 
+@pytest.mark.parametrize("spec", ["resize((48, 36))", "resize((7, 9))", "resize_small(40)",
+                                  "inception_crop((13, 31))", "scale_jitter(30, 60)"])  # fmt: skip
+@pytest.mark.parametrize("channels", [(), (1,)])
+def test_a_flow_that_is_not_known_goes_into_none_that_is(spec, channels):
+    valid = (np.random.default_rng(0).random((24, 18)) < 0.3).astype(np.uint8)
+    flow = np.where(valid[..., None], np.float32([2, -3]), np.float32([500, 700]))
+    image = np.mgrid[:24, :18].transpose(1, 2, 0)
+    image = np.pad(image * 10, ((0, 0), (0, 0), (0, 1))).astype(np.uint8)
+    found = apply(spec, {"image": image, "flow": flow, "valid": valid.reshape(24, 18, *channels)})
+    assert set(found) == {"image", "flow", "valid"}
+    known = found["valid"].reshape(found["flow"].shape[:2]) == 1
+    assert 0.1 < known.mean() < 0.6
+    assert not found["flow"][~known].any()
+    ratio = found["flow"][known] / (2, -3)  # how much larger the image has become
+    np.testing.assert_allclose(ratio, np.broadcast_to(ratio[0], ratio.shape), rtol=1e-5)
+    if "crop" not in spec:
+        size = np.array(found["flow"].shape[1::-1])
+        np.testing.assert_allclose(ratio[0], size / (18, 24), rtol=1e-5)
+
+
+def test_erasing_is_of_the_second_frame_alone():
+    found = example()
+    erased = apply("random_erasing(1.0)", found)
+    np.testing.assert_array_equal(erased["image"], found["image"])
+    assert (erased["image2"] != found["image2"]).any()
+
+
+def test_colours_of_two_frames_change_alike():
+    pixels = example()["image"]
+    pair = {"image": pixels, "image2": pixels.copy(), "flow": np.zeros((24, 24, 2), np.float32)}
+    changed = apply("photometric_distortion", pair)
+    assert (changed["image"] != pixels).any()
+    np.testing.assert_array_equal(changed["image"], changed["image2"])
+
+
+def test_occlusion_moves_as_what_is_valid():
+    found = example()
+    found["occluded"] = found["valid"]
+    for spec in ("random_crop(17)|flip_lr", "rot90|pad(2)|shift(3)", "inception_crop(9)"):
+        moved = apply(spec, found, seed=3)
+        np.testing.assert_array_equal(moved["occluded"], moved["valid"])
+        assert moved["valid"].any()
+
+
 def test_what_comes_from_outside_is_not_to_be_learnt():
     found = example((6, 6))
     for spec in ("pad(2)", "pad(2, 'reflect')"):

@@ -9,6 +9,7 @@ import pytest
 
 from tests.helpers import noise
 from vit_jax import ops
+from vit_jax.models.flowformer_encoder import halving_conv
 from vit_jax.warm_start import forward_interpolate
 
 
@@ -128,3 +129,22 @@ def test_a_warm_start_where_nothing_stays_inside():
     one = np.full((3, 4, 2), 50.0, np.float32)
     one[1, 1] = [0.5, 0.25]
     np.testing.assert_array_equal(forward_interpolate(one), np.tile(one[1, 1], (3, 4, 1)))
+
+
+@pytest.mark.parametrize(
+    ("size", "channels"), [((8, 16), 1), ((16, 8), 1), ((8, 12), 1), ((8, 8), 3)]
+)
+def test_a_convolution_that_halves(size, channels):
+    """Of one channel it is a product, where its columns come in fours."""
+    x, kernel = noise((2, *size, channels)), noise((6, 6, channels, 5), 1)
+
+    def convolved(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x, kernel, (2, 2), ((2, 2), (2, 2)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    np.testing.assert_allclose(halving_conv(x, kernel), convolved(x, kernel), atol=1e-5)
+    found, expected = (
+        jax.grad(lambda k, f=f: jnp.sum(f(x, k) ** 2))(kernel) for f in (halving_conv, convolved)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)

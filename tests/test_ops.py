@@ -48,6 +48,13 @@ def agree(ours, expected, *args):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), *grads)
 
 
+def test_rows(monkeypatch):
+    x = noise((2, 3, 4, 5))
+    np.testing.assert_array_equal(ops.as_rows(x), x.reshape(24, 5))
+    monkeypatch.setattr(ops.compiling, "is_for_cpu", lambda: False)
+    assert ops.as_rows(x) is x
+
+
 @pytest.mark.parametrize(("height", "width", "features"), [(3, 3, 6), (1, 2, 24), (5, 3, 1)])
 def test_convolution(height, width, features):
     """Also with the rows more that XLA's choice of library needs on a CPU."""

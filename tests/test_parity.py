@@ -284,6 +284,27 @@ def test_what_the_benchmark_compares_restoration_with(name, fields):
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("name", ["FlowFormer", "FlowFormer-small"])
+def test_what_the_benchmark_compares_flow_with(name):
+    """The same, of two pairs: the last flow in evaluation, and all of them in training."""
+    import torch as pytorch
+
+    from vit_jax.benchmark import models, torch_contender
+
+    model, variables = models.make(name, 64, "float32", iterations=2, depth=1)
+    theirs = models.in_pytorch(name, model, (62, 70))
+    theirs = torch_contender.load(theirs, variables, model)
+    both = [noise((2, 62, 70, 3), seed) for seed in range(2)]
+    given = [torch_contender.images(images) for images in both]
+    with pytorch.inference_mode():
+        found = theirs(*given).numpy().transpose(0, 2, 3, 1)
+        every = theirs.train()(*given).numpy().transpose(0, 1, 3, 4, 2)
+    expected = np.asarray(jax.jit(lambda *x: model.apply(variables, *x, train=True))(*both))
+    np.testing.assert_allclose(every, expected, atol=1e-4 * np.abs(expected).max())
+    np.testing.assert_array_equal(every[-1], found)
+    assert expected.std() > 0.1
+
+
 # With batch norms, whose statistics go along.
 
 RESNETS = {"ResNet-18": "resnet18", "ResNet-50": "resnet50"}

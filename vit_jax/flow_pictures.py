@@ -82,7 +82,7 @@ def draw_comparison(
             f"flow, up to {longest(flow):.1f} pixels",
             _resized(flow_to_colours(flow, max_flow), size),
         ),
-        ("second moved back; stripes: out of it", back),
+        ("second moved back; stripes: outside", back),
     )
     cell = (size[0] + _MARGIN, size[1] + _TITLE)
     sheet = (2 * cell[0] + _WHEEL + _MARGIN, max(2 * cell[1], _WHEEL + 2 * _TITLE) + _MARGIN)

@@ -27,6 +27,9 @@ _KITTI_LONGEST = 512  # pixels to either side
 _MOST_AT_ONCE = 2**19  # pixels of a frame that is looked at whole: memory grows by their square
 _TILE = (432, 960)  # of larger frames, about: what FlowFormer is trained on
 _LARGER = 1.1  # times that tiles may be, where fewer of them will do
+# Pixels that neighbours have in common, and how gently they are blended. The published 20 and 0.05
+# show seams, since a flow is poor near the border of its tile.
+_OVERLAP, _SIGMA = 64, 0.12
 _STEP = 8  # pixels of the coarse grid, in which a warm start is given
 
 
@@ -55,10 +58,10 @@ class Settings:
     def __post_init__(self) -> None:
         if self.max_flow is not None and not 0 < self.max_flow < np.inf:
             raise ValueError(f"--max_flow must be a positive number of pixels, not {self.max_flow}")
-        if self.tile is not None and self.tile != 0 and self.tile <= flow_tiles.OVERLAP:
+        if self.tile is not None and self.tile != 0 and self.tile <= _OVERLAP:
             raise ValueError(
-                f"--tile must have more than the {flow_tiles.OVERLAP} pixels that neighbours have "
-                f"in common, or be 0 for the whole frame, not {self.tile}"
+                f"--tile must have more than the {_OVERLAP} pixels that neighbours have in common, "
+                f"or be 0 for the whole frame, not {self.tile}"
             )
 
 
@@ -80,8 +83,8 @@ class FlowEstimator:
     def __init__(
         self, pretrained: Pretrained, tile: int | None = None, warm_start: bool = False
     ) -> None:
-        said = flow_tiles.tile_in(pretrained.settings)
-        self._tile = said if tile is None else (tile, tile)
+        self._side = tile
+        self._tile_of_run = flow_tiles.tile_in(pretrained.settings)
         self._is_warm = warm_start
         self._grids: list[np.ndarray] = []  # the last flow of each tile, where starts are warm
         self._variables = jax.device_put(pretrained.variables)
@@ -100,13 +103,17 @@ class FlowEstimator:
         A frame that is smaller than tiles that were said is made as large, as in evaluation.
         """
         height, width = size
-        if self._tile is not None and all(self._tile):
-            tile = self._tile
-        elif self._tile is None and height * width > _MOST_AT_ONCE:
+        overlap, sigma = _OVERLAP, _SIGMA
+        if self._side:
+            tile = self._side, self._side
+        elif self._side is None and self._tile_of_run is not None:
+            tile, overlap, sigma = self._tile_of_run, flow_tiles.OVERLAP, flow_tiles.SIGMA
+        elif self._side is None and height * width > _MOST_AT_ONCE:
             tile = _even(height, _TILE[0]), _even(width, _TILE[1])
         else:
             return flow_tiles.Tiling(size, size, overlap=0)
-        return flow_tiles.Tiling((max(height, tile[0]), max(width, tile[1])), tile)
+        larger = max(height, tile[0]), max(width, tile[1])
+        return flow_tiles.Tiling(larger, tile, overlap, sigma)
 
     def __call__(self, first: np.ndarray, second: np.ndarray, goes_on: bool = False) -> np.ndarray:
         """Estimates a flow.
@@ -152,9 +159,9 @@ class FlowEstimator:
 
 def _even(side: int, about: int) -> int:
     """Pixels of as few tiles as cover a frame's side, all of one length, which is about as said."""
-    count = math.ceil(side / (_LARGER * about))
-    tile = math.ceil((side + (count - 1) * flow_tiles.OVERLAP) / count / _STEP) * _STEP
-    return max(min(tile, side), flow_tiles.OVERLAP + 1)
+    count = max(math.ceil((side - _OVERLAP) / (_LARGER * about - _OVERLAP)), 1)
+    tile = math.ceil((side + (count - 1) * _OVERLAP) / count / _STEP) * _STEP
+    return max(min(tile, side), _OVERLAP + 1)
 
 
 # Files.
@@ -185,7 +192,8 @@ class FlowPredictor:
 
     def outputs(self, item: Item) -> Sequence[PurePath]:
         if frames.is_video(item.paths[0]):
-            return [frames.place_of_video(item)]
+            folder = frames.place_of_video(item)
+            return [folder, "compare" / folder] if self._settings.compare else [folder]
         return [file for place in frames.places(item)[:-1] for file in self._files(place)]
 
     def _files(self, place: PurePath) -> list[PurePath]:

@@ -37,7 +37,7 @@ class _Pair:
         return of_truth or flow_colours.longest(self.guess) or None
 
     @property
-    def errors(self) -> np.ndarray:
+    def errors(self) -> "np.ma.MaskedArray[Any, Any]":
         """(h, w) lengths of the difference in pixels; masked where either is not known."""
         difference = np.where(self.known[..., None], self.guess - self.truth, 0)
         length = np.linalg.norm(difference, axis=-1)
@@ -159,7 +159,7 @@ class FlowReport:
         longest = "nothing moves" if scale is None else f"full colour: {scale:.1f} px"
         titles = [
             f"{self._ranks[row]}: {self._name(row)}", "second frame", f"truth, {longest}",
-            f"{self._metric} {self._with_input(self._metric, own)}", "error in pixels",
+            f"predicted, {self._metric} {self._with_input(self._metric, own)}", "error in pixels",
         ]  # fmt: skip
         shown = [
             report.displayable(pair.image),
@@ -184,7 +184,7 @@ class FlowReport:
         from vit_jax import fonts
 
         name = self._names[row] if self._names else str(row)
-        return fonts.shorten(fonts.legible(name), _NAME_COLUMNS)
+        return fonts.shorten(fonts.legible(name), _NAME_COLUMNS, tail=_NAME_COLUMNS // 2)
 
 
 def _own(each: np.ndarray) -> np.ndarray:

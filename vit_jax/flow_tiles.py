@@ -15,7 +15,7 @@ from vit_jax import sliding
 from vit_jax.models.base import Model
 
 OVERLAP = 20  # pixels that neighbouring tiles have in common, or more
-_SIGMA = 0.05  # of the blending weights, where a tile's sides are 1
+SIGMA = 0.05  # of the blending weights, where a tile's sides are 1
 _BLACK = -1.0  # of frames in [-1, 1]
 
 
@@ -37,7 +37,7 @@ class Tiling:
     size: tuple[int, int]
     tile: tuple[int, int]
     overlap: int = OVERLAP
-    sigma: float = _SIGMA
+    sigma: float = SIGMA
 
     def __post_init__(self) -> None:
         if min(self.tile) <= self.overlap:
@@ -67,12 +67,21 @@ class Tiling:
 
         The published weights are as small as 3e-43 in a tile's corner, which is less than hardware
         that flushes denormal numbers knows, and 0 by 0 where no other tile lies. These are divided
-        by their sum as logarithms in float64. That of a tile is the product of its row's and its
-        column's.
+        by their sum as logarithms in float64.
+        """
+        rows, columns = self._factors
+        return rows[:, :, None] * columns[:, None]
+
+    @property
+    def _factors(self) -> tuple[np.ndarray, np.ndarray]:
+        """Float32 whose products the weights are: (n, tile_h) of the rows, (n, tile_w) of columns.
+
+        The tiles are all pairs of a top and a left, and a Gaussian is a product.
         """
         rows, columns = (self._shares(*sides) for sides in zip(self.starts, self.size, self.tile))
-        each = rows[:, None, :, None] * columns[None, :, None, :]
-        return each.reshape(-1, *self.tile).astype(np.float32)
+        count = len(columns)
+        rows, columns = np.repeat(rows, count, axis=0), np.tile(columns, (len(rows), 1))
+        return rows.astype(np.float32), columns.astype(np.float32)
 
     def _shares(self, starts: Sequence[int], side: int, tile: int) -> np.ndarray:
         """(tiles, tile) share that each tile along a side has in its own pixels."""
@@ -95,17 +104,17 @@ class Tiling:
             (b, *size, 2) float32.
         """
 
-        def add(total: jax.Array, tile: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-            corner, weight = tile
+        def add(total: jax.Array, tile: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
+            corner, row, column = tile
             at = (0, corner[0], corner[1], 0)
-            flow = flow_at(corner) * weight[..., None]
+            flow = flow_at(corner) * (row[:, None] * column)[..., None]
             before = jax.lax.dynamic_slice(total, at, flow.shape)
             return jax.lax.dynamic_update_slice(total, before + flow, at), None
 
         corners = jnp.asarray(self.corners)
         batch = jax.eval_shape(flow_at, corners[0]).shape[0]
         zeros = jnp.zeros((batch, *self.size, 2), jnp.float32)
-        total, _ = jax.lax.scan(add, zeros, (corners, jnp.asarray(self.weights)))
+        total, _ = jax.lax.scan(add, zeros, (corners, *map(jnp.asarray, self._factors)))
         return total
 
 
@@ -167,7 +176,7 @@ def make_answer(
             return apply(variables, *frames)
         height, width = frames[0].shape[1:3]
         padded = [pad_to_tile(frame, tile) for frame in frames]
-        tiling = Tiling(padded[0].shape[1:3], tile)
+        tiling = Tiling((max(height, tile[0]), max(width, tile[1])), tile)
 
         def flow_at(corner: jax.Array) -> jax.Array:
             def cut(frame: jax.Array) -> jax.Array:

@@ -176,8 +176,8 @@ def _check(ordered: list[Path], at: int) -> None:
             number = f"{int(one[0]) + 1:0{len(one[0])}d}"
             name = before.stem[:begin] + number + before.stem[end:] + before.suffix
             raise ValueError(
-                f"{folder / name} is missing: {missing} of the frames between {before.name} and "
-                f"{after.name}; add what is missing, or give frames that follow each other alone"
+                f"{folder / name} is missing ({missing} between {before.name} and {after.name}): "
+                "add what is missing, or give frames that follow each other alone"
             )
 
 
@@ -216,23 +216,19 @@ def _read_video(item: Item) -> Iterator[Frame]:
             raise ValueError("it has no pictures")
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        number = itertools.count(1)
+        places = (folder / f"{number:06d}" for number in itertools.count(1))
+        seconds = 0.0
         for packet in container.demux(stream):
             try:
                 decoded = packet.decode()
-            except av.error.FFmpegError as error:
-                seconds = None if packet.pts is None else float(packet.pts * packet.time_base)
-                name, inside = _in_video(path, seconds), folder / f"{next(number):06d}"
+            except av.error.FFmpegError as error:  # of this packet, or one that came before
+                name = f"{path} after {seconds:.3f} s"
                 problem = f"cannot read {name}: {photos.explain(error)}"
-                yield Frame(path, name, inside, None, problem)
+                yield Frame(path, name, next(places), None, problem)
                 continue
             for frame in decoded:
-                inside = folder / f"{next(number):06d}"
-                yield Frame(path, _in_video(path, frame.time), inside, _upright(frame))
-
-
-def _in_video(path: Path, seconds: float | None) -> str:
-    return str(path) if seconds is None else f"{path} at {seconds:.3f} s"
+                seconds = seconds if frame.time is None else frame.time
+                yield Frame(path, f"{path} at {seconds:.3f} s", next(places), _upright(frame))
 
 
 def _upright(frame: Any) -> np.ndarray:

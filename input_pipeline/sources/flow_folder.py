@@ -97,7 +97,8 @@ def _check_orphans(parts: Sequence[Part], config: Any) -> None:
     for why in orphans:
         _LOG.warning("left out: %s", why)
     if not any(part.splits for part in parts):
-        raise ValueError(f"{parts[0].folder} holds no whole pair: {files.some(orphans, most=5)}")
+        why = f": {files.some(orphans, most=5)}" if orphans else ""
+        raise ValueError(f"{parts[0].folder} holds no whole pair of frames with their flow{why}")
 
 
 def _together(parts: Sequence[Part]) -> Found:
@@ -185,12 +186,10 @@ def _load(row: Example, pairs: Sequence[FlowPair], truths: Sequence[str]) -> Exa
 
 def _finish(example: Example, _: tf.Tensor) -> Example:
     """Without `set`, which is for augmentation alone; 0 and 1 are float32 in a batch."""
-    masks = {
-        name: tf.cast(example[name], tf.float32)
-        for name in ("valid", "occluded")
-        if name in example
-    }
-    return {name: value for name, value in {**example, **masks}.items() if name != "set"}
+    finished = {name: value for name, value in example.items() if name != "set"}
+    for name in {"valid", "occluded"} & set(example):
+        finished[name] = tf.cast(example[name], tf.float32)
+    return finished
 
 
 def _explain(message: str) -> str:

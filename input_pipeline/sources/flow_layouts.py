@@ -5,6 +5,7 @@ not there is told, since one that is skipped would shift all pairs after it.
 """
 
 import collections
+import itertools
 import logging
 import os
 import re
@@ -281,6 +282,8 @@ def _read_list(path: Path, base: Path, flows: list[str]) -> dict[str, str]:
 
 def _part(folder: Path, splits: Mapping[str, Iterable[FlowPair]], orphans: Iterable[str]) -> Part:
     listed = {name: tuple(pairs) for name, pairs in splits.items()}
+    for pairs in listed.values():
+        files.check_names(folder, (pair.name for pair in pairs))
     return Part(folder, {name: pairs for name, pairs in listed.items() if pairs}, tuple(orphans))
 
 
@@ -297,22 +300,29 @@ def _steps(
     """
     if not frames:
         return [], [f"{path} has no frame of its number" for path in flows.values()]
-    first, last = min(frames), max(frames)
-    example = frames[first]
-    missing = [n for n in range(first, last + 1) if n not in frames]
-    orphans = [f"{_renumbered(example, number)} is missing" for number in missing]
+    numbers = sorted(frames)
+    example = frames[numbers[0]]
+
+    def is_gap(number: int) -> bool:
+        return numbers[0] < number < numbers[-1] and number not in frames
+
+    orphans = []
+    for before, after in itertools.pairwise(numbers):  # of which there can be billions between
+        if after > before + 1:
+            rest = f", as are those up to number {after - 1}" if after > before + 2 else ""
+            orphans.append(f"{_renumbered(example, before + 1)} is missing{rest}")
     steps = []
     for number, path in sorted(frames.items()):
         if number + step in frames and number in flows:
             steps.append(_Step(number, path, frames[number + step], flows[number]))
         elif number + step in frames:
             orphans.append(f"{path} has no flow of its number")
-        elif needs_next and number in flows and number + step not in missing:
+        elif needs_next and number in flows and not is_gap(number + step):
             orphans.append(f"{_renumbered(example, number + step)} is missing")
     orphans += [
         f"{path} has no frame of its number"
         for number, path in sorted(flows.items())
-        if number not in frames and number not in missing
+        if number not in frames and not is_gap(number)
     ]
     return steps, orphans
 
@@ -366,11 +376,16 @@ def _named(
 def _files_in(folder: Path) -> list[Path]:
     """The files of a folder, not of those in it, sorted; links that lead nowhere are among them."""
     with os.scandir(folder) as entries:
-        return sorted(
-            folder / entry.name
-            for entry in entries
-            if not entry.name.startswith(".") and not entry.is_dir()
-        )
+        return sorted(folder / entry.name for entry in entries if _is_file(entry))
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a file, or a link to one or to nowhere; not a pipe, which never ends."""
+    if entry.name.startswith("."):
+        return False
+    if not entry.is_symlink():
+        return entry.is_file()
+    return os.path.isfile(entry.path) or not os.path.exists(entry.path)
 
 
 def _common(folders: tuple[Path, Path], orphans: list[str]) -> list[str]:

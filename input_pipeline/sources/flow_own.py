@@ -33,7 +33,7 @@ Roles = dict[str, Path]  # files of a pair
 
 
 def find_own(folder: Path) -> dict[str, Part]:
-    """Finds the pairs in a folder, or in its folders train, val and test.
+    """Finds the pairs in a folder, or in its folders train, val and test, or in those of its roles.
 
     Returns:
         The part "own"; nothing if there are no flows.
@@ -41,16 +41,25 @@ def find_own(folder: Path) -> dict[str, Part]:
     Raises:
         ValueError: if it is not clear which files belong together.
     """
-    splits: dict[str, tuple[FlowPair, ...]] = {}
+    splits: dict[str, list[FlowPair]] = {}
     orphans: list[str] = []
     for split, path in splitting.find_splits(folder).items():
         prefix = "" if split == "all" else f"{path.name}/"
         found = _by_name(path)
-        pairs = [_pair(roles, name, prefix) for name, roles in found.items() if _is_whole(roles)]
         orphans += [why for name, roles in found.items() for why in _missing(name, roles)]
-        if pairs:
-            splits[split] = tuple(pairs)
-    return {"own": Part(folder, splits, tuple(orphans))} if splits or orphans else {}
+        whole = {name: roles for name, roles in found.items() if _is_whole(roles)}
+        inner = {name: splitting.split_of(name.partition("/")[0]) for name in whole if "/" in name}
+        # As image1/train/NAME.png; but a scene among others can be called so, too.
+        has_inner = split == "all" and len(inner) == len(whole) and None not in inner.values()
+        for name, roles in whole.items():
+            own_split = (inner[name] if has_inner else None) or split
+            rest = name.partition("/")[2] if has_inner else name
+            pair = _pair(roles, prefix + name, rest)
+            splits.setdefault(own_split, []).append(pair)
+    if not splits and not orphans:
+        return {}
+    return {"own": Part(folder, {name: tuple(some) for name, some in splits.items()},
+                        tuple(orphans))}  # fmt: skip
 
 
 def _by_name(folder: Path) -> dict[str, Roles]:
@@ -90,13 +99,13 @@ def _is_whole(roles: Mapping[str, Path]) -> bool:
     return all(role in roles for role in _NEEDED)
 
 
-def _pair(roles: Roles, name: str, prefix: str) -> FlowPair:
-    """A pair, whose scene is the folder that it lies in if there is one."""
-    scene = name.rpartition("/")[0] or name
-    return FlowPair(roles["image"], roles["image2"], roles["flow"], "own", prefix + name, scene,
+def _pair(roles: Roles, name: str, place: str) -> FlowPair:
+    """A pair, whose scene is the folder of its place inside a split, if there is one."""
+    scene = place.rpartition("/")[0] or place
+    return FlowPair(roles["image"], roles["image2"], roles["flow"], "own", name, scene,
                     roles.get("occluded"))  # fmt: skip
 
 
 def _missing(name: str, roles: Mapping[str, Path]) -> list[str]:
-    some = next(iter(roles.values()))
+    some = next(roles[role] for role in (*_NEEDED, "occluded") if role in roles)
     return [f"{some} has no {what}" for role, what in _NEEDED.items() if role not in roles]

@@ -103,7 +103,7 @@ def read_pair(pair: FlowPair) -> Read:
         occluded = valid & ~_read_flow(pair.occluded)[1] if is_flow else _read_mask(pair.occluded)
         _check_sizes({pair.image: image, pair.occluded: occluded})
     # Not NaN nor 1e10, which times 0 is not 0, or makes its neighbours wrong in a resize.
-    flow = np.where(valid[..., None], flow, np.float32(0))
+    flow[~valid] = 0
     return Read(image, image2, flow, valid.astype(np.uint8), occluded.astype(np.uint8))
 
 
@@ -116,7 +116,9 @@ def _read_frame(path: Path) -> np.ndarray:
     """(h, w, 3) uint8: grey is repeated, alpha cut off; EXIF data does not rotate it."""
     try:
         return files.decode_in_python(path.read_bytes(), is_rotated=False, cuts_alpha=True)
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
         raise ValueError(f"cannot read {path}: {error}") from error
 
 
@@ -129,7 +131,7 @@ def _read_flow(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         return flow_files.read(path)
     except OSError as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
+        raise ValueError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _check_sizes(arrays: dict[Path, np.ndarray]) -> None:

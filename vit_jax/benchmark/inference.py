@@ -23,7 +23,7 @@ def infer(
     calls: int = 1,
     **fields: Any,
 ) -> Case:
-    """Logits, or restored images, of a batch.
+    """Logits, restored images, or flows, of a batch.
 
     Args:
         name: of the model.
@@ -38,13 +38,16 @@ def infer(
     def contenders(_: Path) -> Iterator[Contender]:
         model, variables = models.make(name, size, dtype, **fields)
         random = np.random.default_rng(0)
-        images = jnp.asarray(random.uniform(-1, 1, (batch, size, size, 3)), jnp.float32)
+        images = tuple(
+            jnp.asarray(random.uniform(-1, 1, (batch, size, size, 3)), jnp.float32)
+            for _ in model.inputs((size, size))
+        )
         apply = jax.jit(
             functools.partial(model.apply, train=False), compiler_options=ops.compiler_options()
         )
-        yield jitted(OURS, apply, variables, images, calls=calls)
+        yield jitted(OURS, apply, variables, *images, calls=calls)
         for who, plain in plain_flax.like(model):
-            yield jitted(who, jax.jit(plain.apply), variables, images, calls=calls)
+            yield jitted(who, jax.jit(plain.apply), variables, *images, calls=calls)
         if others := models.others(name, model, variables, (size, size)):
             from vit_jax.benchmark import torch_contender
 
@@ -52,7 +55,7 @@ def infer(
 
     return Case(
         f"{name}, {size} x {size}, batch {batch}", contenders, batch,
-        models.flops(name, size, batch, 2), models.tolerance(dtype), goals, calls,
+        models.flops(name, size, batch, 2), models.tolerance(name, dtype), goals, calls,
     )  # fmt: skip
 
 

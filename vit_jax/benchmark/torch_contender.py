@@ -5,7 +5,7 @@ import copy
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -36,21 +36,26 @@ def images(batch: jax.Array | np.ndarray) -> torch.Tensor:
 
 
 def inference(
-    name: str, theirs: torch.nn.Module, batch: jax.Array, dtype: str, calls: int = 1
+    name: str,
+    theirs: torch.nn.Module,
+    batches: Sequence[jax.Array],
+    dtype: str,
+    calls: int = 1,
 ) -> Iterator[Contender]:
     """Inference as `name`, and compiled, if it can be, as `name compiled`.
 
-    Compiled, images have their channels last. A classifier's weights are in the compute type; what
-    makes images computes under autocast, as its authors do.
+    The model takes one batch of images or several. Compiled, they have their channels last. A
+    classifier's weights are in the compute type; what makes images computes under autocast, as its
+    authors do.
     """
-    inputs = images(batch)
+    inputs = [images(batch) for batch in batches]
     if dtype != "float32" and name == TIMM:
-        theirs, inputs = (x.to(getattr(torch, dtype)) for x in (theirs, inputs))
+        theirs, *inputs = (x.to(getattr(torch, dtype)) for x in (theirs, *inputs))
 
-    def contender(name: str, apply: Callable[..., Any], inputs: torch.Tensor) -> Contender:
+    def contender(name: str, apply: Callable[..., Any], inputs: list[torch.Tensor]) -> Contender:
         def run() -> torch.Tensor:
             with torch.inference_mode(), precision(dtype if name.startswith(PYTORCH) else None):
-                return apply(inputs)
+                return apply(*inputs)
 
         def call() -> None:
             for _ in range(calls):
@@ -85,22 +90,16 @@ def training(
     Args:
         name: of the contender.
         theirs: the model; it stays as it is.
-        batch: `image`, and `label` or `target`.
+        batch: `image`, and `label` or `target`; or `image2`, `flow` and `valid`.
         dtype: compute type.
         calls: steps to start before waiting.
         **optim: settings of the optimizer.
     """
-    is_classifier = "label" in batch
-    targets = (
-        torch.tensor(batch["label"], dtype=torch.int64, device=_DEVICE)
-        if is_classifier
-        else images(batch["target"])
-    )
-    functional = torch.nn.functional
-    loss_of = functional.cross_entropy if is_classifier else functional.l1_loss
+    loss_of = _loss(batch)
+    given = [images(batch[key]) for key in ("image", "image2") if key in batch]
 
     def contender(name: str, compiles: bool) -> Contender:
-        model, inputs = copy.deepcopy(theirs).train(), images(batch["image"])
+        model, inputs = copy.deepcopy(theirs).train(), given
         if compiles:
             model, inputs = _channels_last(name, model, inputs)
         optimizer = torch.optim.AdamW(model.parameters(), fused=True, **optim)
@@ -108,7 +107,7 @@ def training(
 
         def advance() -> torch.Tensor:
             with precision(dtype):
-                loss = loss_of(apply(inputs), targets)
+                loss = loss_of(apply(*inputs))
             loss.backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -125,15 +124,34 @@ def training(
         yield contender(f"{name} compiled", compiles=True)
 
 
+def _loss(batch: Mapping[str, np.ndarray]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What an output is to be trained by: the first loss of the task that the batch is for."""
+    functional = torch.nn.functional
+    if "label" in batch:
+        labels = torch.tensor(batch["label"], dtype=torch.int64, device=_DEVICE)
+        return lambda out: functional.cross_entropy(out, labels)
+    if "flow" not in batch:
+        target = images(batch["target"])
+        return lambda out: functional.l1_loss(out, target)
+    flow = images(batch["flow"])
+    valid = images(batch["valid"][..., None]) * (flow.norm(dim=1, keepdim=True) < 400)
+
+    def sequence(out: torch.Tensor) -> torch.Tensor:
+        shares = 0.8 ** torch.arange(len(out) - 1, -1, -1, device=_DEVICE)
+        return (shares * (valid * (out - flow).abs()).mean(dim=(1, 2, 3, 4))).sum()
+
+    return sequence
+
+
 def _channels_last(
-    name: str, model: torch.nn.Module, inputs: torch.Tensor
-) -> tuple[torch.nn.Module, torch.Tensor]:
+    name: str, model: torch.nn.Module, inputs: list[torch.Tensor]
+) -> tuple[torch.nn.Module, list[torch.Tensor]]:
     """Lays images out as compiled convolutions like it; that of timm's ViTs is no reason to."""
     convolves = any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
     if name.startswith(TIMM) and not convolves:
         return model, inputs
     layout = torch.channels_last
-    return model.to(memory_format=layout), inputs.contiguous(memory_format=layout)
+    return model.to(memory_format=layout), [x.contiguous(memory_format=layout) for x in inputs]
 
 
 def product(a: np.ndarray, b: np.ndarray) -> Contender:

@@ -69,7 +69,7 @@ def train(
 
     return Case(
         f"{name}, {size} x {size}, batch {batch}", contenders, batch,
-        models.flops(name, size, batch, 6), models.tolerance(dtype), goals, calls,
+        models.flops(name, size, batch, 6), models.tolerance(name, dtype), goals, calls,
     )  # fmt: skip
 
 
@@ -88,8 +88,7 @@ def make_experiment(
     config.loss = next(iter(task.losses))
     config.metrics, config.best_metric = (), "loss"
     classes = model.num_classes if model.has_field("num_classes") else 0
-    (truth,) = task.truths
-    data = MadeUp((size, size, 3), batch, classes, model.upscale, truth=truth)
+    data = MadeUp((size, size, 3), batch, classes, model.upscale, truth=task.truths[0])
     return experiment.build(config, data)
 
 

@@ -69,22 +69,21 @@ class MemoryAttention(nn.Module):
         self.mlp = FeedForward(_QUERY, self.dropout, self.train, names, self.dtype)
 
     def remember(self, memory: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Keys and values (b, t, h, w, 64) of the tokens (b, t, h, w, c)."""
-        return self.k(memory), self.v(memory)
+        """Keys and values (b, h, w, t, heads, c) of the tokens (b, t, h, w, channels)."""
+        memory = memory.transpose(0, 2, 3, 1, 4)
+        heads = (*memory.shape[:-1], _HEADS, _QUERY // _HEADS)
+        return self.k(memory).reshape(heads), self.v(memory).reshape(heads)
 
     def __call__(
         self, query: jax.Array, xy: jax.Array, keys: jax.Array, values: jax.Array
     ) -> jax.Array:
         """(b, h, w, 64) queries of places, and where these are thought to go -> like query."""
         encoded = sine_encoding(xy, _QUERY).astype(self.dtype)
-        q = self.q(self.query_norm(query) + encoded)[:, None]
-        size = _QUERY // _HEADS
-        scores = (q * keys).reshape(*keys.shape[:-1], _HEADS, size)
-        scores = scores.astype(jnp.float32).sum(axis=-1, keepdims=True) * size**-0.5
-        shares = jax.nn.softmax(scores, axis=1).astype(self.dtype)
-        found = (shares * values.reshape(*values.shape[:-1], _HEADS, size)).sum(axis=1)
-        both = jnp.concatenate([found.reshape(query.shape), query], axis=-1)
-        return self.mlp(query + self.proj(both))
+        q = self.q(self.query_norm(query) + encoded).reshape(*query.shape[:-1], *keys.shape[-2:])
+        scores = jnp.einsum("bhwnc,bhwtnc->bhwnt", q, keys, preferred_element_type=jnp.float32)
+        shares = jax.nn.softmax(scores * keys.shape[-1] ** -0.5).astype(self.dtype)
+        found = jnp.einsum("bhwnt,bhwtnc->bhwnc", shares, values).reshape(query.shape)
+        return self.mlp(query + self.proj(jnp.concatenate([found, query], axis=-1)))
 
 
 class MotionEncoder(nn.Module):

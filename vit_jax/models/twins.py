@@ -62,7 +62,7 @@ class LocalAttention(nn.Module):
         _, h, w, c = x.shape
         side = self.window
         x = jnp.pad(x, ((0, 0), (0, -h % side), (0, -w % side), (0, 0)))
-        qkv = _dense(3 * c, self.dtype, "qkv")(x)
+        qkv = _dense(3 * c, self.dtype, "qkv")(ops.as_rows(x)).reshape(*x.shape[:-1], 3 * c)
         no_bias = jnp.zeros((self.heads, side**2, side**2), jnp.float32)
         x = ops.biased_window_attention(qkv, no_bias, (side, side))
         return _dense(c, self.dtype, "proj")(x[:, :h, :w])
@@ -130,8 +130,9 @@ class Block(nn.Module):
             attention = GlobalAttention(self.heads, self.reduction, self.dtype, name="attn")
         x = ops.row_major(x)
         x = x + maybe_drop(attention(_norm(1e-6, self.dtype, "norm1")(x)))
-        y = _dense(4 * x.shape[-1], self.dtype, "mlp_fc1")(_norm(1e-6, self.dtype, "norm2")(x))
-        return x + maybe_drop(_dense(x.shape[-1], self.dtype, "mlp_fc2")(ops.gelu(y)))
+        y = ops.as_rows(_norm(1e-6, self.dtype, "norm2")(x))
+        y = ops.gelu(_dense(4 * x.shape[-1], self.dtype, "mlp_fc1")(y))
+        return x + maybe_drop(_dense(x.shape[-1], self.dtype, "mlp_fc2")(y).reshape(x.shape))
 
 
 class PatchEmbedding(nn.Module):

@@ -3,7 +3,7 @@
 from vit_jax.ops.activations import activation, gelu, gelu_tanh, leaky_relu
 from vit_jax.ops.attending import attention, fuses_attention
 from vit_jax.ops.compiling import compiler_options, cuda_capability, portable, row_major
-from vit_jax.ops.convolutions import conv, depthwise_conv, patch_conv, pointwise_conv
+from vit_jax.ops.convolutions import as_rows, conv, depthwise_conv, patch_conv, pointwise_conv
 from vit_jax.ops.flow import convex_upsample, cost_lookup, upflow8
 from vit_jax.ops.pixels import (
     PADDINGS,
@@ -33,7 +33,7 @@ from vit_jax.ops.windows import (
 )
 
 __all__ = [
-    "PADDINGS", "activation", "attention", "biased_window_attention", "bicubic_upsample",
+    "PADDINGS", "activation", "as_rows", "attention", "biased_window_attention", "bicubic_upsample",
     "bilinear_sample", "compiler_options", "conv", "convex_upsample", "cost_lookup",
     "cuda_capability", "depthwise_conv", "fuses_attention", "gelu", "gelu_tanh", "leaky_relu",
     "luma", "multiple_margins", "nearest_upsample", "pad_to_multiple", "patch_conv",

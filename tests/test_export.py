@@ -31,6 +31,9 @@ MODELS = {
     ),
     "fpn": ("FPN-R50", dict(encoder="ResNet-18", features=64)),
     "upernet": ("Swin-T-UPerNet", dict(features=8, auxiliary_features=4)),
+    "flowformer": (
+        "FlowFormer-small", dict(tokens=2, features=8, context_features=4, iterations=2),
+    ),
 }  # fmt: skip
 FORMATS = {
     "a.stablehlo": (export.write_stablehlo, export.read_stablehlo),
@@ -42,7 +45,10 @@ FORMATS = {
 # A SavedModel takes long to write, and JAX's own converter takes all operations alike.
 SHORT = ("vit", "mixer")
 LONG = {("a", name) for name in MODELS if name not in SHORT}
-LONG |= {("a.stablehlo", name) for name in ("vt", "vt_appendix", "fpn", "upernet", "resnet")}
+LONG |= {
+    ("a.stablehlo", name)
+    for name in ("vt", "vt_appendix", "fpn", "upernet", "resnet", "flowformer")
+}
 MARKS = {"a.onnx": pytest.mark.parity, **dict.fromkeys(LONG, pytest.mark.slow)}
 CASES = [
     pytest.param(name, file, marks=[MARKS[key] for key in (file, (file, name)) if key in MARKS])

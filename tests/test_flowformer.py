@@ -228,8 +228,10 @@ def test_there_and_back():
         np.testing.assert_array_equal(
             state_dict[unused], variables["params"]["decoder"]["rel_height"]
         )
-        buffer = {"memory_decoder.att.pos_emb.rel_ind": np.zeros((160, 160), np.int64)}
-        back = torch.from_state_dict(state_dict | buffer, model)
+        places = state_dict["memory_decoder.att.pos_emb.rel_ind"]
+        assert places.shape == (160, 160)
+        assert (places[0, 0], places[0, 159], places[159, 0]) == (159, 318, 0)
+        back = torch.from_state_dict(state_dict, model)
         jax.tree.map(np.testing.assert_array_equal, back, dict(variables))
     assert state_dict["context_encoder.svt.norm.weight"].shape == (1024,)
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -127,6 +128,13 @@ class Model(nn.Module):
             Their names by ours; empty if nobody has published such weights.
         """
         del naming
+        return {}
+
+    def torch_tables(self) -> dict[str, np.ndarray]:
+        """What files in PyTorch hold besides weights, by its name there, for others to load them.
+
+        Their ends are among `torch_buffers`.
+        """
         return {}
 
     @staticmethod

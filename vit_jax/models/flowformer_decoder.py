@@ -25,7 +25,7 @@ HIDDEN = 128  # channels of the recurrent network, of the context beside it and 
 _QUERY = 64
 _HEADS = 8
 _RADIUS = 4
-_POSITIONS = 160  # for which the published code keeps embeddings that it does not use
+POSITIONS = 160  # for which the published code keeps embeddings that it does not use
 _UP = 8
 
 
@@ -238,7 +238,7 @@ class FlowDecoder(nn.Module):
         self.to_v = Conv(HIDDEN, use_bias=False, dtype=self.dtype)
         self.gamma = self.param("gamma", nn.initializers.zeros, (1,), jnp.float32)
         # Which the published files hold, and nothing uses.
-        shape = (2 * _POSITIONS - 1, HIDDEN)
+        shape = (2 * POSITIONS - 1, HIDDEN)
         for name in ("rel_height", "rel_width"):
             self.param(name, nn.initializers.normal(1.0), shape, jnp.float32)
 

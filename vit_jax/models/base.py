@@ -41,8 +41,10 @@ class Model(nn.Module):
             to dense tasks, the finest first; () if it has none. One that has some takes
             `feature_maps=True` in its call, and returns a tuple of them, each (b, h, w, c) with the
             sides of the image by its stride, rounded up.
-        backbone_model: the model whose layers its submodule `backbone` has, all or some of them,
-            and whose weights may therefore begin it; None if it has no such submodule.
+        onnx: whether jax2onnx can write it.
+        backbone_model: the model whose layers its submodules `backbones` have, all or some of them,
+            and whose weights may therefore begin them; None if it has no such submodule.
+        backbones: paths of these submodules.
     """
 
     task = ""
@@ -50,12 +52,14 @@ class Model(nn.Module):
     any_size = False
     upscale = 1
     in_channels = 3
+    onnx = True
     metrics: ClassVar[tuple[str, ...]] = ()
     torch_namings: ClassVar[tuple[str, ...]] = ()
     torch_buffers: ClassVar[tuple[str, ...]] = ()
     naming_fields: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     deepest: ClassVar[Mapping[str, Any]] = {}
     class_heads: ClassVar[tuple[str, ...]] = ("head",)
+    backbones: ClassVar[tuple[str, ...]] = ("backbone",)
 
     @property
     def feature_strides(self) -> tuple[int, ...]:

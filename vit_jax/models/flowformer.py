@@ -19,6 +19,7 @@ from vit_jax.models.base import Model
 from vit_jax.models.flowformer_decoder import POSITIONS, FlowDecoder
 from vit_jax.models.flowformer_encoder import CostEncoder
 from vit_jax.models.raft_encoder import RaftEncoder
+from vit_jax.models.twins import VARIANTS as TWINS
 from vit_jax.models.twins import Twins
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -145,8 +146,10 @@ class FlowFormer(Model):
 
     task = "flow"
     any_size = True
+    onnx = False  # its converter takes no such loop, nor sums over several axes for any batch
     torch_buffers = ("rel_ind",)
     deepest = {"depth": 16}  # noqa: RUF012
+    backbones = ("feature_encoder/svt", "context_encoder/svt")
 
     @nn.compact
     def __call__(
@@ -227,6 +230,11 @@ class FlowFormer(Model):
         wanted = (b, -(-h // STRIDE), -(-w // STRIDE), 2)
         if initial is not None and initial.shape != wanted:
             raise ValueError(f"initial must have shape {wanted}, not {initial.shape}")
+
+    @property
+    def backbone_model(self) -> Model | None:
+        """The classifier whose first stages are the encoders of images, which its weights begin."""
+        return Twins(**TWINS["Twins-SVT-L"], parent=None) if self.encoder == "twins" else None
 
     @property
     def tile_multiple(self) -> int:

@@ -286,7 +286,7 @@ class FlowDecoder(nn.Module):
     def _similarities(self, given: jax.Array) -> jax.Array:
         """(b, h, w, 128) -> (b, h w, h w) shares in which motions of others are taken."""
         x = self.to_qk(given)
-        q, k = jnp.split(x.reshape(len(x), -1, 2 * HIDDEN), 2, axis=-1)
+        q, k = jnp.split(x.reshape(x.shape[0], -1, 2 * HIDDEN), 2, axis=-1)
         scores = jnp.matmul(q * HIDDEN**-0.5, k.swapaxes(1, 2), preferred_element_type=jnp.float32)
         return jax.nn.softmax(scores).astype(self.dtype)
 
@@ -302,7 +302,7 @@ def _step(
     query = decoder.flow_tokens(around)
     found = decoder.cross_attend(query, xy, *constants["memory"])
     motion = decoder.motion(flow, jnp.concatenate([found, around.astype(found.dtype)], axis=-1))
-    values = decoder.to_v(motion).reshape(len(motion), -1, HIDDEN)
+    values = decoder.to_v(motion).reshape(motion.shape[0], -1, HIDDEN)
     others = (constants["attention"] @ values).reshape(motion.shape)
     others = motion + decoder.gamma.astype(motion.dtype) * others
     changing = jnp.concatenate([motion, others], axis=-1)

@@ -162,7 +162,7 @@ class CostEmbedding(nn.Module):
         scores = jnp.matmul(x, q.reshape(len(q), -1), preferred_element_type=jnp.float32)
         shares = jax.nn.softmax(scores, axis=1).astype(self.dtype).reshape(*x.shape[:2], tokens, -1)
         values = (ops.as_rows(x) @ v_kernel + v_bias).reshape(*x.shape[:2], _HEADS, -1)
-        out = jnp.einsum("nmth,nmhd->nthd", shares, values).reshape(len(x), tokens, c)
+        out = jnp.einsum("nmth,nmhd->nthd", shares, values).reshape(x.shape[0], tokens, c)
         return self.mlp(latent.astype(self.dtype) + (out @ proj_kernel + proj_bias))
 
     def embed(self, maps: jax.Array) -> jax.Array:

@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config = common.get_config()
 
     config.model_name = "FlowFormer-small"
-    config.model.update(width=32, iterations=3)
+    config.model.update(width=48, iterations=3)
 
     config.data.kind = "flow_from_photos"
     config.data.train_pp = "value_range(-1, 1)"
@@ -27,10 +27,10 @@ def get_config() -> ConfigDict:
     config.data.motion.draws = 8
 
     config.batch_size = 4
-    config.total_steps = 600
+    config.total_steps = 1500
 
     config.loss = "sequence"
-    config.metrics = ("chairs/epe", "chairs/1px", "chairs/3px", "chairs/5px")
+    config.metrics = ("chairs/epe", "constant/epe", "chairs/1px", "chairs/3px", "chairs/5px")
 
     config.optim.learning_rate = 1e-3
     config.optim.weight_decay = 1e-4

@@ -1,6 +1,7 @@
 """FlowFormer: golden outputs and activations, batches, sizes, iterations, warm start, memory."""
 
 import functools
+import re
 from pathlib import Path
 
 import jax
@@ -8,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from checkpoints import torch
+from checkpoints import npz, torch
 from tests.golden_recipe import recipe_array, recipe_weights
 from tests.helpers import noise, random_variables
-from vit_jax.models import flowformer_decoder, flowformer_encoder, get_model
+from vit_jax import pretrained, weights
+from vit_jax.models import flowformer, flowformer_decoder, flowformer_encoder, get_model
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "flowformer.npz")
 # RAFT's encoder, and a cost encoder with all that the published ones have.
@@ -228,10 +230,29 @@ def test_there_and_back():
         np.testing.assert_array_equal(
             state_dict[unused], variables["params"]["decoder"]["rel_height"]
         )
-        buffer = {"memory_decoder.att.pos_emb.rel_ind": np.zeros((160, 160), np.int64)}
-        back = torch.from_state_dict(state_dict | buffer, model)
+        places = state_dict["memory_decoder.att.pos_emb.rel_ind"]
+        assert places.shape == (160, 160)
+        assert (places[0, 0], places[0, 159], places[159, 0]) == (159, 318, 0)
+        back = torch.from_state_dict(state_dict, model)
         jax.tree.map(np.testing.assert_array_equal, back, dict(variables))
     assert state_dict["context_encoder.svt.norm.weight"].shape == (1024,)
+
+
+def test_both_encoders_begin_with_weights_of_twins(tmp_path, monkeypatch):
+    small = dict(embed_dims=(128, 256, 32, 32), depths=(2, 2, 1, 1), num_classes=3)
+    monkeypatch.setitem(flowformer.TWINS, "Twins-SVT-L", small)
+    of_twins = random_variables(get_model("Twins-SVT-L", **small), (32, 32))["params"]
+    npz.save(tmp_path / "twins.npz", of_twins)
+    model = get_model("FlowFormer", depth=0)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), *model.inputs((16, 16)))
+    init = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    found = pretrained.adapt(weights.read(tmp_path / "twins.npz"), init, model, (16, 16))["params"]
+    for encoder in ("feature_encoder", "context_encoder"):
+        loaded = found[encoder].pop("svt")
+        assert sorted(loaded) == sorted(k for k in of_twins if re.fullmatch(r".*[01](_.*)?", k))
+        for part, arrays in loaded.items():
+            jax.tree.map(np.testing.assert_array_equal, arrays, of_twins[part])
+    assert not any(np.any(x) for x in jax.tree.leaves(found))
 
 
 @pytest.mark.parametrize(

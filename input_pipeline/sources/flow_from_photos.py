@@ -85,7 +85,7 @@ def splits(config: Any) -> dict[str, Source]:
             `motion` are read. The folder may have train, val and test folders; what is missing is
             split off train by `splitting`. When training, a photo is the background of another
             pair in every epoch; in the other splits it is that of `motion.draws` pairs, which are
-            always the same. The pieces are of photos of the same split.
+            always the same. The pieces are of it and another photo of the same split, in turns.
 
     Returns:
         Sources by split name. Examples have `image` and `image2`, (h, w, 3) uint8, `flow` (h, w, 2)
@@ -146,14 +146,13 @@ def _source(photos: Sequence[Path], motion: Any, draws: int) -> IndexedSource:
         fixed = fold_in(tf.constant([_EVAL_SEED, 0], tf.int32), example["index"])
         seed = fold_in(example.get("seed", fixed), -1)  # the ops of preprocessing fold in 0, 1, ...
         layers = draw_layers(fold_in(seed, 0), motion)
-        others = tf.random.stateless_uniform(
-            (motion.pieces[1],), fold_in(seed, 1), 0, len(paths), tf.int32
-        )
-        chosen = [example["photo"], *(tf.constant(paths)[i] for i in tf.unstack(others))]
+        other = tf.random.stateless_uniform((), fold_in(seed, 1), 0, len(paths), tf.int32)
+        chosen = [example["photo"], tf.constant(paths)[other]][: motion.pieces[1] + 1]
+        photos = [images.decode(tf.io.read_file(path)) for path in chosen]
         size = tuple(side + 2 * margin for side in motion.size)
         pictures = [
-            _cut_out(tf.io.read_file(path), size, fold_in(seed, 2 + i))
-            for i, path in enumerate(chosen)
+            _cut_out(photos[i % len(photos)], size, fold_in(seed, 2 + i))
+            for i in range(motion.pieces[1] + 1)
         ]
         return render(tf.stack(pictures), layers)
 
@@ -177,11 +176,11 @@ def _explain(photos: Sequence[Path], message: str) -> str:
     return message
 
 
-def _cut_out(data: tf.Tensor, size: tuple[int, int], seed: tf.Tensor) -> tf.Tensor:
+def _cut_out(photo: tf.Tensor, size: tuple[int, int], seed: tf.Tensor) -> tf.Tensor:
     """A random part of a photo, as the picture of a layer.
 
     Args:
-        data: () string, the bytes of the file.
+        photo: (h, w, 3) uint8.
         size: height and width in pixels of a frame.
         seed: (2,) int32.
 
@@ -189,20 +188,15 @@ def _cut_out(data: tf.Tensor, size: tuple[int, int], seed: tf.Tensor) -> tf.Tens
         (2 height, 2 width, 3) float32 from 0 to 255. Of a large photo, up to 4 pixels become one of
         the frame; of one that is smaller than the layer, as large a part as there is is enlarged.
     """
-
-    def window(shape: tf.Tensor) -> tf.Tensor:
-        whole = tf.cast(shape[:2], tf.float32)
-        sides = tf.constant(size, tf.float32)
-        most = tf.minimum(tf.reduce_min(whole / sides), _MOST_SHRUNK)
-        least = tf.minimum(most, 1.0)
-        share = tf.random.stateless_uniform((), fold_in(seed, 0))
-        extent = tf.maximum(tf.floor(sides * least * (most / least) ** share), 1.0)
-        free = whole - extent + 1
-        begin = tf.floor(tf.random.stateless_uniform((2,), fold_in(seed, 1)) * free)
-        begin = tf.minimum(begin, whole - extent)  # where a product is rounded up
-        return tf.cast(tf.concat([begin, extent], axis=0), tf.int32)
-
-    part = images.decode_and_crop(data, window)
+    whole = tf.cast(tf.shape(photo)[:2], tf.float32)
+    sides = tf.constant(size, tf.float32)
+    most = tf.minimum(tf.reduce_min(whole / sides), _MOST_SHRUNK)
+    least = tf.minimum(most, 1.0)
+    share = tf.random.stateless_uniform((), fold_in(seed, 0))
+    extent = tf.maximum(tf.floor(sides * least * (most / least) ** share), 1.0)
+    begin = tf.floor(tf.random.stateless_uniform((2,), fold_in(seed, 1)) * (whole - extent + 1))
+    begin = tf.minimum(begin, whole - extent)  # where a product is rounded up
+    part = images.crop(photo, tf.cast(tf.concat([begin, extent], axis=0), tf.int32))
     # First what a frame's pixels cannot show is taken out, since it would flicker.
     picture = tf.image.resize(part, size, "bicubic", antialias=True)
     finer = (size[0] * _FINER, size[1] * _FINER)

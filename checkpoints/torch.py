@@ -243,7 +243,8 @@ def to_state_dict(
         for name in state_dict
         if name.endswith(".running_mean")
     }
-    return counts | {name: np.ascontiguousarray(array) for name, array in state_dict.items()}
+    tables = counts | model.torch_tables()
+    return tables | {name: np.ascontiguousarray(array) for name, array in state_dict.items()}
 
 
 def _to_torch(arrays: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

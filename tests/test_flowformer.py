@@ -1,6 +1,7 @@
 """FlowFormer: golden outputs and activations, batches, sizes, iterations, warm start, memory."""
 
 import functools
+import re
 from pathlib import Path
 
 import jax
@@ -8,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from checkpoints import torch
+from checkpoints import npz, torch
 from tests.golden_recipe import recipe_array, recipe_weights
 from tests.helpers import noise, random_variables
-from vit_jax.models import flowformer_decoder, flowformer_encoder, get_model
+from vit_jax import pretrained, weights
+from vit_jax.models import flowformer, flowformer_decoder, flowformer_encoder, get_model
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "flowformer.npz")
 # RAFT's encoder, and a cost encoder with all that the published ones have.
@@ -141,7 +143,7 @@ def test_what_training_returns():
     assert np.abs(flows[1] - flows[0]).max() > 0.01 * flow.std()
 
 
-@pytest.mark.parametrize("padding", ["sintel", "kitti"])
+@pytest.mark.parametrize("padding", ["sintel", pytest.param("kitti", marks=pytest.mark.slow)])
 def test_sides_that_8_does_not_divide(padding):
     """They are padded with the border's pixels, and cut off again, as in a picture made so."""
     model, variables = tiny(padding=padding)
@@ -173,8 +175,8 @@ def test_warm_start():
 def test_cost_maps_embedded_in_parts(monkeypatch):
     encoder = flowformer_encoder.CostEncoder(tokens=2, features=16, depth=0, context_features=0)
     cost, context = noise((2, 3, 5, 3, 5)), noise((2, 3, 5, 256), 1)
-    variables = encoder.init(jax.random.key(0), cost, context)
-    whole = encoder.apply(variables, cost, context)
+    variables = jax.jit(encoder.init)(jax.random.key(0), cost, context)
+    whole = jax.jit(encoder.apply)(variables, cost, context)
     monkeypatch.setattr(flowformer_encoder, "_CHUNK", 1)
     lowered = jax.jit(encoder.apply).lower(variables, cost, context)
     assert "while" in lowered.as_text()
@@ -199,6 +201,7 @@ def test_gradients_are_the_same_in_parts_and_computed_again(monkeypatch):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * most), grads, grads2)
 
 
+@pytest.mark.slow
 def test_bfloat16():
     model, variables = tiny()
     images = pair((1, 24, 40))
@@ -217,21 +220,40 @@ def test_places_are_encoded_as_published():
     np.testing.assert_allclose(encoded, expected, atol=1e-6)
 
 
-def test_there_and_back():
+@pytest.mark.parametrize(
+    "fields", [TINY, pytest.param(dict(depth=1), marks=pytest.mark.slow)], ids=["raft", "twins"]
+)
+def test_there_and_back(fields):
     """Also what the published files hold and nothing uses."""
-    for fields in (TINY, dict(encoder="twins", depth=1)):
-        model = get_model("FlowFormer", **fields)
-        shapes = jax.eval_shape(model.init, jax.random.key(0), *model.inputs((16, 16)))
-        variables = jax.tree.map(lambda x: noise(x.shape, x.size % 97), shapes)
-        state_dict = torch.to_state_dict(variables, model)
-        unused = "memory_decoder.att.pos_emb.rel_height.weight"
-        np.testing.assert_array_equal(
-            state_dict[unused], variables["params"]["decoder"]["rel_height"]
-        )
-        buffer = {"memory_decoder.att.pos_emb.rel_ind": np.zeros((160, 160), np.int64)}
-        back = torch.from_state_dict(state_dict | buffer, model)
-        jax.tree.map(np.testing.assert_array_equal, back, dict(variables))
-    assert state_dict["context_encoder.svt.norm.weight"].shape == (1024,)
+    model = get_model("FlowFormer", **fields)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), *model.inputs((16, 16)))
+    variables = jax.tree.map(lambda x: noise(x.shape, x.size % 97), shapes)
+    state_dict = torch.to_state_dict(variables, model)
+    unused = state_dict["memory_decoder.att.pos_emb.rel_height.weight"]
+    np.testing.assert_array_equal(unused, variables["params"]["decoder"]["rel_height"])
+    places = state_dict["memory_decoder.att.pos_emb.rel_ind"]
+    assert places.shape == (160, 160)
+    assert (places[0, 0], places[0, 159], places[159, 0]) == (159, 318, 0)
+    back = torch.from_state_dict(state_dict, model)
+    jax.tree.map(np.testing.assert_array_equal, back, dict(variables))
+
+
+def test_both_encoders_begin_with_weights_of_twins(tmp_path, monkeypatch):
+    small = dict(embed_dims=(128, 256, 32, 32), depths=(2, 2, 1, 1), num_classes=3)
+    monkeypatch.setitem(flowformer.TWINS, "Twins-SVT-L", small)
+    of_twins = random_variables(get_model("Twins-SVT-L", **small), (32, 32))["params"]
+    npz.save(tmp_path / "twins.npz", of_twins)
+    model = get_model("FlowFormer", depth=0)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), *model.inputs((16, 16)))
+    init = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    found = pretrained.adapt(weights.read(tmp_path / "twins.npz"), init, model, (16, 16))["params"]
+    for encoder in ("feature_encoder", "context_encoder"):
+        loaded = found[encoder].pop("svt")
+        first = {part for part in of_twins if re.match("(embed|positions|stage)[01]", part)}
+        assert set(loaded) == first
+        for part, arrays in loaded.items():
+            jax.tree.map(np.testing.assert_array_equal, arrays, of_twins[part])
+    assert not any(np.any(x) for x in jax.tree.leaves(found))
 
 
 @pytest.mark.parametrize(

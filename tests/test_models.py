@@ -30,8 +30,7 @@ def test_the_models_are_listed_with_their_names_and_sizes():
 def test_parameter_count(name):
     model = get_model(name)
     side = 384 if name.endswith("-384") else 224
-    images = jnp.zeros((1, side, side, 3))
-    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images))
+    variables = jax.eval_shape(model.init, jax.random.key(0), *model.inputs((side, side)))
     assert sum(x.size for x in jax.tree.leaves(variables["params"])) == list_models()[name]
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(variables))
     # What shows in the shapes of the parameters are the model's own fields.

@@ -167,7 +167,15 @@ def read_saved_model(path: Path) -> Apply:
 
 
 def write_onnx(model: "Pretrained", path: Path) -> None:
-    """Writes a file in ONNX, by jax2onnx."""
+    """Writes a file in ONNX, by jax2onnx.
+
+    Raises:
+        ValueError: for a model that it cannot write.
+    """
+    if not model.model.onnx:
+        raise ValueError(
+            f"{path}: jax2onnx cannot write {model.name}: export to NAME.stablehlo instead"
+        )
     jax2onnx, _ = _import_onnx()
     path.parent.mkdir(parents=True, exist_ok=True)
     inputs = [("B", *leaf.shape[1:]) for leaf in model.model.inputs(model.image_size)]

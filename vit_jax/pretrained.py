@@ -22,7 +22,6 @@ _LOG = logging.getLogger(__name__)
 
 # Fields of how a model is run, which are none of its weights' business.
 _RUN = ("dtype", "scan", "remat", "attention_implementation", "band_rows")
-_BACKBONE = "backbone/"
 _WHICH_GELU = (
     "%s does not say with which GELU it was trained; %s is taken. google-research trained with "
     "gelu_tanh, timm and DINOv2 do with gelu: --%s=gelu"
@@ -68,7 +67,7 @@ def adapt(
     """
     backbone = _backbone_of(weights, model)
     if backbone is not None:
-        return _adapt_backbone(weights, init, backbone, image_size, old_size, dont_load)
+        return _adapt_backbone(weights, init, model, image_size, old_size, dont_load)
     old = traverse_util.flatten_dict(weights.tree(model), sep="/")
     new = traverse_util.flatten_dict(tree.merge(init), sep="/")
     regex = _compile(dont_load, (*old, *new))
@@ -127,7 +126,7 @@ def _backbone_of(weights: Weights, model: Model) -> Model | None:
     if backbone is None:
         return None
     if not weights.is_torch:
-        is_whole = any(name.startswith(_BACKBONE) for name in weights.arrays)
+        is_whole = any(_backbone_part(name, model) for name in weights.arrays)
         return None if is_whole else backbone
     known, known_by_backbone = (
         torch.shapes_by_our_names(weights.arrays, m)[1] for m in (model, backbone)
@@ -138,35 +137,47 @@ def _backbone_of(weights: Weights, model: Model) -> Model | None:
 def _adapt_backbone(
     weights: Weights,
     init: Mapping[str, Any],
-    backbone: Model,
+    model: Model,
     image_size: tuple[int, int],
     old_size: tuple[int, int] | None,
     dont_load: str,
 ) -> dict[str, Any]:
-    """Fits weights of a backbone to the model that has it, see `adapt`."""
+    """Fits weights of a backbone to the model that has it, once or more often, see `adapt`."""
+    backbone = model.backbone_model
+    assert backbone is not None
     new = traverse_util.flatten_dict(tree.merge(init), sep="/")
     params = weights.tree(backbone)
     old_size = old_size or weights.image_size or _image_size(weights, params, backbone, image_size)
     params = backbone.resize_params(params, old_size, image_size)
     _tell_unseen(weights, backbone)
-    old = {f"{_BACKBONE}{k}": v for k, v in traverse_util.flatten_dict(params, sep="/").items()}
+    flat = traverse_util.flatten_dict(params, sep="/")
+    old = {f"{place}/{k}": v for place in model.backbones for k, v in flat.items()}
     regex = _compile(dont_load, (*old, *new))
     of_it_alone = tree.shapes(backbone, image_size)
 
     def is_wanted(name: str) -> bool:
-        if not name.startswith(_BACKBONE) or (dont_load and regex.search(name)):
+        part = _backbone_part(name, model)
+        if not part or (dont_load and regex.search(name)):
             return False
-        return name in old or name.split("/")[1] in of_it_alone
+        return name in old or part in of_it_alone
 
     wanted = {name: array for name, array in new.items() if is_wanted(name)}
-    parts = {name.split("/")[1] for name in wanted}
-    loaded = {k: v for k, v in old.items() if is_wanted(k) and k.split("/")[1] in parts}
-    left_out = sorted({k.split("/")[1] for k in old} - parts)
+    parts = {_backbone_part(name, model) for name in wanted}
+    loaded = {k: v for k, v in old.items() if is_wanted(k) and _backbone_part(k, model) in parts}
+    left_out = sorted({_backbone_part(k, model) for k in old} - parts)
     _LOG.info(
         "%s begins the backbone; the rest of the model is initialised%s",
         weights.path, f", and these parts are left out: {_some(left_out)}" if left_out else "",
     )  # fmt: skip
     return _replaced(new, loaded, wanted, weights)
+
+
+def _backbone_part(name: str, model: Model) -> str:
+    """The part of a backbone that a parameter of a model is in; "" if it is in none."""
+    for place in model.backbones:
+        if name.startswith(f"{place}/"):
+            return name.removeprefix(f"{place}/").partition("/")[0]
+    return ""
 
 
 def _image_size(

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -40,8 +41,10 @@ class Model(nn.Module):
             to dense tasks, the finest first; () if it has none. One that has some takes
             `feature_maps=True` in its call, and returns a tuple of them, each (b, h, w, c) with the
             sides of the image by its stride, rounded up.
-        backbone_model: the model whose layers its submodule `backbone` has, all or some of them,
-            and whose weights may therefore begin it; None if it has no such submodule.
+        onnx: whether jax2onnx can write it.
+        backbone_model: the model whose layers its submodules `backbones` have, all or some of them,
+            and whose weights may therefore begin them; None if it has no such submodule.
+        backbones: paths of these submodules.
     """
 
     task = ""
@@ -49,12 +52,14 @@ class Model(nn.Module):
     any_size = False
     upscale = 1
     in_channels = 3
+    onnx = True
     metrics: ClassVar[tuple[str, ...]] = ()
     torch_namings: ClassVar[tuple[str, ...]] = ()
     torch_buffers: ClassVar[tuple[str, ...]] = ()
     naming_fields: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     deepest: ClassVar[Mapping[str, Any]] = {}
     class_heads: ClassVar[tuple[str, ...]] = ("head",)
+    backbones: ClassVar[tuple[str, ...]] = ("backbone",)
 
     @property
     def feature_strides(self) -> tuple[int, ...]:
@@ -127,6 +132,13 @@ class Model(nn.Module):
             Their names by ours; empty if nobody has published such weights.
         """
         del naming
+        return {}
+
+    def torch_tables(self) -> dict[str, np.ndarray]:
+        """What files in PyTorch hold besides weights, by its name there, for others to load them.
+
+        Their ends are among `torch_buffers`.
+        """
         return {}
 
     @staticmethod

@@ -11,13 +11,15 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vit_jax import ops
 from vit_jax.layers import Conv, count_blocks
 from vit_jax.models.base import Model
-from vit_jax.models.flowformer_decoder import FlowDecoder
+from vit_jax.models.flowformer_decoder import POSITIONS, FlowDecoder
 from vit_jax.models.flowformer_encoder import CostEncoder
 from vit_jax.models.raft_encoder import RaftEncoder
+from vit_jax.models.twins import VARIANTS as TWINS
 from vit_jax.models.twins import Twins
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -144,8 +146,10 @@ class FlowFormer(Model):
 
     task = "flow"
     any_size = True
+    onnx = False  # its converter takes no such loop, nor sums over several axes for any batch
     torch_buffers = ("rel_ind",)
     deepest = {"depth": 16}  # noqa: RUF012
+    backbones = ("feature_encoder/svt", "context_encoder/svt")
 
     @nn.compact
     def __call__(
@@ -181,7 +185,7 @@ class FlowFormer(Model):
         context = self._encoder("context_encoder")(image)
         both = self._encoder("feature_encoder")(jnp.concatenate([image, image2]))
         both = Conv(_ENCODED, use_bias=False, dtype=self.dtype, name="feature_conv")(both)
-        first, second = jnp.split(both, 2)
+        first, second = both[: image.shape[0]], both[image.shape[0] :]
         cost = jnp.einsum("byxc,bvuc->byxvu", first, second, preferred_element_type=jnp.float32)
         memory = CostEncoder(
             self.tokens, self.features, self.depth, self.context_features, self.dropout,
@@ -228,6 +232,11 @@ class FlowFormer(Model):
             raise ValueError(f"initial must have shape {wanted}, not {initial.shape}")
 
     @property
+    def backbone_model(self) -> Model | None:
+        """The classifier whose first stages are the encoders of images, which its weights begin."""
+        return Twins(**TWINS["Twins-SVT-L"], parent=None) if self.encoder == "twins" else None
+
+    @property
     def tile_multiple(self) -> int:
         """Sides of tiles that need no border."""
         return STRIDE
@@ -266,6 +275,11 @@ class FlowFormer(Model):
         for ours, theirs in places.items():
             names |= {f"{ours}/{k}": f"{theirs}.{v}" for k, v in parts.items()}
         return names
+
+    def torch_tables(self) -> dict[str, np.ndarray]:
+        """Places in the unused embeddings of positions, by offset."""
+        at = np.arange(POSITIONS)
+        return {"memory_decoder.att.pos_emb.rel_ind": at - at[:, None] + POSITIONS - 1}
 
     def _cost_names(self) -> dict[str, str]:
         """Names within the cost encoder."""

@@ -25,7 +25,7 @@ HIDDEN = 128  # channels of the recurrent network, of the context beside it and 
 _QUERY = 64
 _HEADS = 8
 _RADIUS = 4
-_POSITIONS = 160  # for which the published code keeps embeddings that it does not use
+POSITIONS = 160  # for which the published code keeps embeddings that it does not use
 _UP = 8
 
 
@@ -238,7 +238,7 @@ class FlowDecoder(nn.Module):
         self.to_v = Conv(HIDDEN, use_bias=False, dtype=self.dtype)
         self.gamma = self.param("gamma", nn.initializers.zeros, (1,), jnp.float32)
         # Which the published files hold, and nothing uses.
-        shape = (2 * _POSITIONS - 1, HIDDEN)
+        shape = (2 * POSITIONS - 1, HIDDEN)
         for name in ("rel_height", "rel_width"):
             self.param(name, nn.initializers.normal(1.0), shape, jnp.float32)
 
@@ -286,7 +286,7 @@ class FlowDecoder(nn.Module):
     def _similarities(self, given: jax.Array) -> jax.Array:
         """(b, h, w, 128) -> (b, h w, h w) shares in which motions of others are taken."""
         x = self.to_qk(given)
-        q, k = jnp.split(x.reshape(len(x), -1, 2 * HIDDEN), 2, axis=-1)
+        q, k = jnp.split(x.reshape(x.shape[0], -1, 2 * HIDDEN), 2, axis=-1)
         scores = jnp.matmul(q * HIDDEN**-0.5, k.swapaxes(1, 2), preferred_element_type=jnp.float32)
         return jax.nn.softmax(scores).astype(self.dtype)
 
@@ -302,7 +302,7 @@ def _step(
     query = decoder.flow_tokens(around)
     found = decoder.cross_attend(query, xy, *constants["memory"])
     motion = decoder.motion(flow, jnp.concatenate([found, around.astype(found.dtype)], axis=-1))
-    values = decoder.to_v(motion).reshape(len(motion), -1, HIDDEN)
+    values = decoder.to_v(motion).reshape(motion.shape[0], -1, HIDDEN)
     others = (constants["attention"] @ values).reshape(motion.shape)
     others = motion + decoder.gamma.astype(motion.dtype) * others
     changing = jnp.concatenate([motion, others], axis=-1)

@@ -162,7 +162,7 @@ class CostEmbedding(nn.Module):
         scores = jnp.matmul(x, q.reshape(len(q), -1), preferred_element_type=jnp.float32)
         shares = jax.nn.softmax(scores, axis=1).astype(self.dtype).reshape(*x.shape[:2], tokens, -1)
         values = (ops.as_rows(x) @ v_kernel + v_bias).reshape(*x.shape[:2], _HEADS, -1)
-        out = jnp.einsum("nmth,nmhd->nthd", shares, values).reshape(len(x), tokens, c)
+        out = jnp.einsum("nmth,nmhd->nthd", shares, values).reshape(x.shape[0], tokens, c)
         return self.mlp(latent.astype(self.dtype) + (out @ proj_kernel + proj_bias))
 
     def embed(self, maps: jax.Array) -> jax.Array:
@@ -383,8 +383,8 @@ class CostEncoder(nn.Module):
         shape = (1, self.tokens, self.features)
         latent = self.param("latent_tokens", nn.initializers.normal(1.0), shape, jnp.float32)
         embedding = CostEmbedding(self.features, self.dropout, train, self.dtype, name="embedding")
-        x = _embed(embedding, cost.reshape(b * h * w, *cost.shape[3:]), latent[0], w, self.remat)
-        x = x.reshape(b, h, w, *x.shape[1:]).transpose(0, 3, 1, 2, 4)
+        x = _embed(embedding, cost, latent[0], self.remat)
+        x = x.reshape(b, h, w, *x.shape[2:]).transpose(0, 3, 1, 2, 4)
         first = x
         remat = nn.remat if self.remat else lambda module: module
         for i in range(self.depth):
@@ -398,25 +398,30 @@ class CostEncoder(nn.Module):
         return x + first
 
 
-def _embed(
-    embedding: CostEmbedding, maps: jax.Array, latent: jax.Array, w: int, remat: bool
-) -> jax.Array:
-    """Embeds (n, h2, w2) cost maps, those of some rows of w places at a time if there are many."""
-    n, h2, w2 = maps.shape
-    count = n // w
-    largest = 4 * EMBEDDED // 4 * (h2 + PATCH) * (w2 + PATCH) // 4 * w  # bytes, of one row's
-    wanted = max(1, _CHUNK // largest)
-    rows = next(i for i in range(min(wanted, count), 0, -1) if count % i == 0)
-    if rows == count:
-        return embedding(maps, latent)
+def _embed(embedding: CostEmbedding, cost: jax.Array, latent: jax.Array, remat: bool) -> jax.Array:
+    """Embeds (b, h, w, h2, w2) cost maps, of some rows at a time if there are many.
+
+    Returns:
+        (b, h w, tokens, features).
+    """
+    b, h, w, h2, w2 = cost.shape
+    count = b if isinstance(b, int) else 1  # it has no number yet in a program for any batch
+    row = count * w * EMBEDDED // 4 * (h2 + PATCH) * (w2 + PATCH)  # bytes: a float for every 4
+    wanted = min(max(1, _CHUNK // row), h)
+    rows = next(i for i in range(wanted, 0, -1) if h % i == 0)
 
     def step(module: CostEmbedding, _: tuple, some: jax.Array) -> tuple[tuple, jax.Array]:
-        return (), module(some, latent)
+        x = module(some.reshape(-1, h2, w2), latent)
+        return (), x.reshape(b, rows * w, *x.shape[1:])
 
+    if rows == h:
+        return step(embedding, (), cost)[1]
     scanned = nn.scan(
         nn.remat(step) if remat else step,
         variable_broadcast="params",
         split_rngs={"params": False, "dropout": True},
+        in_axes=1,
+        out_axes=1,
     )
-    _, x = scanned(embedding, (), maps.reshape(count // rows, rows * w, h2, w2))
-    return x.reshape(n, *x.shape[2:])
+    _, x = scanned(embedding, (), cost.reshape(b, h // rows, rows * w, h2, w2))
+    return x.reshape(b, h * w, *x.shape[3:])

@@ -44,8 +44,8 @@ def _window(maps: jax.Array, first: jax.Array, side: int) -> jax.Array:
     inside = sampling.is_inside(y, h)[:, :, None] & sampling.is_inside(x, w)[:, None]
     index = jnp.clip(y, 0, h - 1)[:, :, None] * w + jnp.clip(x, 0, w - 1)[:, None]
     found = jnp.take_along_axis(
-        maps.reshape(len(maps), -1),
-        index.reshape(len(maps), -1),
+        maps.reshape(maps.shape[0], -1),
+        index.reshape(maps.shape[0], -1),
         axis=1,
         mode="promise_in_bounds",
     )

@@ -29,7 +29,7 @@ _TILE = (432, 960)  # of larger frames, about: what FlowFormer is trained on
 _LARGER = 1.1  # times that tiles may be, where fewer of them will do
 # Pixels that neighbours have in common, and how gently they are blended. The published 20 and 0.05
 # show seams, since a flow is poor near the border of its tile.
-_OVERLAP, _SIGMA = 64, 0.12
+_OVERLAP, _SIGMA = 64, 0.08
 _STEP = 8  # pixels of the coarse grid, in which a warm start is given
 
 

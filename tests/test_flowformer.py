@@ -143,7 +143,7 @@ def test_what_training_returns():
     assert np.abs(flows[1] - flows[0]).max() > 0.01 * flow.std()
 
 
-@pytest.mark.parametrize("padding", ["sintel", "kitti"])
+@pytest.mark.parametrize("padding", ["sintel", pytest.param("kitti", marks=pytest.mark.slow)])
 def test_sides_that_8_does_not_divide(padding):
     """They are padded with the border's pixels, and cut off again, as in a picture made so."""
     model, variables = tiny(padding=padding)
@@ -175,8 +175,8 @@ def test_warm_start():
 def test_cost_maps_embedded_in_parts(monkeypatch):
     encoder = flowformer_encoder.CostEncoder(tokens=2, features=16, depth=0, context_features=0)
     cost, context = noise((2, 3, 5, 3, 5)), noise((2, 3, 5, 256), 1)
-    variables = encoder.init(jax.random.key(0), cost, context)
-    whole = encoder.apply(variables, cost, context)
+    variables = jax.jit(encoder.init)(jax.random.key(0), cost, context)
+    whole = jax.jit(encoder.apply)(variables, cost, context)
     monkeypatch.setattr(flowformer_encoder, "_CHUNK", 1)
     lowered = jax.jit(encoder.apply).lower(variables, cost, context)
     assert "while" in lowered.as_text()
@@ -201,6 +201,7 @@ def test_gradients_are_the_same_in_parts_and_computed_again(monkeypatch):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * most), grads, grads2)
 
 
+@pytest.mark.slow
 def test_bfloat16():
     model, variables = tiny()
     images = pair((1, 24, 40))
@@ -219,23 +220,22 @@ def test_places_are_encoded_as_published():
     np.testing.assert_allclose(encoded, expected, atol=1e-6)
 
 
-def test_there_and_back():
+@pytest.mark.parametrize(
+    "fields", [TINY, pytest.param(dict(depth=1), marks=pytest.mark.slow)], ids=["raft", "twins"]
+)
+def test_there_and_back(fields):
     """Also what the published files hold and nothing uses."""
-    for fields in (TINY, dict(encoder="twins", depth=1)):
-        model = get_model("FlowFormer", **fields)
-        shapes = jax.eval_shape(model.init, jax.random.key(0), *model.inputs((16, 16)))
-        variables = jax.tree.map(lambda x: noise(x.shape, x.size % 97), shapes)
-        state_dict = torch.to_state_dict(variables, model)
-        unused = "memory_decoder.att.pos_emb.rel_height.weight"
-        np.testing.assert_array_equal(
-            state_dict[unused], variables["params"]["decoder"]["rel_height"]
-        )
-        places = state_dict["memory_decoder.att.pos_emb.rel_ind"]
-        assert places.shape == (160, 160)
-        assert (places[0, 0], places[0, 159], places[159, 0]) == (159, 318, 0)
-        back = torch.from_state_dict(state_dict, model)
-        jax.tree.map(np.testing.assert_array_equal, back, dict(variables))
-    assert state_dict["context_encoder.svt.norm.weight"].shape == (1024,)
+    model = get_model("FlowFormer", **fields)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), *model.inputs((16, 16)))
+    variables = jax.tree.map(lambda x: noise(x.shape, x.size % 97), shapes)
+    state_dict = torch.to_state_dict(variables, model)
+    unused = state_dict["memory_decoder.att.pos_emb.rel_height.weight"]
+    np.testing.assert_array_equal(unused, variables["params"]["decoder"]["rel_height"])
+    places = state_dict["memory_decoder.att.pos_emb.rel_ind"]
+    assert places.shape == (160, 160)
+    assert (places[0, 0], places[0, 159], places[159, 0]) == (159, 318, 0)
+    back = torch.from_state_dict(state_dict, model)
+    jax.tree.map(np.testing.assert_array_equal, back, dict(variables))
 
 
 def test_both_encoders_begin_with_weights_of_twins(tmp_path, monkeypatch):
@@ -249,7 +249,8 @@ def test_both_encoders_begin_with_weights_of_twins(tmp_path, monkeypatch):
     found = pretrained.adapt(weights.read(tmp_path / "twins.npz"), init, model, (16, 16))["params"]
     for encoder in ("feature_encoder", "context_encoder"):
         loaded = found[encoder].pop("svt")
-        assert sorted(loaded) == sorted(k for k in of_twins if re.fullmatch(r".*[01](_.*)?", k))
+        first = {part for part in of_twins if re.match("(embed|positions|stage)[01]", part)}
+        assert set(loaded) == first
         for part, arrays in loaded.items():
             jax.tree.map(np.testing.assert_array_equal, arrays, of_twins[part])
     assert not any(np.any(x) for x in jax.tree.leaves(found))

@@ -1,9 +1,11 @@
 """Pairs made from photos: the flow leads to the same colours, and what is hidden is said so."""
 
+import jax
 import numpy as np
 import pytest
 import scipy.ndimage
 import tensorflow as tf
+from flax import traverse_util
 from PIL import Image
 
 from configs import common, flow_photos
@@ -11,6 +13,8 @@ from input_pipeline import get_dataset
 from input_pipeline.sources import flow_from_photos
 from input_pipeline.sources.flow_from_photos import Layers, render
 from tests.helpers import photo, write_image
+from vit_jax.models import get_model
+from vit_jax.models.flowformer import PARAMETER_COUNTS, FlowFormer
 
 
 def data_config(folder, **motion):
@@ -219,3 +223,16 @@ def test_the_recipe_makes_frames_that_its_model_divides():
     config = flow_photos.get_config()
     assert config.data.kind == "flow_from_photos"
     assert all(side % 8 == 0 for side in config.data.motion.size)
+
+
+def test_the_recipe_s_model_is_known_by_its_shapes():
+    config = flow_photos.get_config()
+    model = get_model(config.model_name, **config.model)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), *model.inputs((16, 24)))["params"]
+    flat = traverse_util.flatten_dict(shapes, sep="/")
+    assert sum(leaf.size for leaf in flat.values()) < PARAMETER_COUNTS["FlowFormer-small"] / 3
+    fields = FlowFormer.fields_in({name: leaf.shape for name, leaf in flat.items()})
+    assert fields["width"] == config.model.width
+    with pytest.raises(ValueError, match="width=30 must be a multiple of 4"):
+        jax.eval_shape(get_model("FlowFormer-small", width=30).init, jax.random.key(0),
+                       *model.inputs((16, 24)))  # fmt: skip

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import sys
 from pathlib import Path
 
 import jax
@@ -13,12 +14,12 @@ import scipy.ndimage
 from PIL import Image
 
 from configs import common
-from tests import moved_frames
+from input_pipeline.sources import KINDS
 from tests.runs import assert_same_runs
-from vit_jax import flow_colours, flow_tiles, losses, ops, optical_flow, report, train
+from vit_jax import flow_colours, flow_tiles, losses, ops, optical_flow, plugins, report, train
 from vit_jax.flow_report import FlowReport
 from vit_jax.machinery import sharding
-from vit_jax.models import get_model
+from vit_jax.models import MODELS, get_model
 from vit_jax.tasks import flow as task
 from vit_jax.workdir import Workdir
 
@@ -37,6 +38,14 @@ PUBLISHED_NAMES = {
     "kitti/epe": "epe_images",
     "kitti/f1_all": "f1_all",
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def moved_frames():
+    """The plugin, which is taken away again: other tests look at all that there are."""
+    plugins.load(["tests.moved_frames"])
+    yield sys.modules["tests.moved_frames"]
+    del MODELS["Follower"], KINDS["moved_frames"], sys.modules["tests.moved_frames"]
 
 
 @pytest.fixture(scope="module")
@@ -366,7 +375,7 @@ def trained(tmp_path_factory):
     return folder / "run", train.train_and_evaluate(flow_config(folder), folder / "run")
 
 
-def test_it_trains_and_evaluates(trained):
+def test_it_trains_and_evaluates(trained, moved_frames):
     workdir, figures = trained
     val = figures["val"]
     # Of the four pairs, one has no valid pixel, and two are smaller.
@@ -408,6 +417,11 @@ def test_published_figures_stand_beside():
     lines = report.format_comparison("Sintel-final-train", "FlowFormer", figures).splitlines()
     assert lines[0].endswith("on Sintel-final-train: sintel/epe 2.4 (here 1.23)")
     assert lines[1].endswith("has 1041, here are 200")
+    others = {"sintel/1px": 90.0, "examples": 7}
+    assert report.format_comparison("Sintel-final-train", "FlowFormer", others) == (
+        "published for FlowFormer on Sintel-final-train: sintel/epe, which config.metrics does not "
+        "have"
+    )
     config = flow_config("x")
     config.benchmark, config.metrics = "KITTI-2015-train", ("kitti/epe",)
     config.best_metric, config.model_name = "kitti/epe", "FlowFormer"

@@ -80,7 +80,7 @@ def format_comparison(benchmark: str, model_name: str, figures: Mapping[str, flo
     count, scores = PUBLISHED_SCORES[benchmark]
     own = [name for name in scores if name.removesuffix(QUOTED) == model_name]
     others = [name for name in scores if name.removesuffix(QUOTED) not in MODELS]
-    lines = [] if own else [f"no score of {model_name} on {benchmark} is known here"]
+    lines = []
     for name in own + others:
         parts = [
             f"{figure} {value} (here {figures[figure]:.{max(len(str(value).split('.')[1]), 2)}f})"
@@ -89,10 +89,18 @@ def format_comparison(benchmark: str, model_name: str, figures: Mapping[str, flo
         ]
         if parts:
             lines.append(f"published for {name} on {benchmark}: {', '.join(parts)}")
-    if (own or others) and figures["examples"] != count:
+    if lines and figures["examples"] != count:
         lines[-1] += (
             f"; not the same images: {benchmark} has {count}, here are {figures['examples']}"
         )
+    if not own:
+        lines.insert(0, f"no score of {model_name} on {benchmark} is known here")
+    elif not lines:
+        known = sorted({figure for name in own for figure in scores[name]})
+        lines = [
+            f"published for {model_name} on {benchmark}: {', '.join(known)}, which config.metrics "
+            "does not have"
+        ]
     return "\n".join(lines)
 
 

@@ -60,8 +60,9 @@ class Dataset:
 
     @property
     def truths(self) -> tuple[str, ...]:
-        """What an example has besides its image, such as "label" or "target"."""
-        return self._any_source.truths
+        """What the examples of all splits have besides images, such as "label" or "target"."""
+        others = [source.truths for source in self.splits.values()]
+        return tuple(key for key in self._any_source.truths if all(key in own for own in others))
 
     @property
     def identity(self) -> dict[str, Any]:

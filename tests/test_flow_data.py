@@ -143,6 +143,10 @@ def test_ones_own_with_splits_and_occlusions(tmp_path):
     np.testing.assert_array_equal(found["occluded"], occluded)
     assert "occluded" in data.splits["val"].truths
     assert "occluded" not in data.truths
+    (tmp_path / "validation" / "a_occluded.png").rename(tmp_path / "train" / "a_occluded.png")
+    data = opened(tmp_path)
+    assert "occluded" in data.splits["train"].truths
+    assert "occluded" not in data.truths  # or figures of it would be computed where it is not
 
 
 def test_splits_can_lie_in_the_folders_of_frames_and_flow(tmp_path):

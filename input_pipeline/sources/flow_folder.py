@@ -128,7 +128,7 @@ def _find_test(config: Any) -> list[FlowPair]:
 
 
 def _tested(part: Part, source: str) -> Sequence[FlowPair]:
-    own_set = next(pair.set for pairs in part.splits.values() for pair in pairs)
+    own_set = next((pair.set for pairs in part.splits.values() for pair in pairs), "")
     split = _TESTED.get(own_set, "test")
     if split in part.splits:
         return part.splits[split]

@@ -65,7 +65,7 @@ def read(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is no file")
     with path.open("rb") as file:
-        _check_size(file.read(_HEAD_BYTES), os.fstat(file.fileno()).st_size, str(path))
+        _check_head(file.read(_HEAD_BYTES), os.fstat(file.fileno()).st_size, str(path))
         file.seek(0)
         return decode(file.read(), str(path))
 
@@ -74,13 +74,6 @@ def decode(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Decodes the bytes of a file as `read` does; the name's ending says its format."""
     decoders = {".flo": decode_flo, ".pfm": decode_pfm, ".png": decode_kitti_png}
     return decoders[_suffix(name)](data, name)
-
-
-def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """(h, w) of a file of optical flow, by its header alone; raises what `read` does."""
-    with Path(path).open("rb") as file:
-        head = file.read(_HEAD_BYTES)
-        return _check_size(head, os.fstat(file.fileno()).st_size, str(path))
 
 
 def decode_flo(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -210,13 +203,10 @@ def _suffix(name: str) -> str:
     return suffix
 
 
-def _check_size(head: bytes, size: int, name: str) -> tuple[int, int]:
-    """Says what the header of a file says, (h, w); raises a ValueError if that cannot be."""
-    suffix = _suffix(name)
-    if suffix == ".png":
-        return _png_size(head, size, name)
-    header = {".flo": _flo_header, ".pfm": _pfm_header}[suffix](head, size, name)
-    return header.shape[:2]
+def _check_head(head: bytes, size: int, name: str) -> None:
+    """Raises a ValueError if the beginning of a file says what a file of its size cannot hold."""
+    checks = {".flo": _flo_header, ".pfm": _pfm_header, ".png": _png_size}
+    checks[_suffix(name)](head, size, name)
 
 
 def _flo_header(head: bytes, size: int, name: str) -> _Header:

@@ -183,7 +183,6 @@ def test_files_are_read(tmp_path, ending):
     flow, valid = flow_files.read(path)
     np.testing.assert_array_equal(flow, FLOW)
     assert valid.all()
-    assert flow_files.read_size(path) == (3, 4)
 
 
 def chunk(kind, data):
@@ -245,9 +244,6 @@ def test_a_file_with_a_fault_is_an_error_of_one_line(tmp_path, name):
         flow_files.read(path)
     assert str(caught.value).startswith(str(path))
     assert len(str(caught.value).splitlines()) == 1
-    if name.split(".")[0] not in ("cut", "long", "few", "grey") or name.endswith("flo"):
-        with pytest.raises(ValueError, match=message):
-            flow_files.read_size(path)
 
 
 def test_a_header_is_looked_at_before_memory_is_taken(tmp_path, monkeypatch):

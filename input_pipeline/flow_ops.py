@@ -41,7 +41,7 @@ _RESIZED = 0.8  # probability
 _STRETCHED, _STRETCH = 0.8, 0.2  # probability, and most exponent of 2
 _SPARE, _SPARSE_SPARE = 8, 1  # pixels by which a resized image is larger than the window, at least
 _MIRRORED, _UPSIDE_DOWN = 0.5, 0.1  # probabilities
-_SPARSE_MARGINS = (0, 20), (50, 50)  # by which a window is drawn outside, and then moved inside
+_SPARSE_MARGINS = (0, 19), (50, 49)  # by which a window is drawn outside, and then moved inside
 
 
 @random_op

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vit_jax import flow_colours, optical_flow
+from vit_jax import flow_colours, flow_pictures, optical_flow
 from vit_jax.machinery import processes
 from vit_jax.tasks.base import INPUT
 
@@ -17,7 +17,7 @@ _NAME_COLUMNS = 34
 _WIDTH = 3.4  # of a picture, in inches
 _UNKNOWN = "0.55"  # grey of an error map where the truth is not known
 _LINE = 0.28  # inches, of the text above the pictures
-_WHEEL = 0.75  # inches
+_WHEEL, _WHEEL_SIDE = 0.75, 201  # inches, and pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,11 +194,7 @@ def _own(each: np.ndarray) -> np.ndarray:
 
 def _draw_wheel(figure: "Figure", size: tuple[float, float]) -> None:
     """Draws the colours of all directions in a corner of a figure, whose size is in inches."""
-    across = np.linspace(-1, 1, 201)
-    flow = np.stack(np.meshgrid(across, across), axis=-1)
-    inside = np.linalg.norm(flow, axis=-1) <= 1
-    wheel = flow_colours.flow_to_colours(flow, 1)
-    wheel[~inside] = 255
+    wheel = flow_pictures.draw_wheel(_WHEEL_SIDE)
     left, bottom = size[0] - _WHEEL - 0.1, size[1] - _WHEEL - 0.05
     box = (left / size[0], bottom / size[1], _WHEEL / size[0], _WHEEL / size[1])
     axes = figure.add_axes(box)

@@ -158,6 +158,7 @@ def test_what_is_no_number_is_said():
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
+        ({"format": "png"}, "--format must be one of flo, kitti, not 'png'"),
         ({"max_flow": 0.0}, "--max_flow must be a positive number of pixels, not 0.0"),
         ({"max_flow": float("inf")}, "--max_flow must be a positive number"),
         ({"tile": -1}, "--tile must have more than the 64 pixels that neighbours have in common"),

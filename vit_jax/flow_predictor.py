@@ -46,7 +46,7 @@ class Settings:
             the frame's size.
 
     Raises:
-        ValueError: for a number out of its range.
+        ValueError: for an unknown format, or a number out of its range.
     """
 
     format: str = "flo"
@@ -56,6 +56,8 @@ class Settings:
     tile: int | None = None
 
     def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise ValueError(f"--format must be one of {', '.join(FORMATS)}, not {self.format!r}")
         if self.max_flow is not None and not 0 < self.max_flow < np.inf:
             raise ValueError(f"--max_flow must be a positive number of pixels, not {self.max_flow}")
         if self.tile is not None and self.tile != 0 and self.tile <= _OVERLAP:

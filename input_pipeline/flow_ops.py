@@ -25,10 +25,9 @@ from input_pipeline.ops import (
     require,
     require_uint8,
 )
-from input_pipeline.randaugment import blend
+from input_pipeline.randaugment import blend, mean_grey
 
 _FIELDS = ("image", "image2", "flow", "valid")
-_LUMA = (19595 / 65536, 38470 / 65536, 7471 / 65536)  # Pillow's
 
 _ASYMMETRIC = 0.2  # probability that the frames of a dense pair get colours of their own
 _COLOURS, _SPARSE_COLOURS = 0.4, 0.3  # most change of brightness, contrast and saturation
@@ -135,20 +134,14 @@ def _change_colours(
     return image
 
 
-def _grey(image: tf.Tensor) -> tf.Tensor:
-    """(h, w, 3) uint8 -> (h, w, 1) float32, whole numbers."""
-    grey = tf.reduce_sum(tf.cast(image, tf.float32) * _LUMA, axis=-1, keepdims=True)
-    return tf.floor(grey + 0.5)
-
-
 def contrast(image: tf.Tensor, factor: tf.Tensor | float) -> tf.Tensor:
     """Multiplies the distance to the image's mean grey, as Pillow does."""
-    return blend(tf.floor(tf.reduce_mean(_grey(image)) + 0.5), image, factor)
+    return blend(mean_grey(image), image, factor)
 
 
 def saturate(image: tf.Tensor, factor: tf.Tensor | float) -> tf.Tensor:
     """Multiplies the distance to each pixel's grey, as Pillow does."""
-    return blend(_grey(image), image, factor)
+    return blend(tf.image.rgb_to_grayscale(image), image, factor)
 
 
 def erase(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 
 from input_pipeline.cpu_tf import tf
-from input_pipeline.fields import Fields, Kind, kind_of
+from input_pipeline.fields import Fields, Kind, kind_of, on_each, padded
 from input_pipeline.flow_sets import SETS, STAGES, Stage, number
 from input_pipeline.ops import (
     Op,
@@ -195,12 +195,7 @@ def _with_padding(fields: Fields, size: tuple[int, int]) -> Fields:
     whole = tf.shape(fields["image"])[:2]
     below, right = tf.unstack(tf.maximum(tf.constant(size) - whole, 0))
 
-    def pad(value: tf.Tensor) -> tf.Tensor:
-        return tf.pad(value, ((0, below), (0, right), (0, 0))[: len(value.shape)])
-
-    return {
-        key: value if kind_of(key) is Kind.PLAIN else pad(value) for key, value in fields.items()
-    }
+    return on_each(fields, lambda value, kind: padded(value, kind, ((0, below), (0, right))))
 
 
 def _draw(
@@ -268,9 +263,7 @@ def _moved(fields: Fields, move: Move, size: tuple[int, int], is_sparse: tf.Tens
         value = tf.cond(left_to_right, lambda: value[:, ::-1], lambda: value)
         return tf.ensure_shape(value, (*size, *value.shape[2:]))
 
-    return {
-        key: value if kind_of(key) is Kind.PLAIN else mirror(value) for key, value in moved.items()
-    }
+    return on_each(moved, lambda value, _: mirror(value))
 
 
 def resized_window(

@@ -243,11 +243,6 @@ class FlowFormer(Model):
         """The classifier whose first stages are the encoders of images, which its weights begin."""
         return Twins(**TWINS["Twins-SVT-L"], parent=None) if self.encoder == "twins" else None
 
-    @property
-    def tile_multiple(self) -> int:
-        """Sides of tiles that need no border."""
-        return STRIDE
-
     def inputs(self, image_size: tuple[int, int]) -> tuple[jax.ShapeDtypeStruct, ...]:
         """Both images, for one example."""
         return 2 * super().inputs(image_size)

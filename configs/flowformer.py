@@ -3,7 +3,9 @@
 Command:   python -m vit_jax.main --config=configs/flowformer.py:chairs --workdir=CHAIRS
            --config.data.source=FOLDER, and then each of things, sintel and kitti with
            --config.pretrained=CHAIRS, or whichever run came before. FOLDER holds the data sets of
-           the stage. Also chairs,small and so on: FlowFormer-small.
+           the stage. As published, chairs begins with Twins-SVT-L's weights of ImageNet:
+           --config.pretrained=TWINS_SVT_L.pth. Also chairs,small and so on: FlowFormer-small, which
+           begins with none.
            A run on Sintel's training set, with tiles:
            python -m vit_jax.main --config=configs/flowformer.py:things --workdir=EVALUATION
            --config.pretrained=THINGS --config.total_steps=0 --config.data.source=

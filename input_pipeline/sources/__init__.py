@@ -78,7 +78,7 @@ def get_splits(config: Any, scale: int = 1) -> "dict[str, Source]":
     of_any_scale = [name for name in KINDS if KINDS[name].has_any_scale]
     if config.test_source and not kind.has_test_source:
         with_test = [name for name in KINDS if KINDS[name].has_test_source]
-        raise ValueError(f"data.test_source is for data.kind {' and '.join(with_test)} alone")
+        raise ValueError(f"data.test_source is for data.kind {', '.join(with_test)} alone")
     if scale != 1 and not kind.has_any_scale:
         raise ValueError(
             f"the model enlarges x{scale}, but the images of data.kind={config.kind!r} have the "

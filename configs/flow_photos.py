@@ -17,17 +17,20 @@ def get_config() -> ConfigDict:
     config = common.get_config()
 
     config.model_name = "FlowFormer-small"
-    config.model.update(width=48, iterations=3)
+    config.model.update(width=48, iterations=3, unroll=3)
 
     config.data.kind = "flow_from_photos"
     config.data.train_pp = "value_range(-1, 1)"
     config.data.eval_pp = "value_range(-1, 1)"
     config.data.motion.size = (64, 96)
-    config.data.motion.shift = 12.0
+    config.data.motion.shift = 16.0
+    config.data.motion.rotation = 20.0
+    config.data.motion.zoom = 1.25
+    config.data.motion.pieces = (2, 4)
     config.data.motion.draws = 8
 
     config.batch_size = 4
-    config.total_steps = 1500
+    config.total_steps = 2500
 
     config.loss = "sequence"
     config.metrics = ("chairs/epe", "constant/epe", "chairs/1px", "chairs/3px", "chairs/5px")
@@ -39,8 +42,8 @@ def get_config() -> ConfigDict:
     config.schedule.warmup_steps = 20
     config.schedule.name = "linear"
 
-    config.eval_every = 300
-    config.log_every = 10
+    config.eval_every = 500
+    config.log_every = 50
     config.best_metric = "chairs/epe"
     config.best_mode = "min"
     return config

@@ -27,7 +27,7 @@ from input_pipeline.sources.base import Example, IndexedSource, Source, fold_in
 
 _EVAL_SEED = 0
 _FINER = 2  # pixels of a layer per pixel of a frame, so that what is between them is not blurred
-_MOST_SHRUNK = 4.0  # pixels of a photo per pixel of a frame
+_MOST_SHRUNK = 2.0  # pixels of a photo per pixel of a frame
 _WARP_CELLS = 4  # control points of a field of displacements along each side
 _WAVES = (2.0, 3.0, 5.0)  # of an outline, per turn
 _RADII = (0.12, 0.32)  # of the pieces, as shares of the shorter side
@@ -185,7 +185,7 @@ def _cut_out(photo: tf.Tensor, size: tuple[int, int], seed: tf.Tensor) -> tf.Ten
         seed: (2,) int32.
 
     Returns:
-        (2 height, 2 width, 3) float32 from 0 to 255. Of a large photo, up to 4 pixels become one of
+        (2 height, 2 width, 3) float32 from 0 to 255. Of a large photo, up to 2 pixels become one of
         the frame; of one that is smaller than the layer, as large a part as there is is enlarged.
     """
     whole = tf.cast(tf.shape(photo)[:2], tf.float32)

@@ -222,6 +222,7 @@ class FlowDecoder(nn.Module):
         remat: recompute each iteration in the backward pass instead of storing its activations.
         dtype: compute type; costs, coordinates, softmax and norm statistics are float32.
         width: channels of the state, of the context beside it and of the motion.
+        unroll: iterations of the loop that are compiled one after the other.
     """
 
     dropout: float = 0.0
@@ -229,6 +230,7 @@ class FlowDecoder(nn.Module):
     remat: bool = False
     dtype: Any = jnp.float32
     width: int = WIDTH
+    unroll: int = 1
 
     def setup(self) -> None:
         self.proj = Conv(2 * self.width, dtype=self.dtype)
@@ -282,6 +284,7 @@ class FlowDecoder(nn.Module):
             split_rngs={"params": False, "dropout": True},
             in_axes=nn.broadcast,
             length=iterations,
+            unroll=min(self.unroll, iterations),
         )
         (state, flow), every = step(self, (state, flow.astype(jnp.float32)), constants)
         seen = every or (state, flow)

@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config = common.get_config()
 
     config.model_name = "FlowFormer-small"
-    config.model.update(width=48, iterations=3, unroll=3)
+    config.model.update(width=48, iterations=3)
 
     config.data.kind = "flow_from_photos"
     config.data.train_pp = "value_range(-1, 1)"

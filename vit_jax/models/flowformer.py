@@ -133,9 +133,6 @@ class FlowFormer(Model):
             stay float32.
         width: channels of the decoder's state, and of RAFT's encoder, whose other parts have more
             or less in proportion, a multiple of 4; published: 128.
-        unroll: iterations that are compiled one after the other, where 1 makes a loop of all. On a
-            CPU a backward pass through a loop takes several times as long; the more are unrolled,
-            the longer it takes to compile.
     """
 
     encoder: str = "twins"
@@ -149,7 +146,6 @@ class FlowFormer(Model):
     remat: bool = False
     dtype: Any = jnp.float32
     width: int = 128
-    unroll: int = 1
 
     task = "flow"
     any_size = True
@@ -199,7 +195,7 @@ class FlowFormer(Model):
             self.remat, self.dtype, name="cost_encoder",
         )(cost, context, train)  # fmt: skip
         decoder = FlowDecoder(
-            self.dropout, train, self.remat, self.dtype, self.width, self.unroll, name="decoder"
+            self.dropout, train, self.remat, self.dtype, self.width, name="decoder"
         )
         flow, coarse = decoder(cost, memory, context, self.iterations, initial)
         (top, _), (left, _) = ops.multiple_margins((h, w), STRIDE, self.padding)
@@ -215,7 +211,7 @@ class FlowFormer(Model):
         for field, known in (("encoder", _ENCODERS), ("padding", ops.PADDINGS)):
             if getattr(self, field) not in known:
                 raise ValueError(f"{field}={getattr(self, field)!r} is not one of {known}")
-        for field in ("tokens", "iterations", "unroll"):
+        for field in ("tokens", "iterations"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} must be at least 1, not {getattr(self, field)}")
         for field in ("depth", "context_features"):

@@ -31,7 +31,8 @@ _UP = 8
 
 def conv(features: int, side: int, x: jax.Array, dtype: Any, name: str) -> jax.Array:
     """A convolution of its own in the module that calls it, padded with zeros."""
-    return Conv(features, side, padding="zero", dtype=dtype, name=name)(x)
+    kernel, bias = Weights((side, side, x.shape[-1], features), dtype=dtype, name=name)()
+    return ops.looped_conv(x.astype(dtype), kernel) + bias
 
 
 class FlowTokens(nn.Module):
@@ -148,7 +149,7 @@ class SepConvGRU(nn.Module):
             of_state, of_constant, of_changing = jnp.split(
                 whole, (self.features, self.features + self.constant), axis=2
             )
-            bias = _same_conv(constant, of_constant) + jnp.concatenate(biases)
+            bias = ops.looped_conv(constant, of_constant) + jnp.concatenate(biases)
             gates, candidate = jnp.split(of_state, (2 * self.features,), axis=3)
             prepared.append((gates, candidate, of_changing, bias))
         return prepared
@@ -169,20 +170,12 @@ def gru_step(
     """
     features = state.shape[-1]
     for gates, candidate, of_changing, bias in prepared:
-        given = _same_conv(changing, of_changing) + bias
-        both = nn.sigmoid(_same_conv(state, gates) + given[..., : 2 * features])
+        given = ops.looped_conv(changing, of_changing) + bias
+        both = nn.sigmoid(ops.looped_conv(state, gates) + given[..., : 2 * features])
         update, reset = both[..., :features], both[..., features:]
-        new = jnp.tanh(_same_conv(reset * state, candidate) + given[..., 2 * features :])
+        new = jnp.tanh(ops.looped_conv(reset * state, candidate) + given[..., 2 * features :])
         state = (1 - update) * state + update * new
     return state
-
-
-def _same_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Convolves (b, h, w, c), of which the border is padded with zeros, with an odd kernel."""
-    border = [(side // 2, side // 2) for side in kernel.shape[:2]]
-    return jax.lax.conv_general_dilated(
-        x, kernel, (1, 1), border, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
 
 
 class FlowHead(nn.Module):
@@ -222,7 +215,6 @@ class FlowDecoder(nn.Module):
         remat: recompute each iteration in the backward pass instead of storing its activations.
         dtype: compute type; costs, coordinates, softmax and norm statistics are float32.
         width: channels of the state, of the context beside it and of the motion.
-        unroll: iterations of the loop that are compiled one after the other.
     """
 
     dropout: float = 0.0
@@ -230,7 +222,6 @@ class FlowDecoder(nn.Module):
     remat: bool = False
     dtype: Any = jnp.float32
     width: int = WIDTH
-    unroll: int = 1
 
     def setup(self) -> None:
         self.proj = Conv(2 * self.width, dtype=self.dtype)
@@ -284,7 +275,6 @@ class FlowDecoder(nn.Module):
             split_rngs={"params": False, "dropout": True},
             in_axes=nn.broadcast,
             length=iterations,
-            unroll=min(self.unroll, iterations),
         )
         (state, flow), every = step(self, (state, flow.astype(jnp.float32)), constants)
         seen = every or (state, flow)

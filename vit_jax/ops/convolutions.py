@@ -31,6 +31,56 @@ def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return with_more_rows(x, kernel) if compiling.is_for_cpu() else convolved(x, kernel)
 
 
+def looped_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolves with a stride of 1, padded with zeros to the same size, in a loop of XLA's.
+
+    Within loops XLA's CPU leaves the convolutions that a gradient is made of to code that takes 20
+    to 80 times as long; here these are convolutions as outside, and products.
+
+    Args:
+        x: (b, h, w, c).
+        kernel: (kh, kw, c, features), of odd sides.
+
+    Returns:
+        (b, h, w, features).
+    """
+    if kernel.shape[:2] == (1, 1):
+        return pointwise_conv(x, kernel)
+    return (_looped_conv if compiling.is_for_cpu() else _same_conv)(x, kernel)
+
+
+def _same_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    border = [(side // 2, side // 2) for side in kernel.shape[:2]]
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), border, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+_looped_conv = jax.custom_vjp(_same_conv)
+
+
+def _looped_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple]:
+    return _same_conv(x, kernel), (x, kernel)
+
+
+def _looped_backward(kept: tuple, grad: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = kept
+    rows, columns, inputs, outputs = kernel.shape
+    h, w = grad.shape[1:3]
+    padded = jnp.pad(x, ((0, 0), (rows // 2,) * 2, (columns // 2,) * 2, (0, 0)))
+    grads = grad.reshape(-1, outputs)
+    of_kernel = [
+        padded[:, i : i + h, j : j + w].reshape(-1, inputs).T @ grads
+        for i in range(rows)
+        for j in range(columns)
+    ]
+    of_x = _same_conv(grad, kernel[::-1, ::-1].swapaxes(2, 3))
+    return of_x, jnp.stack(of_kernel).reshape(kernel.shape)
+
+
+_looped_conv.defvjp(_looped_forward, _looped_backward)
+
+
 def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     """Convolves each channel with a kernel of its own, without padding.
 

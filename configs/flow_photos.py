@@ -23,14 +23,15 @@ def get_config() -> ConfigDict:
     config.data.train_pp = "value_range(-1, 1)"
     config.data.eval_pp = "value_range(-1, 1)"
     config.data.motion.size = (64, 96)
-    config.data.motion.shift = 16.0
+    config.data.motion.shift = 6.0
     config.data.motion.rotation = 20.0
-    config.data.motion.zoom = 1.25
-    config.data.motion.pieces = (2, 4)
-    config.data.motion.draws = 8
+    config.data.motion.zoom = 1.3
+    config.data.motion.warp = 2.0
+    config.data.motion.pieces = (0, 1)
+    config.data.motion.draws = 16
 
     config.batch_size = 4
-    config.total_steps = 2500
+    config.total_steps = 1500
 
     config.loss = "sequence"
     config.metrics = ("chairs/epe", "constant/epe", "chairs/1px", "chairs/3px", "chairs/5px")
@@ -39,8 +40,7 @@ def get_config() -> ConfigDict:
     config.optim.weight_decay = 1e-4
     config.optim.weight_decay_on = ""
     config.optim.clip_norm = 1.0
-    config.schedule.warmup_steps = 20
-    config.schedule.name = "linear"
+    config.schedule.name = "onecycle"
 
     config.eval_every = 500
     config.log_every = 50

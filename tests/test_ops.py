@@ -67,6 +67,18 @@ def test_convolution(height, width, features):
     agree(ops.conv, expected, noise((2, 9, 8, 20)), 0.2 * noise((height, width, 20, features), 1))
 
 
+@pytest.mark.parametrize(("height", "width"), [(3, 3), (1, 5), (5, 1), (1, 1), (7, 7)])
+def test_convolution_in_a_loop(height, width):
+    """Its gradients, which are not left to XLA, are those of the convolution."""
+
+    def expected(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    agree(ops.looped_conv, expected, noise((2, 9, 8, 5)), 0.2 * noise((height, width, 5, 3), 1))
+
+
 @pytest.mark.parametrize("bias", [None, (1, 2, 5, 7), (3, 2, 5, 7)])
 def test_attention(bias):
     """Before the heads are moved: as the function that computes it on accelerators."""

@@ -100,7 +100,7 @@ def in_pytorch(name: str, model: Any, size: tuple[int, int]) -> Any:
         return _in_timm(name, model, size)
     make_module, fields = _IN_PYTORCH[type(model)]
     values = model.values_of(fields)
-    if model.backbone_model is not None:
+    if isinstance(model, segmenter.Segmenter):
         values |= model.backbone_model.values_of(_OF_SWIN)
     return make_module(size, **values)
 

@@ -292,6 +292,8 @@ class Similarity(nn.Module):
         self.pos_emb = nn.ModuleDict(
             {f"rel_{side}": nn.Embedding(_POSITIONS, _HIDDEN) for side in ("height", "width")}
         )
+        places = torch.arange((_POSITIONS + 1) // 2)
+        self.pos_emb.register_buffer("rel_ind", places - places[:, None] + len(places) - 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(b, c, h, w) -> (b, h w, h w)."""

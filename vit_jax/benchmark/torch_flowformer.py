@@ -99,8 +99,8 @@ class LocalAttention(nn.Module):
         windows = to_windows(x, _WINDOW)
         both = windows
         if self.context:
-            seen = to_windows(self.context_proj(context), _WINDOW)
-            both = torch.cat((windows, seen.repeat_interleave(len(x) // len(context), 0)), -1)
+            seen = self.context_proj(context).repeat_interleave(len(x) // len(context), 0)
+            both = torch.cat((windows, to_windows(seen, _WINDOW)), -1)
         both = both + encode(grid((_WINDOW, _WINDOW), x), both.shape[-1]).flatten(0, 1)
         out = attend(self.q(both), self.k(both), self.v(windows), _HEADS)
         return self.proj(from_windows(out, _WINDOW, x.shape[1:3]))

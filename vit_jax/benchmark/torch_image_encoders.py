@@ -35,17 +35,20 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> tor
 
 
 def to_windows(x: torch.Tensor, side: int) -> torch.Tensor:
-    """(b, h, w, c) -> (b, windows, side * side, c); sides that it does not divide are padded."""
+    """(b, h, w, c) -> (b windows, side * side, c); sides that it does not divide are padded.
+
+    Of (b, windows, ...) `torch.compile` makes attention that is wrong, in PyTorch 2.13 on a CPU.
+    """
     x = F.pad(x, (0, 0, 0, -x.shape[2] % side, 0, -x.shape[1] % side))
     b, h, w, c = x.shape
     x = x.view(b, h // side, side, w // side, side, c).transpose(2, 3)
-    return x.reshape(b, -1, side * side, c)
+    return x.reshape(-1, side * side, c)
 
 
 def from_windows(x: torch.Tensor, side: int, size: tuple[int, int]) -> torch.Tensor:
     """Inverse of `to_windows`, for maps of (h, w)."""
     rows, columns = (-(-length // side) for length in size)
-    x = x.view(len(x), rows, columns, side, side, -1).transpose(2, 3)
+    x = x.view(-1, rows, columns, side, side, x.shape[-1]).transpose(2, 3)
     return x.reshape(len(x), rows * side, columns * side, -1)[:, : size[0], : size[1]]
 
 

@@ -2,7 +2,8 @@
 
 DST decides about the format: NAME.stablehlo, NAME.onnx, or a folder for a TensorFlow SavedModel.
 Each takes what the model does, (b, h, w, 3) float32 images prepared as the command prints, for any
-b but one size; and gives (b, classes) logits, or images.
+b but one size; and gives (b, classes) logits, or images. A model of optical flow takes two of them,
+and gives (b, h, w, 2).
 """
 
 import contextlib
@@ -66,8 +67,9 @@ def main(argv: Sequence[str]) -> int:
             _LOG.warning("all outputs are 0: the head has not been trained, and nothing is checked")
         differences.append(np.abs(exported(*inputs) - expected).max() / (largest or 1))
     height, width = model.image_size
-    output = ", ".join(map(str, expected.shape[1:]))
-    print(f"{target}: {model.name}, from (b, {height}, {width}, 3) to (b, {output})")
+    shapes = [", ".join(map(str, array.shape[1:])) for array in (*inputs, expected)]
+    *taken, given = [f"(b, {shape})" for shape in shapes]
+    print(f"{target}: {model.name}, from {' and '.join(taken)} to {given}")
     print(f"images are to be prepared by {model.eval_pp}")
     if model.model.any_size:
         _LOG.info("for images of %d x %d pixels alone: say --image_size for others", height, width)

@@ -1,6 +1,7 @@
 """Uses a model on a person's own files: python -m vit_jax.predict --workdir=DIR FILE_OR_FOLDER...
 
-A classifier prints the likeliest classes; a model that restores images writes them to --output.
+A classifier prints the likeliest classes; a model that restores or segments images writes to
+--output. One of optical flow takes pairs of frames (FRAME1 FRAME2), folders of frames, and videos.
 What is answered, and how, is its task's business, see `vit_jax.tasks.base.Predictor`.
 """
 

@@ -110,8 +110,8 @@ def split_off_scenes(
         taken = _take(scenes, str, config.val_fraction, f"{config.split_seed}/{name}")
         if not taken:
             raise ValueError(
-                f"there is only one scene, of which no {name} can be split off: give it a folder, "
-                "or set data.val_fraction=0"
+                f"there is only one scene left to train on, of which no {name} can be split off: "
+                "add more, give it a folder, or set data.val_fraction=0, which splits nothing off"
             )
         _LOG.info("%d of %d training scenes are split off as %s", len(taken), len(scenes), name)
         return (

@@ -5,8 +5,8 @@ Command:   python -m input_pipeline.sample_photos PHOTOS, and then
            --config.data.source=PHOTOS; any folder of photos will do
 Hardware:  two CPU cores
 Time:      13 minutes of processor time on an Intel Xeon
-Score:     4 photos to train on, 32 pairs made of 2 others: EPE 2.98 pixels, where no motion has 7.79
-           and each pair's own median 6.98
+Score:     4 photos to train on, 32 pairs made of 2 others: EPE 2.98 pixels, where no motion has
+           7.79 and each pair's own median 6.98
 """
 
 from ml_collections import ConfigDict

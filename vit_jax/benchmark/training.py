@@ -69,7 +69,8 @@ def train(
 
     return Case(
         f"{name}, {size} x {size}, batch {batch}", contenders, batch,
-        models.flops(name, size, batch, 6), models.tolerance(name, dtype), goals, calls,
+        models.flops(name, size, batch, 6), models.tolerance(name, dtype, trains=True), goals,
+        calls,
     )  # fmt: skip
 
 

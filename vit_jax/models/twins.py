@@ -276,7 +276,8 @@ class Twins(Model):
         The size of heads and windows does not show.
         """
         depths = count_blocks(shapes, r"stage(\d+)_block(\d+)/")
-        embed_dims = [shapes[f"embed{stage}/proj/kernel"][3] for stage in range(len(depths))]
+        stages = max(len(depths), 1)  # of another kind of model the first is lacking
+        embed_dims = [shapes[f"embed{stage}/proj/kernel"][3] for stage in range(stages)]
         kernels = [f"stage{stage}_block1/attn/sr/kernel" for stage in range(len(depths))]
         return {
             "embed_dims": tuple(embed_dims),

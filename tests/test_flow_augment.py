@@ -172,6 +172,7 @@ def misfit(found):
     return np.median(difference)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["chairs", "kitti"])
 def test_the_flow_fits_what_the_frames_become(name):
     """Mirrored, stretched or cut: frame 2 along the flow is frame 1, unless colours differ."""
@@ -246,6 +247,7 @@ def test_an_image_smaller_than_the_window_is_padded():
         assert changed["valid"].any()
 
 
+@pytest.mark.slow
 def test_what_is_unknown_spoils_no_interpolated_flow():
     found = pair()
     found["valid"][30:34, 40:44] = 0

@@ -145,6 +145,7 @@ def test_how_many_pieces_there_are():
     assert set(counts) == {1, 2, 3}
 
 
+@pytest.mark.slow
 def test_pairs_depend_on_seed_epoch_and_photo_alone(folder):
     data = open_data(data_config(folder))
     assert {k: s.num_examples for k, s in data.splits.items()} == {"train": 2, "val": 2}
@@ -161,6 +162,7 @@ def test_pairs_depend_on_seed_epoch_and_photo_alone(folder):
     assert (first["flow"][0] != first["flow"][1]).any()
 
 
+@pytest.mark.slow
 def test_pieces_are_of_photos_of_the_same_split(tmp_path):
     for split, color in (("train", (230, 20, 20)), ("val", (20, 20, 230))):
         for i in range(2):

@@ -375,6 +375,7 @@ def trained(tmp_path_factory):
     return folder / "run", train.train_and_evaluate(flow_config(folder), folder / "run")
 
 
+@pytest.mark.slow
 def test_it_trains_and_evaluates(trained, moved_frames):
     workdir, figures = trained
     val = figures["val"]
@@ -392,6 +393,7 @@ def test_it_trains_and_evaluates(trained, moved_frames):
     assert losses[-1] < 0.7 * losses[0]
 
 
+@pytest.mark.slow
 def test_the_report(trained):
     workdir, figures = trained
     rows = list(csv.DictReader((workdir / "report" / "val.csv").read_text().splitlines()))

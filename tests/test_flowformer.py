@@ -129,6 +129,7 @@ def test_each_pair_of_a_batch_is_as_it_is_alone():
         np.testing.assert_allclose(alone[0], together[i], atol=1e-4 * together.std())
 
 
+@pytest.mark.slow
 def test_what_training_returns():
     """Every iteration's flow: the last is that of the evaluation."""
     model, variables = tiny()

@@ -112,6 +112,7 @@ def test_every_parameter_receives_a_finite_gradient():
         assert np.abs(grad).max() > 0, name
 
 
+@pytest.mark.slow
 def test_initialisation():
     model = get_model(
         "Twins-SVT-S", embed_dims=(64, 128), depths=(2, 1), reductions=(4, 1), num_classes=0

@@ -6,7 +6,7 @@ Command:   python -m vit_jax.main --config=configs/twins.py:S --workdir=W \
            fine-tunes published weights on a folder of images.
 Hardware:  8 GPUs of 40 GiB or more, or a TPU slice
 Time:      not yet run
-Score:     not yet run; published: 81.7, 83.2, 83.7 % (S, B, L)
+Score:     not yet run; the paper, quoted from memory: 81.7, 83.2, 83.7 % (S, B, L)
 
 Source: Chu et al., "Twins" (NeurIPS 2021), section 4.1, whose augmentation is that of DeiT.
 Deviations: RandAugment has the fixed magnitude 9 here, where the published one varies it by a

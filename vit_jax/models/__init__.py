@@ -1,6 +1,7 @@
 """The models, by name. To add one: its file, and its row at the end of this one."""
 
 from vit_jax.models import (
+    bert,
     dehazeformer,
     efficientformer_v2,
     flowformer,
@@ -39,6 +40,7 @@ for _file, _model in {
     rrdb: rrdb.RRDB,
     resnet: resnet.ResNet,
     visual_transformer: visual_transformer.VisualTransformer,
+    bert: bert.BERT,
 }.items():
     register(_model, _file.VARIANTS, _file.PARAMETER_COUNTS)
 for _file, _model in {

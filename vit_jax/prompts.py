@@ -8,8 +8,6 @@ Sources: Radford et al., "Learning Transferable Visual Models From Natural Langu
 were chosen of them.
 """
 
-from collections.abc import Sequence
-
 IMAGENET_80 = (
     "a bad photo of a {}.", "a photo of many {}.", "a sculpture of a {}.",
     "a photo of the hard to see {}.", "a low resolution photo of the {}.", "a rendering of a {}.",
@@ -53,7 +51,7 @@ def find(spec: str) -> tuple[str, ...]:
             `DEFAULT`.
 
     Returns:
-        The prompts, as `fill` takes them.
+        The prompts.
 
     Raises:
         ValueError: for a name that there is not, or a prompt without {} or with several.
@@ -70,7 +68,6 @@ def find(spec: str) -> tuple[str, ...]:
     return templates
 
 
-def fill(templates: Sequence[str], name: str) -> tuple[str, ...]:
-    """Puts a class into each prompt, with blanks for the underscores that names of folders have."""
-    words = name.replace("_", " ")
-    return tuple(template.replace("{}", words) for template in templates)
+def readable(name: str) -> str:
+    """A class's name as words: with blanks for the underscores that names of folders have."""
+    return name.replace("_", " ")

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,12 @@ from etils import epath
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 # Names of a folder's vocabularies, the first of which that is there is taken; then by the suffix.
-_NAMES = {
-    "clip": ("bpe_simple_vocab_16e6.txt.gz", "tokenizer.json", "vocab.json", "merges.txt"),
+NAMES = {
+    "clip": ("bpe_simple_vocab_16e6.txt.gz", "tokenizer.json", "vocab.json"),
     "bert": ("vocab.txt", "tokenizer.json"),
     "sentencepiece": ("spiece.model", "tokenizer.model", "sentencepiece.model", "tokenizer.json"),
 }
-_SUFFIXES = {"clip": (".txt.gz", ".json"), "bert": (".txt",), "sentencepiece": (".model",)}
+_SUFFIXES = {"clip": (".txt.gz",), "bert": (".txt",), "sentencepiece": (".model",)}
 # Packages that bring a vocabulary, and where.
 _PACKAGES = {
     "clip": (
@@ -101,22 +101,20 @@ def find_vocabulary(path: str | os.PathLike[str], family: str) -> str:
     """
     if not os.fspath(path):
         return _find_installed(family)
-    path = epath.Path(path)
-    if path.is_dir():
-        return _find_inside(path, family)
-    if path.name.endswith((*_SUFFIXES[family], ".json", ".txt")):
-        return str(path) if path.exists() else ""
-    for suffix in _SUFFIXES[family]:
-        beside = path.with_suffix(suffix)
-        if beside.exists():
-            return str(beside)
-    named = (path.parent / name for name in _NAMES[family])
-    return next((str(file) for file in named if file.exists()), "")
+    whole = epath.Path(path)
+    if whole.is_dir():
+        return _find_inside(whole, family)
+    is_index = whole.name.endswith(".index.json")  # of weights in several files
+    if whole.name.endswith((".txt", ".txt.gz", ".json", ".model")) and not is_index:
+        return str(whole) if whole.exists() else ""
+    named = (whole.parent / name for name in NAMES[family])
+    beside = (*(whole.with_suffix(suffix) for suffix in _SUFFIXES[family]), *named)
+    return next((str(file) for file in beside if file.exists()), "")
 
 
 def _find_inside(folder: epath.Path, family: str) -> str:
     names = sorted(file.name for file in folder.iterdir())
-    for name in _NAMES[family]:
+    for name in NAMES[family]:
         if name in names:
             return str(folder / name)
     found = [name for name in names if name.endswith(_SUFFIXES[family])]
@@ -300,7 +298,7 @@ def _read_json(file: epath.Path, data: bytes, family: str) -> Vocabulary:
 
 def _family_of(model: Mapping[str, Any]) -> str:
     """Of whose kind the model in a tokenizer.json is."""
-    if model["type"] == "WordPiece":
+    if model.get("type") == "WordPiece" or "max_input_chars_per_word" in model:
         return "bert"
     return "clip" if model.get("end_of_word_suffix") == "</w>" else "sentencepiece"
 
@@ -320,13 +318,22 @@ def _of_tokenizers(
 
     def encode(texts: Sequence[str]) -> list[list[int]]:
         found = cutter.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in found]
+        return [_without(silent, encoding.ids, unknown) for encoding in found]
 
     def decode(ids: Sequence[int]) -> str:
         return str(cutter.decode(list(map(int, ids)), skip_special_tokens=False))
 
-    size = cutter.get_vocab_size()
-    return Vocabulary(str(file), files, size, _roles(cutter.token_to_id), folds, encode, decode)
+    roles = _roles(cutter.token_to_id)
+    unknown = roles.get("unknown", 0)
+    silent = set(roles.values()) - {unknown}
+    return Vocabulary(str(file), files, cutter.get_vocab_size(), roles, folds, encode, decode)
+
+
+def _without(silent: Set[int], ids: list[int], unknown: int) -> list[int]:
+    """The pieces of a text, among which a unigram model finds silent ones if it has their names."""
+    if silent.isdisjoint(ids):
+        return ids
+    return [unknown if number in silent else number for number in ids]
 
 
 def _roles(find: Callable[[str], int | None]) -> dict[str, int]:

@@ -134,6 +134,14 @@ class Model(nn.Module):
         del naming
         return {}
 
+    def npz_names(self) -> dict[str, str]:
+        """Names in google-research's .npz files of the submodules and parameters, where not ours.
+
+        Returns:
+            Their names by ours; see `checkpoints.npz.rename`.
+        """
+        return {}
+
     def torch_tables(self) -> dict[str, np.ndarray]:
         """What files in PyTorch hold besides weights, by its name there, for others to load them.
 

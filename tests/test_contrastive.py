@@ -14,7 +14,6 @@ from jax.sharding import AxisType, Mesh
 from tests import contrastive_on_devices as pairs
 from tests.commands import ROOT
 from vit_jax import contrastive
-from vit_jax.machinery import sharding
 
 GOLDEN = pairs.GOLDEN
 

@@ -167,8 +167,10 @@ def _sigmoid_gradients(
     """What `_sigmoid_rows` has as gradients of `image`, `text`, `scale` and `bias`."""
 
     def gradients(is_own: bool, guest: jax.Array, is_real: jax.Array) -> tuple[jax.Array, ...]:
-        def pairs(*arrays: jax.Array) -> jax.Array:
-            return _pairs(is_own, *arrays, real, is_real)
+        def pairs(
+            image: jax.Array, scale: jax.Array, bias: jax.Array, text: jax.Array
+        ) -> jax.Array:
+            return _pairs(is_own, image, scale, bias, text, real, is_real)
 
         return jax.vjp(pairs, image, scale, bias, guest)[1](cotangent)
 

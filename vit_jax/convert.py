@@ -1,4 +1,7 @@
-"""Converts weights: python -m vit_jax.convert SRC DST [--model=NAME], or --inspect=FILE."""
+"""Converts weights: python -m vit_jax.convert SRC DST [--model=NAME], or --inspect=FILE.
+
+With --classes, a model of images and texts becomes a classifier, see `vit_jax.zero_shot`.
+"""
 
 import logging
 import os
@@ -16,7 +19,7 @@ from flax import traverse_util
 from checkpoints import files, npz, torch, tree
 from checkpoints.train_state import Checkpointer
 from configs import common
-from vit_jax import experiment, identify, optim, pretrained
+from vit_jax import class_names, experiment, identify, optim, pretrained, prompts, zero_shot
 from vit_jax.machinery import cli, model_flags
 from vit_jax.models import get_model
 from vit_jax.pretrained import Pretrained
@@ -39,6 +42,18 @@ _NAMING = flags.DEFINE_string(
     "Swin, timm or transformers for ViT, basicsr or esrgan for RRDB; unset: the first of them. "
     "Reading takes any.",
 )
+_CLASSES = flags.DEFINE_string(
+    "classes",
+    None,
+    "Of a model of images and texts, write a classifier of these: a file with a name per line, "
+    "imagenet1k, another known set, or names with commas between them.",
+)
+_PROMPTS = flags.DEFINE_string(
+    "prompts",
+    None,
+    "Sentences into which each of --classes is put: imagenet80, imagenet7, or one's own with {} for "
+    f"the class and | between them; unset: {prompts.DEFAULT!r}.",
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -54,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
     source, target = argv[1:]
     if "://" not in target and epath.Path(target).expanduser().exists():
         raise ValueError(f"{target} is there already: choose another name")
-    before = model_flags.load_from(source)
+    before = _as_classifier(model_flags.load_from(source))
     write(target, before, _NAMING.value)
     num_classes = before.model.num_classes if before.model.has_field("num_classes") else 0
     classes = f", {num_classes} classes" if num_classes else ""
@@ -76,6 +91,19 @@ def main(argv: Sequence[str]) -> int:
         _LOG.error("%s does not do what %s does: do not use it", target, source)
         return 1
     return 0
+
+
+def _as_classifier(model: Pretrained) -> Pretrained:
+    """The classifier of --classes that a model of images and texts makes, if they are said."""
+    if _CLASSES.value is None:
+        if _PROMPTS.value is not None:
+            raise ValueError(f"--prompts={_PROMPTS.value} is for --classes, which says which")
+        return model
+    templates = prompts.find(_PROMPTS.value or "")
+    names = class_names.find(_CLASSES.value, "--classes")
+    _LOG.info("%d classes, each by %d prompt(s) such as %r", len(names), len(templates),
+              templates[0].replace("{}", prompts.readable(names[0])))  # fmt: skip
+    return zero_shot.make_classifier(model, names, templates)
 
 
 def run(model: Pretrained, with_head: bool) -> Any:

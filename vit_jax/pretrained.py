@@ -302,6 +302,8 @@ class Pretrained:
         loss: name of the loss that it was trained with; it decides how logits are read.
         settings: of its task in the run that it comes from; {} without a run.
         plugins: modules that brought the model or its task, if they are not of this package.
+        vocabulary: path of the vocabulary of a model that takes texts; "" for that of an installed
+            package, if there is one.
     """
 
     name: str
@@ -314,6 +316,7 @@ class Pretrained:
     loss: str
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     plugins: tuple[str, ...] = ()
+    vocabulary: str = ""
 
 
 def load(

@@ -1,0 +1,1 @@
+"""Tiny models of images and texts, with vocabularies that take no download."""

@@ -51,8 +51,8 @@ _CLASSES = flags.DEFINE_string(
 _PROMPTS = flags.DEFINE_string(
     "prompts",
     None,
-    "Sentences into which each of --classes is put: imagenet80, imagenet7, or one's own with {} for "
-    f"the class and | between them; unset: {prompts.DEFAULT!r}.",
+    "Sentences into which each of --classes is put: imagenet80, imagenet7, or one's own with {} "
+    f"for the class and | between them; unset: {prompts.DEFAULT!r}.",
 )
 
 

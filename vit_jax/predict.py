@@ -1,8 +1,9 @@
 """Uses a model on a person's own files: python -m vit_jax.predict --workdir=DIR FILE_OR_FOLDER...
 
 A classifier prints the likeliest classes; a model of images and texts compares photos with the
-words of --labels; a model that restores or segments images writes to --output. One of optical flow takes pairs of frames (FRAME1 FRAME2), folders of frames, and videos.
-What is answered, and how, is its task's business, see `vit_jax.tasks.base.Predictor`.
+words of --labels; a model that restores or segments images writes to --output. One of optical flow
+takes pairs of frames (FRAME1 FRAME2), folders of frames, and videos. What is answered, and how, is
+its task's business, see `vit_jax.tasks.base.Predictor`.
 """
 
 import csv

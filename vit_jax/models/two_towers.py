@@ -160,8 +160,8 @@ class TwoTowers(Model):
             bias = self.param("b", nn.initializers.constant(self.initial_bias), (1,), jnp.float32)
         out = {}
         if image is not None:
-            tower = VisionTransformer(**self._image_fields, name="img")
-            out["image"] = ops.unit_length(tower(image, train))
+            embedding: Any = VisionTransformer(**self._image_fields, name="img")(image, train)
+            out["image"] = ops.unit_length(embedding)
         if text is not None:
             out["text"] = ops.unit_length(self._text_tower()(text, train))
         if image is None or text is None:

@@ -27,10 +27,16 @@ def choose(
     Raises:
         ValueError: if that cannot be changed to another size.
     """
+    published = model.preprocessing(size)
     if trained is not None:
-        return trained if size == old_size or model.any_size else resized(trained, size)
+        if size == old_size or model.any_size:
+            return trained
+        is_published = trained == model.preprocessing(old_size)
+        return published if is_published else resized(trained, size)
     if model.any_size:
         return model.input_values or "value_range(-1, 1)"
+    if published:
+        return published
     if not model.input_values:
         return standard(size)
     if size[0] != size[1]:
@@ -56,7 +62,7 @@ def resized(spec: str, size: tuple[int, int]) -> str:
     if plain is not None:
         return f"{plain[1]}{_side(size)}{plain[3]}"
     cut = re.fullmatch(
-        rf"({_BEGIN}resize_small\()(\d+)([^|]*\)\|central_crop\()(\d+)(\){_END})",
+        rf"({_BEGIN}resize_small\()(\d+)([^|]*\)\|central_crop\()(\d+)([^|]*\){_END})",
         _without_blanks(spec),
     )
     if cut is None or size[0] != size[1]:

@@ -1,1 +1,0 @@
-"""Tiny models of images and texts, with vocabularies that take no download."""

@@ -19,8 +19,8 @@ def _sizes(image: str, patch_size: int, side: int = 224, text: str = "") -> dict
     return {**SIZES[image], **of_text, "patch_size": patch_size, "image_side": side}
 
 
-# What whole patches of 14 cover of 384 pixels, for which such models are called: images of this
-# size are given to them, as timm does it; big_vision leaves the last 6 pixels of larger ones out.
+# What whole patches of 14 cover of 384 pixels, after which such models are called. They are given
+# images of this size, as in timm; big_vision leaves the last 6 pixels of larger ones out.
 _SIDE_14 = 378
 
 _I18N = dict(vocabulary_size=250_000)

@@ -19,7 +19,16 @@ from flax import traverse_util
 from checkpoints import files, npz, torch, tree
 from checkpoints.train_state import Checkpointer
 from configs import common
-from vit_jax import class_names, experiment, identify, optim, pretrained, prompts, zero_shot
+from vit_jax import (
+    class_names,
+    embedder,
+    experiment,
+    identify,
+    optim,
+    pretrained,
+    prompts,
+    zero_shot,
+)
 from vit_jax.machinery import cli, model_flags
 from vit_jax.models import get_model
 from vit_jax.pretrained import Pretrained
@@ -98,6 +107,8 @@ def _as_classifier(model: Pretrained) -> Pretrained:
     if _CLASSES.value is None:
         if _PROMPTS.value is not None:
             raise ValueError(f"--prompts={_PROMPTS.value} is for --classes, which says which")
+        if embedder.has_two_towers(model.model) and model.labels:
+            raise ValueError("--labels names no classes of two towers: --classes makes a head")
         return model
     templates = prompts.find(_PROMPTS.value or "")
     names = class_names.find(_CLASSES.value, "--classes")
@@ -173,13 +184,24 @@ def write(path: str | os.PathLike[str], model: Pretrained, naming: str | None = 
     if found.suffix == ".npz":
         npz.save(found, tree.merge(model.variables), made_for)
     else:
-        arrays = torch.to_state_dict(model.variables, model.model, naming)
+        arrays = _to_state_dict(model, naming)
         torch.write(found, arrays, made_for)
         if found.suffix not in torch.SAFETENSORS and made_for.fields:
             fields = " ".join(f"--field={k}={v}" for k, v in sorted(made_for.fields.items()))
             _LOG.warning("%s has no place for what its model is: use it with --model=%s %s",
                          found, model.name, fields)  # fmt: skip
     write_labels_beside(found.parent, model.labels)
+
+
+def _to_state_dict(model: Pretrained, naming: str | None) -> dict[str, np.ndarray]:
+    """Arrays by PyTorch's names: of a classifier that words made, by those with room for all."""
+    is_of_words = model.model.values_of(["cosine"]).get("cosine")
+    for other in model.model.torch_namings if is_of_words and naming is None else ():
+        try:
+            return torch.to_state_dict(model.variables, model.model, other)
+        except ValueError:
+            continue
+    return torch.to_state_dict(model.variables, model.model, naming)
 
 
 def _write_workdir(workdir: Workdir, model: Pretrained) -> None:

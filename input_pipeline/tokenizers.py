@@ -7,20 +7,20 @@ answers with nonsense. The vocabulary is a file, see `vocabularies`.
 
 import dataclasses
 import difflib
-import functools
 import html
-import importlib
 import os
 import re
+import string
 import unicodedata
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from etils import epath
 
 from input_pipeline import vocabularies
 from input_pipeline.vocabularies import Vocabulary
+
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Kind:
         end: of the one after it, which a text too long keeps.
         pad: of those that fill the row.
         clean: what is done to a text first.
+        plain: what is done to a prompt of a class before that.
     """
 
     family: str
@@ -40,6 +41,7 @@ class Kind:
     end: str
     pad: str
     clean: Callable[[str], str]
+    plain: Callable[[str], str] = str
 
 
 def _clean_for_clip(text: str) -> str:
@@ -48,7 +50,7 @@ def _clean_for_clip(text: str) -> str:
     Source: openai/CLIP's clip/simple_tokenizer.py.
     """
     if not text.isascii() or not text.isprintable() or "&" in text:  # or it changes nothing
-        text = html.unescape(html.unescape(_ftfy().fix_text(text)))
+        text = html.unescape(html.unescape(vocabularies.load_package("ftfy").fix_text(text)))
     return " ".join(text.split()).lower()
 
 
@@ -63,6 +65,14 @@ def _fold(text: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", folded).casefold())
 
 
+def canonicalize(text: str) -> str:
+    """Leaves words in lower case, without ASCII's punctuation, and one blank between any two.
+
+    Source: google-research/big_vision's evaluators/proj/image_text/prompt_engineering.py.
+    """
+    return " ".join(text.replace("_", " ").translate(_NO_PUNCTUATION).lower().split())
+
+
 def _whole(text: str) -> str:
     """Without halves of characters, which no file has, but a command line can."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
@@ -73,8 +83,8 @@ KINDS = {
     "bert": Kind("bert", "begin", "", "pad", _fold),
     "bert_pair": Kind("bert", "begin", "end", "pad", str),
     "sentencepiece_lit": Kind("sentencepiece", "", "end", "end", str),
-    "siglip": Kind("sentencepiece", "", "end", "end", str.lower),
-    "siglip2": Kind("sentencepiece", "", "end", "pad", str.lower),
+    "siglip": Kind("sentencepiece", "", "end", "end", str.lower, canonicalize),
+    "siglip2": Kind("sentencepiece", "", "end", "pad", str.lower, canonicalize),
 }
 
 
@@ -172,6 +182,13 @@ class Tokenizer:
         """(n,) bool: which of n texts are too long, see `encode`."""
         return self.encode(texts)[1]
 
+    def of_prompts(self, prompts: Sequence[str]) -> np.ndarray:
+        """(n, length) int32 of n prompts with the names of classes in them.
+
+        SigLIP's published figures are of prompts without punctuation, which its texts have.
+        """
+        return self([self.kind.plain(prompt) for prompt in prompts])
+
     def encode_pairs(
         self, first: Sequence[str], second: Sequence[str]
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -191,8 +208,8 @@ class Tokenizer:
             raise ValueError(f"{len(first)} texts have no pairs in {len(second)}")
         ids = np.full((len(first), self.length), self.pad, np.int32)
         segments = np.zeros_like(ids)
-        for i, (a, b) in enumerate(zip(self._pieces(first), self._pieces(second), strict=True)):
-            a, b = shorten_pair(a, b, self.length - 3)
+        for i, pair in enumerate(zip(self._pieces(first), self._pieces(second), strict=True)):
+            a, b = shorten_pair(*pair, self.length - 3)
             row = [self.cls, *a, self.sep, *b, self.sep]
             ids[i, : len(row)] = row
             segments[i, len(a) + 2 : len(row)] = 1
@@ -205,18 +222,17 @@ class Tokenizer:
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Turns numbers back into words, without what stands for none; case and more are lost."""
         silent = {n for role, n in self.words.roles.items() if role not in ("unknown", "mask")}
-        ids = [int(number) for number in ids]
-        if self.kind.pad == "zero" and self.end in ids:
-            ids = ids[: ids.index(self.end)]  # since CLIP's padding is also a piece of text
-        return self.words.decode([number for number in ids if number not in silent]).strip()
+        numbers = [int(number) for number in ids]
+        if self.kind.pad == "zero" and self.end in numbers:
+            numbers = numbers[: numbers.index(self.end)]  # CLIP's padding is a piece of text, too
+        return self.words.decode([n for n in numbers if n not in silent]).strip()
 
     def _pieces(self, texts: Sequence[str], masks: bool = False) -> list[list[int]]:
         if isinstance(texts, str | bytes):
             raise ValueError(f"a list of texts is expected, and not one text: [{texts!r}]")
-        texts = [_whole(text) for text in texts]
-        if not masks:
-            return self.words.encode([self.kind.clean(text) for text in texts])
-        return [self._with_masks(text.split("[MASK]")) for text in texts]
+        if masks:
+            return [self._with_masks(text.split("[MASK]")) for text in texts]
+        return self.words.encode([self.kind.clean(_whole(text)) for text in texts])
 
     def _with_masks(self, parts: list[str]) -> list[int]:
         """Pieces of the parts of a text, with the mask between any two."""
@@ -229,11 +245,11 @@ class Tokenizer:
         Returns:
             The path of the copy.
         """
-        folder = epath.Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        to = epath.Path(folder)
+        to.mkdir(parents=True, exist_ok=True)
         for file in map(epath.Path, self.words.files):
-            (folder / file.name).write_bytes(file.read_bytes())
-        return str(folder / epath.Path(self.vocabulary).name)
+            (to / file.name).write_bytes(file.read_bytes())
+        return str(to / epath.Path(self.vocabulary).name)
 
     def check_fits(self, vocabulary_size: int, text_length: int) -> None:
         """Raises a ValueError unless a text tower's sizes are those of the rows.
@@ -274,7 +290,7 @@ def make_tokenizer(spec: str, vocabulary: str | os.PathLike[str] = "") -> Tokeni
         kind = dataclasses.replace(kind, clean=str)
     tokenizer = Tokenizer(spec, kind, length, words)
     if kind.family == "clip":
-        _ftfy()  # asked for now, and not at the first umlaut
+        vocabularies.load_package("ftfy")  # asked for now, and not at the first umlaut
     tokenizer([])  # or raises, for a vocabulary that lacks what begins, ends or fills a row
     return tokenizer
 
@@ -314,13 +330,3 @@ def shorten_pair(
     while len(a) + len(b) > most:
         (a if len(a) > len(b) else b).pop()
     return a, b
-
-
-@functools.cache
-def _ftfy() -> Any:
-    try:
-        return importlib.import_module("ftfy")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"CLIP's texts need ftfy ({error}): pip install 'vit_jax[text]'"
-        ) from error

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,12 @@ from etils import epath
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 # Names of a folder's vocabularies, the first of which that is there is taken; then by the suffix.
-_NAMES = {
-    "clip": ("bpe_simple_vocab_16e6.txt.gz", "tokenizer.json", "vocab.json", "merges.txt"),
+NAMES = {
+    "clip": ("bpe_simple_vocab_16e6.txt.gz", "tokenizer.json", "vocab.json"),
     "bert": ("vocab.txt", "tokenizer.json"),
     "sentencepiece": ("spiece.model", "tokenizer.model", "sentencepiece.model", "tokenizer.json"),
 }
-_SUFFIXES = {"clip": (".txt.gz", ".json"), "bert": (".txt",), "sentencepiece": (".model",)}
+_SUFFIXES = {"clip": (".txt.gz",), "bert": (".txt",), "sentencepiece": (".model",)}
 # Packages that bring a vocabulary, and where.
 _PACKAGES = {
     "clip": (
@@ -101,22 +101,20 @@ def find_vocabulary(path: str | os.PathLike[str], family: str) -> str:
     """
     if not os.fspath(path):
         return _find_installed(family)
-    path = epath.Path(path)
-    if path.is_dir():
-        return _find_inside(path, family)
-    if path.name.endswith((*_SUFFIXES[family], ".json", ".txt")):
-        return str(path) if path.exists() else ""
-    for suffix in _SUFFIXES[family]:
-        beside = path.with_suffix(suffix)
-        if beside.exists():
-            return str(beside)
-    named = (path.parent / name for name in _NAMES[family])
-    return next((str(file) for file in named if file.exists()), "")
+    whole = epath.Path(path)
+    if whole.is_dir():
+        return _find_inside(whole, family)
+    is_index = whole.name.endswith(".index.json")  # of weights in several files
+    if whole.name.endswith((".txt", ".txt.gz", ".json", ".model")) and not is_index:
+        return str(whole) if whole.exists() else ""
+    named = (whole.parent / name for name in NAMES[family])
+    beside = (*(whole.with_suffix(suffix) for suffix in _SUFFIXES[family]), *named)
+    return next((str(file) for file in beside if file.exists()), "")
 
 
 def _find_inside(folder: epath.Path, family: str) -> str:
     names = sorted(file.name for file in folder.iterdir())
-    for name in _NAMES[family]:
+    for name in NAMES[family]:
         if name in names:
             return str(folder / name)
     found = [name for name in names if name.endswith(_SUFFIXES[family])]
@@ -189,7 +187,7 @@ def _look_inside(file: epath.Path, data: bytes) -> tuple[str, Callable[[], Vocab
 
 
 @functools.cache
-def _letters_of_bytes() -> list[str]:
+def letters_of_bytes() -> list[str]:
     """The characters that stand for bytes: those that print for themselves, in order, come first.
 
     Source: Radford et al., "Language Models are Unsupervised Multitask Learners" (2019), code.
@@ -206,7 +204,7 @@ def _read_merges(file: epath.Path, data: bytes) -> Vocabulary:
             data = gzip.decompress(data)
         except (OSError, EOFError, zlib.error) as error:
             raise ValueError(f"{file} is no whole gzip file: {error}") from error
-    bytes_alone = _letters_of_bytes()
+    bytes_alone = letters_of_bytes()
     pieces = [*bytes_alone, *(letter + "</w>" for letter in bytes_alone)]
     merges = _merges_in(data, file)[: _CLIP_PIECES - 2 - len(pieces)]
     pieces += ["".join(pair) for pair in merges]
@@ -224,22 +222,28 @@ def _merges_in(data: bytes, file: epath.Path) -> list[tuple[str, str]]:
     return pairs  # type: ignore[return-value]
 
 
+def words_of_clip() -> Any:
+    """What splits a text into words, single digits and runs of signs, and these into bytes."""
+    tokenizers = load_package("tokenizers")
+    words = tokenizers.Regex(_CLIP_WORDS)
+    return tokenizers.pre_tokenizers.Sequence(
+        [
+            tokenizers.pre_tokenizers.Split(words, "removed", invert=True),
+            tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+
+
 def _of_clip(
     file: epath.Path,
     files: tuple[str, ...],
     ids: dict[str, int],
     merges: list[tuple[str, str]],
 ) -> Vocabulary:
-    tokenizers = _import("tokenizers")
+    tokenizers = load_package("tokenizers")
     model = tokenizers.models.BPE(ids, merges, end_of_word_suffix="</w>")
     cutter = tokenizers.Tokenizer(model)
-    words = tokenizers.Regex(_CLIP_WORDS)
-    cutter.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
-        [
-            tokenizers.pre_tokenizers.Split(words, "removed", invert=True),
-            tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    cutter.pre_tokenizer = words_of_clip()
     cutter.decoder = tokenizers.decoders.ByteLevel()
     return _with_blanks(_of_tokenizers(file, files, cutter, folds=True))
 
@@ -254,7 +258,7 @@ def _with_blanks(words: Vocabulary) -> Vocabulary:
 
 def _read_pieces(file: epath.Path, data: bytes) -> Vocabulary:
     """A piece a line; those that continue a word begin with ##."""
-    tokenizers = _import("tokenizers")
+    tokenizers = load_package("tokenizers")
     pieces = data.decode().replace("\r\n", "\n").removesuffix("\n").split("\n")
     ids = {piece: i for i, piece in enumerate(pieces)}
     lacking = [name for name in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if name not in ids]
@@ -284,7 +288,7 @@ def _read_halves(file: epath.Path, ids: dict[str, int]) -> Vocabulary:
 
 
 def _read_json(file: epath.Path, data: bytes, family: str) -> Vocabulary:
-    tokenizers = _import("tokenizers")
+    tokenizers = load_package("tokenizers")
     normalizer = json.loads(data).get("normalizer")
     try:
         cutter = tokenizers.Tokenizer.from_str(data.decode())
@@ -300,7 +304,7 @@ def _read_json(file: epath.Path, data: bytes, family: str) -> Vocabulary:
 
 def _family_of(model: Mapping[str, Any]) -> str:
     """Of whose kind the model in a tokenizer.json is."""
-    if model["type"] == "WordPiece":
+    if model.get("type") == "WordPiece" or "max_input_chars_per_word" in model:
         return "bert"
     return "clip" if model.get("end_of_word_suffix") == "</w>" else "sentencepiece"
 
@@ -320,13 +324,22 @@ def _of_tokenizers(
 
     def encode(texts: Sequence[str]) -> list[list[int]]:
         found = cutter.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in found]
+        return [_without(silent, encoding.ids, unknown) for encoding in found]
 
     def decode(ids: Sequence[int]) -> str:
         return str(cutter.decode(list(map(int, ids)), skip_special_tokens=False))
 
-    size = cutter.get_vocab_size()
-    return Vocabulary(str(file), files, size, _roles(cutter.token_to_id), folds, encode, decode)
+    roles = _roles(cutter.token_to_id)
+    unknown = roles.get("unknown", 0)
+    silent = set(roles.values()) - {unknown}
+    return Vocabulary(str(file), files, cutter.get_vocab_size(), roles, folds, encode, decode)
+
+
+def _without(silent: Set[int], ids: list[int], unknown: int) -> list[int]:
+    """The pieces of a text, among which a unigram model finds silent ones if it has their names."""
+    if silent.isdisjoint(ids):
+        return ids
+    return [unknown if number in silent else number for number in ids]
 
 
 def _roles(find: Callable[[str], int | None]) -> dict[str, int]:
@@ -342,7 +355,7 @@ def _roles(find: Callable[[str], int | None]) -> dict[str, int]:
 
 
 def _read_sentencepiece(file: epath.Path, data: bytes) -> Vocabulary:
-    sentencepiece = _import("sentencepiece")
+    sentencepiece = load_package("sentencepiece")
     try:
         cutter = sentencepiece.SentencePieceProcessor(model_proto=data)
     except RuntimeError as error:
@@ -366,7 +379,8 @@ def _read_sentencepiece(file: epath.Path, data: bytes) -> Vocabulary:
     )
 
 
-def _import(name: str) -> Any:
+def load_package(name: str) -> Any:
+    """A package of the extra `text`; raises a ModuleNotFoundError that says how to get it."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

@@ -104,5 +104,7 @@ METRICS = {
     "masked_accuracy": Metric(_each_of_words(_is_right), _mean_of_words),
     "next_accuracy": Metric(_is_next_right),
     # exp of the mean cross-entropy of the masked words.
-    "perplexity": Metric(_each_of_words(lambda out, batch: _word_losses(out, batch)[0]), _perplexity),
+    "perplexity": Metric(
+        _each_of_words(lambda out, batch: _word_losses(out, batch)[0]), _perplexity
+    ),
 }

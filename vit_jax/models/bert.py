@@ -298,6 +298,7 @@ class BERT(Model):
     any_size = True
     deepest = {"num_layers": 64, "pooler": True, "heads": True}  # noqa: RUF012
     torch_namings = ("BertForPreTraining", "BertModel")
+    naming_fields = {name: {"activation": "gelu"} for name in torch_namings}  # noqa: RUF012
     # The decoder is the tokens' embedding once more, and its bias that of the head.
     torch_buffers = ("position_ids", "predictions.decoder.weight", "predictions.decoder.bias")
 

@@ -13,10 +13,6 @@ from vit_jax.models.base import Shapes
 from vit_jax.models.two_towers import TwoTowers
 from vit_jax.models.vit import SIZES
 
-INPUT_VALUES = (
-    "normalize((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))"
-)
-
 HEAD_WIDTH = 64
 
 _TEXT_L = dict(
@@ -43,6 +39,7 @@ _IMAGES = dict(
     norm_epsilon=1e-5,
     patch_bias=False,
     initialization="clip",
+    preparation="clip",
 )
 
 # The towers of images alone, to be fine-tuned; they are counted with a head of 1000 classes.
@@ -68,6 +65,7 @@ class CLIP(TwoTowers):
     patch_bias: bool = False
     representation: str = "projection"
     initialization: str = "clip"
+    preparation: str = "clip"
     embedding_size: int | None = 512
     text_hidden_size: int = 512
     text_num_heads: int = 8
@@ -80,7 +78,6 @@ class CLIP(TwoTowers):
     initial_scale: float = 1 / 0.07
     tokenizer: str = "clip(77)"
 
-    input_values = INPUT_VALUES
     torch_namings = ("open_clip", "transformers", "open_clip-custom_text")
     torch_buffers = tower_names.BUFFERS
     must_be_told = {  # noqa: RUF012

@@ -47,6 +47,7 @@ class LiT(TwoTowers):
     """See `TwoTowers`; `txt/bert` is the published BERT where there is one."""
 
     activation: str = "gelu_tanh"
+    preparation: str = "big_vision"
 
     def npz_names(self) -> dict[str, str]:
         """Names in google-research's files, where others than ours."""

@@ -80,7 +80,11 @@ PARAMETER_COUNTS = {
 # The towers of images alone, to be fine-tuned; they are counted with a head of 1000 classes.
 IMAGE_TOWERS: dict[str, dict[str, Any]] = {
     f"ViT-{size}_{patch_size}-SigLIP": dict(
-        SIZES[size], patch_size=patch_size, classifier="map", activation="gelu_tanh"
+        SIZES[size],
+        patch_size=patch_size,
+        classifier="map",
+        activation="gelu_tanh",
+        preparation="big_vision",
     )
     for size, patch_size in (
         ("B", 16), ("B", 32), ("L", 16), ("So400m", 14), ("So400m", 16), ("g-opt", 16)
@@ -102,6 +106,7 @@ class SigLIP(TwoTowers):
 
     activation: str = "gelu_tanh"
     classifier: str = "map"
+    preparation: str = "big_vision"
     text_length: int = 64
     initial_scale: float = 10.0
     has_bias: bool = True

@@ -168,7 +168,8 @@ def _of_transformers_clip(prefix: str, num_layers: int) -> dict[str, str]:
         "MAPHead_0/MlpBlock_0/Dense_1": "head.mlp.fc2",
     } | _blocks("Transformer", "encoder.layers", _CLIP_BLOCK, num_layers)
     named = {ours: f"{prefix}{theirs}" for ours, theirs in names.items()}
-    return named | {"pre_logits": "visual_projection"}
+    # The head is that of CLIPForImageClassification, which has no projection before it.
+    return named | {"pre_logits": "visual_projection", "head": "classifier"}
 
 
 def _of_openai(num_layers: int) -> dict[str, str]:

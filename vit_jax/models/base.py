@@ -120,6 +120,10 @@ class Model(nn.Module):
         del old_size, new_size
         return dict(params)
 
+    def constrain(self, params: Any) -> Any:
+        """What parameters become after each step of the optimizer, such as within bounds."""
+        return params
+
     def torch_names(self, naming: str = "") -> dict[str, str]:
         """Names in PyTorch's files of the submodules, and of the parameters outside of them.
 

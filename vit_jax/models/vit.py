@@ -23,7 +23,12 @@ from vit_jax import ops
 from vit_jax.layers import count_blocks
 from vit_jax.models import bit_resnet
 from vit_jax.models.base import Model
-from vit_jax.models.encoder import Encoder, MAPHead, MultiHeadAttention  # noqa: F401
+from vit_jax.models.encoder import (  # noqa: F401
+    INITIALIZATIONS,
+    Encoder,
+    MAPHead,
+    MultiHeadAttention,
+)
 
 SIZES = {
     "Ti": dict(hidden_size=192, mlp_dim=768, num_heads=3, num_layers=12),
@@ -31,6 +36,8 @@ SIZES = {
     "B": dict(hidden_size=768, mlp_dim=3072, num_heads=12, num_layers=12),
     "L": dict(hidden_size=1024, mlp_dim=4096, num_heads=16, num_layers=24),
     "H": dict(hidden_size=1280, mlp_dim=5120, num_heads=16, num_layers=32),
+    "So400m": dict(hidden_size=1152, mlp_dim=4304, num_heads=16, num_layers=27),
+    "g-opt": dict(hidden_size=1536, mlp_dim=6144, num_heads=16, num_layers=40),
 }
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -75,6 +82,7 @@ PARAMETER_COUNTS = {
     "R50+ViT-L_32": 328_994_856,
 }
 
+REPRESENTATIONS = ("tanh", "linear", "projection")
 CLASSIFIERS = ("token", "gap", "map", "unpooled", "token_unpooled")
 POSITION_EMBEDDINGS = ("learned", "sincos2d", "none")
 ATTENTION_IMPLEMENTATIONS = ("xla", "cudnn")
@@ -87,6 +95,7 @@ class PatchEmbedding(nn.Module):
 
     features: int
     patch_size: int
+    use_bias: bool = True
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -94,10 +103,11 @@ class PatchEmbedding(nn.Module):
         """(b, h, w, c) -> (b, h / patch_size, w / patch_size, features)."""
         shape = (self.patch_size, self.patch_size, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
+        x = ops.patch_conv(x.astype(self.dtype), kernel.astype(self.dtype))
+        if not self.use_bias:
+            return x
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        return ops.patch_conv(x.astype(self.dtype), kernel.astype(self.dtype)) + bias.astype(
-            self.dtype
-        )
+        return x + bias.astype(self.dtype)
 
 
 def _transformers_names(num_layers: int, is_bare: bool) -> dict[str, str]:
@@ -136,15 +146,21 @@ class VisionTransformer(Model):
         num_layers: number of encoder blocks.
         num_heads: attention heads; must divide hidden_size.
         mlp_dim: hidden width of the MLP blocks.
-        activation: of the MLP blocks: "gelu_tanh", as in google-research's models, or "gelu", the
-            exact one, as in timm's, DINOv2's and transformers'.
+        activation: of the MLP blocks: "gelu_tanh", as in google-research's models; "gelu", the
+            exact one, as in timm's, DINOv2's and transformers'; or "quick_gelu", as in CLIP's.
         dropout_rate: dropout after positions, attention and both MLP layers.
         attention_dropout_rate: dropout of the attention weights.
         stochastic_depth_rate: rate of the last block; rises linearly from 0 at the first.
         classifier: what the head sees: "token" the class token, "gap" the mean of the patches,
             "map" attention pooling, "unpooled" every patch, "token_unpooled" class token and
             every patch.
-        representation_size: width of a tanh layer before the head, or None.
+        representation_size: width of a layer before the head, or None.
+        representation: what that layer is: "tanh"; "linear"; or "projection", without a bias.
+        cosine: whether what the head sees is made of length 1 first, see `ops.unit_length`.
+        pre_norm: whether there is a norm before the blocks, after the positions.
+        norm_epsilon: of all norms.
+        patch_bias: whether the patches' convolution has a bias.
+        initialization: of the encoder: "xavier", as in google-research's models, or "clip".
         position_embedding: "learned", "sincos2d" or "none".
         resnet_layers: units of each stage of a ResNet whose features are cut into patches in place
             of the image; () is its root alone, None no ResNet.
@@ -169,6 +185,12 @@ class VisionTransformer(Model):
     stochastic_depth_rate: float = 0.0
     classifier: str = "token"
     representation_size: int | None = None
+    representation: str = "tanh"
+    cosine: bool = False
+    pre_norm: bool = False
+    norm_epsilon: float = 1e-6
+    patch_bias: bool = True
+    initialization: str = "xavier"
     position_embedding: str = "learned"
     resnet_layers: tuple[int, ...] | None = None
     resnet_width_factor: float = 1.0
@@ -213,12 +235,15 @@ class VisionTransformer(Model):
             x = bit_resnet.apply_resnet(x, self.resnet_layers, self._resnet_width, self.dtype)
 
         p = self.patch_size
-        x = PatchEmbedding(self.hidden_size, p, self.dtype, name="embedding")(x)
+        x = PatchEmbedding(self.hidden_size, p, self.patch_bias, self.dtype, name="embedding")(x)
         b, rows, columns, _ = x.shape
         x = x.reshape(b, -1, self.hidden_size)
 
         if self.classifier in ("token", "token_unpooled"):
-            cls = self.param("cls", nn.initializers.zeros, (1, 1, self.hidden_size), jnp.float32)
+            is_clip = self.initialization == "clip"
+            normal, zeros = nn.initializers.normal(self.hidden_size**-0.5), nn.initializers.zeros
+            init = normal if is_clip else zeros
+            cls = self.param("cls", init, (1, 1, self.hidden_size), jnp.float32)
             x = jnp.concatenate([jnp.tile(cls.astype(x.dtype), (b, 1, 1)), x], axis=1)
 
         x = Encoder(
@@ -235,6 +260,9 @@ class VisionTransformer(Model):
             attention_implementation=self.attention_implementation,
             remat=self.remat,
             scan=self.scan,
+            pre_norm=self.pre_norm,
+            norm_epsilon=self.norm_epsilon,
+            initialization=self.initialization,
             dtype=self.dtype,
             name="Transformer",
         )(x)
@@ -243,9 +271,11 @@ class VisionTransformer(Model):
             return (x[:, -rows * columns :].reshape(b, rows, columns, self.hidden_size),)
         x = self._pooled(x)
         if self.representation_size is not None:
-            x = nn.Dense(self.representation_size, dtype=self.dtype, name="pre_logits")(x)
-            x = nn.tanh(x)
-        x = x.astype(jnp.float32)
+            has_bias = self.representation != "projection"
+            x = nn.Dense(self.representation_size, has_bias, self.dtype, name="pre_logits")(x)
+            if self.representation == "tanh":
+                x = nn.tanh(x)
+        x = ops.unit_length(x) if self.cosine else x.astype(jnp.float32)
         if self.num_classes:
             x = nn.Dense(
                 self.num_classes,
@@ -268,6 +298,7 @@ class VisionTransformer(Model):
             mlp_dim=self.mlp_dim,
             activation=self.activation,
             attention_implementation=self.attention_implementation,
+            norm_epsilon=self.norm_epsilon,
             dtype=self.dtype,
             name="MAPHead_0",
         )
@@ -410,6 +441,8 @@ class VisionTransformer(Model):
         ops.activation(self.activation)
         choices = {
             "classifier": CLASSIFIERS,
+            "representation": REPRESENTATIONS,
+            "initialization": INITIALIZATIONS,
             "position_embedding": POSITION_EMBEDDINGS,
             "attention_implementation": (None, *ATTENTION_IMPLEMENTATIONS),
         }

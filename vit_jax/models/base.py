@@ -105,6 +105,18 @@ class Model(nn.Module):
         """
         return (jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32),)
 
+    def preprocessing(self, size: tuple[int, int]) -> str:
+        """How published weights have images prepared, where `input_values` does not say all of it.
+
+        Args:
+            size: (h, w) of the images in pixels.
+
+        Returns:
+            A string of `input_pipeline.preprocess`, beginning with `decode`; "" for the usual way.
+        """
+        del size
+        return ""
+
     def image_size(self, params: Mapping[str, Any]) -> tuple[int, int]:
         """Height and width of the square images that parameters were made for.
 

@@ -21,7 +21,7 @@ from flax import traverse_util
 
 from vit_jax import ops
 from vit_jax.layers import count_blocks
-from vit_jax.models import bit_resnet
+from vit_jax.models import bit_resnet, published_images
 from vit_jax.models.base import Model
 from vit_jax.models.encoder import (  # noqa: F401
     INITIALIZATIONS,
@@ -161,6 +161,8 @@ class VisionTransformer(Model):
         norm_epsilon: of all norms.
         patch_bias: whether the patches' convolution has a bias.
         initialization: of the encoder: "xavier", as in google-research's models, or "clip".
+        preparation: of the images that published weights know: "clip", "big_vision", or "", a plain
+            resize; see `published_images`.
         position_embedding: "learned", "sincos2d" or "none".
         resnet_layers: units of each stage of a ResNet whose features are cut into patches in place
             of the image; () is its root alone, None no ResNet.
@@ -191,6 +193,7 @@ class VisionTransformer(Model):
     norm_epsilon: float = 1e-6
     patch_bias: bool = True
     initialization: str = "xavier"
+    preparation: str = ""
     position_embedding: str = "learned"
     resnet_layers: tuple[int, ...] | None = None
     resnet_width_factor: float = 1.0
@@ -303,6 +306,15 @@ class VisionTransformer(Model):
             name="MAPHead_0",
         )
         return head(x)
+
+    @property
+    def input_values(self) -> str:  # type: ignore[override]
+        """The values that its published weights expect."""
+        return published_images.input_values(self.preparation)
+
+    def preprocessing(self, size: tuple[int, int]) -> str:
+        """See the field `preparation`."""
+        return published_images.preprocessing(self.preparation, size)
 
     @property
     def feature_strides(self) -> tuple[int, ...]:
@@ -443,6 +455,7 @@ class VisionTransformer(Model):
             "classifier": CLASSIFIERS,
             "representation": REPRESENTATIONS,
             "initialization": INITIALIZATIONS,
+            "preparation": published_images.PREPARATIONS,
             "position_embedding": POSITION_EMBEDDINGS,
             "attention_implementation": (None, *ATTENTION_IMPLEMENTATIONS),
         }

@@ -3,9 +3,7 @@
 The strings are those of `input_pipeline.preprocess`; of `like`, its `resize` says what it is.
 """
 
-CLIP_VALUES = (
-    "normalize((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))"
-)
+CLIP_VALUES = "normalize((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))"
 
 
 def clip(size: tuple[int, int]) -> str:

@@ -7,14 +7,11 @@ answers with nonsense. The vocabulary is a file, see `vocabularies`.
 
 import dataclasses
 import difflib
-import functools
 import html
-import importlib
 import os
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from etils import epath
@@ -48,7 +45,7 @@ def _clean_for_clip(text: str) -> str:
     Source: openai/CLIP's clip/simple_tokenizer.py.
     """
     if not text.isascii() or not text.isprintable() or "&" in text:  # or it changes nothing
-        text = html.unescape(html.unescape(_ftfy().fix_text(text)))
+        text = html.unescape(html.unescape(vocabularies.load_package("ftfy").fix_text(text)))
     return " ".join(text.split()).lower()
 
 
@@ -273,7 +270,7 @@ def make_tokenizer(spec: str, vocabulary: str | os.PathLike[str] = "") -> Tokeni
         kind = dataclasses.replace(kind, clean=str)
     tokenizer = Tokenizer(spec, kind, length, words)
     if kind.family == "clip":
-        _ftfy()  # asked for now, and not at the first umlaut
+        vocabularies.load_package("ftfy")  # asked for now, and not at the first umlaut
     tokenizer([])  # or raises, for a vocabulary that lacks what begins, ends or fills a row
     return tokenizer
 
@@ -313,13 +310,3 @@ def shorten_pair(
     while len(a) + len(b) > most:
         (a if len(a) > len(b) else b).pop()
     return a, b
-
-
-@functools.cache
-def _ftfy() -> Any:
-    try:
-        return importlib.import_module("ftfy")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"CLIP's texts need ftfy ({error}): pip install 'vit_jax[text]'"
-        ) from error

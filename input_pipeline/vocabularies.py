@@ -187,7 +187,7 @@ def _look_inside(file: epath.Path, data: bytes) -> tuple[str, Callable[[], Vocab
 
 
 @functools.cache
-def _letters_of_bytes() -> list[str]:
+def letters_of_bytes() -> list[str]:
     """The characters that stand for bytes: those that print for themselves, in order, come first.
 
     Source: Radford et al., "Language Models are Unsupervised Multitask Learners" (2019), code.
@@ -204,7 +204,7 @@ def _read_merges(file: epath.Path, data: bytes) -> Vocabulary:
             data = gzip.decompress(data)
         except (OSError, EOFError, zlib.error) as error:
             raise ValueError(f"{file} is no whole gzip file: {error}") from error
-    bytes_alone = _letters_of_bytes()
+    bytes_alone = letters_of_bytes()
     pieces = [*bytes_alone, *(letter + "</w>" for letter in bytes_alone)]
     merges = _merges_in(data, file)[: _CLIP_PIECES - 2 - len(pieces)]
     pieces += ["".join(pair) for pair in merges]
@@ -222,22 +222,28 @@ def _merges_in(data: bytes, file: epath.Path) -> list[tuple[str, str]]:
     return pairs  # type: ignore[return-value]
 
 
+def words_of_clip() -> Any:
+    """What splits a text into words, single digits and runs of signs, and these into bytes."""
+    tokenizers = load_package("tokenizers")
+    words = tokenizers.Regex(_CLIP_WORDS)
+    return tokenizers.pre_tokenizers.Sequence(
+        [
+            tokenizers.pre_tokenizers.Split(words, "removed", invert=True),
+            tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+
+
 def _of_clip(
     file: epath.Path,
     files: tuple[str, ...],
     ids: dict[str, int],
     merges: list[tuple[str, str]],
 ) -> Vocabulary:
-    tokenizers = _import("tokenizers")
+    tokenizers = load_package("tokenizers")
     model = tokenizers.models.BPE(ids, merges, end_of_word_suffix="</w>")
     cutter = tokenizers.Tokenizer(model)
-    words = tokenizers.Regex(_CLIP_WORDS)
-    cutter.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
-        [
-            tokenizers.pre_tokenizers.Split(words, "removed", invert=True),
-            tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    cutter.pre_tokenizer = words_of_clip()
     cutter.decoder = tokenizers.decoders.ByteLevel()
     return _with_blanks(_of_tokenizers(file, files, cutter, folds=True))
 
@@ -252,7 +258,7 @@ def _with_blanks(words: Vocabulary) -> Vocabulary:
 
 def _read_pieces(file: epath.Path, data: bytes) -> Vocabulary:
     """A piece a line; those that continue a word begin with ##."""
-    tokenizers = _import("tokenizers")
+    tokenizers = load_package("tokenizers")
     pieces = data.decode().replace("\r\n", "\n").removesuffix("\n").split("\n")
     ids = {piece: i for i, piece in enumerate(pieces)}
     lacking = [name for name in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if name not in ids]
@@ -282,7 +288,7 @@ def _read_halves(file: epath.Path, ids: dict[str, int]) -> Vocabulary:
 
 
 def _read_json(file: epath.Path, data: bytes, family: str) -> Vocabulary:
-    tokenizers = _import("tokenizers")
+    tokenizers = load_package("tokenizers")
     normalizer = json.loads(data).get("normalizer")
     try:
         cutter = tokenizers.Tokenizer.from_str(data.decode())
@@ -349,7 +355,7 @@ def _roles(find: Callable[[str], int | None]) -> dict[str, int]:
 
 
 def _read_sentencepiece(file: epath.Path, data: bytes) -> Vocabulary:
-    sentencepiece = _import("sentencepiece")
+    sentencepiece = load_package("sentencepiece")
     try:
         cutter = sentencepiece.SentencePieceProcessor(model_proto=data)
     except RuntimeError as error:
@@ -373,7 +379,8 @@ def _read_sentencepiece(file: epath.Path, data: bytes) -> Vocabulary:
     )
 
 
-def _import(name: str) -> Any:
+def load_package(name: str) -> Any:
+    """A package of the extra `text`; raises a ModuleNotFoundError that says how to get it."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

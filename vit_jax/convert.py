@@ -141,7 +141,7 @@ def write(path: str | os.PathLike[str], model: Pretrained, naming: str | None = 
         return
     check_labels_beside(found.parent, model.labels)
     found.parent.mkdir(parents=True, exist_ok=True)
-    made_for = pretrained.say_made_for(model.name, model.fields)
+    made_for = pretrained.say_all(model)
     if found.suffix == ".npz":
         npz.save(found, tree.merge(model.variables), made_for)
     else:

@@ -12,6 +12,7 @@ import numpy as np
 from flax import traverse_util
 
 from checkpoints import formats, torch, tree
+from vit_jax import preprocessing
 from vit_jax.identify import find_relative, identify, what_fits
 from vit_jax.models import MODELS, get_model
 from vit_jax.models.base import Model
@@ -368,6 +369,7 @@ def load(
     arrays = jax.tree.map(lambda a, s: np.asarray(a, s.dtype), arrays, shapes)
     classes = model.num_classes if model.has_field("num_classes") else 0
     config = weights.workdir.read_config() if weights.workdir else None
+    eval_pp, loss = _trained_with(weights, name)
     task = get_task(model)
     return Pretrained(
         name=name,
@@ -376,11 +378,22 @@ def load(
         variables=tree.split(arrays),
         image_size=size,
         labels=choose_labels(labels, weights.labels, classes),
-        eval_pp=_eval_pp(model, size, old_size, config and config.data.eval_pp),
-        loss=config.loss if config else next(iter(task.losses)),
+        eval_pp=preprocessing.choose(model, size, old_size, eval_pp),
+        loss=loss or next(iter(task.losses)),
         settings=task.settings_in(config) if config else {},
         plugins=tuple(config.plugins) if config else (),
     )
+
+
+def _trained_with(weights: Weights, name: str) -> tuple[str | None, str]:
+    """The preprocessing and the loss that weights say; None and "" for what they do not."""
+    if weights.workdir is not None:
+        config = weights.workdir.read_config()
+        return config.data.eval_pp, config.loss
+    made_for = weights.made_for
+    if made_for is None or made_for.model != name:
+        return None, ""
+    return made_for.eval_pp or None, made_for.loss
 
 
 def _which_model(
@@ -430,49 +443,15 @@ def say_made_for(name: str, fields: Mapping[str, Any]) -> formats.MadeFor:
     return formats.MadeFor(name, {k: v for k, v in fields.items() if k not in _RUN})
 
 
-def standard_preprocessing(size: tuple[int, int]) -> str:
-    """The evaluation's preprocessing of the published fine-tunings: a plain resize."""
-    return f"decode|resize({_side(size)})|value_range(-1, 1)"
-
-
-def _eval_pp(
-    model: Model, size: tuple[int, int], old_size: tuple[int, int], trained: str | None
-) -> str:
-    """The preprocessing of a file: as a run had it, or as published weights expect it."""
-    if trained is not None:
-        return (
-            trained if size == old_size or model.any_size else _resize_preprocessing(trained, size)
-        )
-    if model.any_size:
-        return model.input_values or "value_range(-1, 1)"
-    if not model.input_values:
-        return standard_preprocessing(size)
-    if size[0] != size[1]:
-        return f"decode|resize({size}, method='bicubic')|{model.input_values}"
-    shorter = round(size[0] * 8 / 7)  # 256 for 224
-    return (
-        f"decode|resize_small({shorter}, method='bicubic')|central_crop({size[0]})|"
-        f"{model.input_values}"
+def say_all(model: Pretrained) -> formats.MadeFor:
+    """As `say_made_for`, with what else would be taken for something else when it is loaded."""
+    usual_pp = preprocessing.choose(model.model, model.image_size, model.image_size, None)
+    usual_loss = next(iter(get_task(model.model).losses))
+    return dataclasses.replace(
+        say_made_for(model.name, model.fields),
+        eval_pp="" if model.eval_pp == usual_pp else model.eval_pp,
+        loss="" if model.loss == usual_loss else model.loss,
     )
-
-
-def _resize_preprocessing(spec: str, size: tuple[int, int]) -> str:
-    """The same preprocessing to another size, if a plain resize is what makes the size."""
-    plain = re.fullmatch(
-        r"((?:decode|grayscale_to_rgb)\|)?(resize\()(\d+|\(\d+, *\d+\))([^|]*\))"
-        r"(\|(?:value_range|normalize)\([^|]*\))",
-        spec.replace(" |", "|").replace("| ", "|"),
-    )
-    if plain is None:
-        raise ValueError(
-            f"this run prepares images by {spec!r}, which --image_size cannot change: leave it out"
-        )
-    begin, resize, _, rest, end = plain.groups(default="")
-    return f"{begin}{resize}{_side(size)}{rest}{end}"
-
-
-def _side(size: tuple[int, int]) -> str:
-    return str(size[0] if size[0] == size[1] else size)
 
 
 def _choose_model(weights: Weights) -> tuple[str, Mapping[str, Any]]:

@@ -44,6 +44,11 @@ _PRETRAINED_SIZE = flags.DEFINE_string(
 )
 
 
+def path_given() -> str | None:
+    """The path that --workdir or --checkpoint says, if one of them does."""
+    return _WORKDIR.value if _CHECKPOINT.value is None else _CHECKPOINT.value
+
+
 def load() -> Any:
     """Loads the model that the flags say; see `pretrained.load` for what comes and the errors."""
     given = [path for path in (_WORKDIR.value, _CHECKPOINT.value) if path is not None]

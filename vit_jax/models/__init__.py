@@ -2,13 +2,16 @@
 
 from vit_jax.models import (
     bert,
+    clip,
     dehazeformer,
     efficientformer_v2,
     flowformer,
+    lit,
     mixer,
     resnet,
     rrdb,
     segmenter,
+    siglip,
     swin,
     swinir,
     twins,
@@ -41,6 +44,9 @@ for _file, _model in {
     resnet: resnet.ResNet,
     visual_transformer: visual_transformer.VisualTransformer,
     bert: bert.BERT,
+    lit: lit.LiT,
+    clip: clip.CLIP,
+    siglip: siglip.SigLIP,
 }.items():
     register(_model, _file.VARIANTS, _file.PARAMETER_COUNTS)
 for _file, _model in {
@@ -50,3 +56,5 @@ for _file, _model in {
 }.items():
     register(_model, _file.VARIANTS, _file.PARAMETER_COUNTS, _file.PUBLISHED_SCORES)
 register(segmenter.Segmenter, segmenter.VARIANTS, segmenter.PARAMETER_COUNTS)
+for _towers in (clip, siglip):
+    register(vit.VisionTransformer, _towers.IMAGE_TOWERS, _towers.IMAGE_TOWER_COUNTS)

@@ -23,6 +23,8 @@ class Model(nn.Module):
         task: name of what it is trained for, one of `vit_jax.tasks.TASKS`.
         input_values: the last op of the preprocessing that its published weights expect; "" where
             a plain resize and value_range(-1, 1) will do.
+        tokenizer: what makes tokens of the texts that it takes, if it takes any: see
+            `input_pipeline.tokenizers.make_tokenizer`.
         any_size: whether images are given to it at their own size, and not all resized to one.
         upscale: how many times higher and wider than the image its output is.
         tile_multiple: what must divide the sides of an image's tiles, and where they begin, for
@@ -50,6 +52,7 @@ class Model(nn.Module):
 
     task = ""
     input_values = ""
+    tokenizer = ""
     any_size = False
     upscale = 1
     in_channels = 3
@@ -67,6 +70,11 @@ class Model(nn.Module):
     def feature_strides(self) -> tuple[int, ...]:
         """See the class."""
         return ()
+
+    @property
+    def usual_size(self) -> tuple[int, int]:
+        """Height and width in pixels of the images that it is counted and tried with."""
+        return (64, 64) if self.any_size else (224, 224)
 
     @property
     def backbone_model(self) -> "Model | None":

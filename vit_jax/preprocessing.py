@@ -56,7 +56,7 @@ def resized(spec: str, size: tuple[int, int]) -> str:
     if plain is not None:
         return f"{plain[1]}{_side(size)}{plain[3]}"
     cut = re.fullmatch(
-        rf"({_BEGIN}resize_small\()(\d+)([^|]*\)\|central_crop\()(\d+)(\){_END})",
+        rf"({_BEGIN}resize_small\()(\d+)([^|]*\)\|central_crop\()(\d+)([^|]*\){_END})",
         _without_blanks(spec),
     )
     if cut is None or size[0] != size[1]:

@@ -34,6 +34,7 @@ class Model(nn.Module):
         torch_namings: whose names its weights can have in PyTorch's files, if there are several;
             the one to write comes first.
         torch_buffers: ends of names in such files that are no weights.
+        torch_aliases: ends of names in old ones of them, and what they are today.
         naming_fields: fields with which all published weights of a naming were trained.
         deepest: fields with more blocks than any file has, see `vit_jax.identify`.
         class_heads: names of the submodules that give each class a number; they are learned anew
@@ -59,6 +60,7 @@ class Model(nn.Module):
     metrics: ClassVar[tuple[str, ...]] = ()
     torch_namings: ClassVar[tuple[str, ...]] = ()
     torch_buffers: ClassVar[tuple[str, ...]] = ()
+    torch_aliases: ClassVar[Mapping[str, str]] = {}
     naming_fields: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     deepest: ClassVar[Mapping[str, Any]] = {}
     class_heads: ClassVar[tuple[str, ...]] = ("head",)

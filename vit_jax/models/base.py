@@ -1,7 +1,7 @@
 """The contract between a model and the rest of the code."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -36,6 +36,8 @@ class Model(nn.Module):
         torch_buffers: ends of names in such files that are no weights.
         torch_aliases: ends of names in old ones of them, and what they are today.
         naming_fields: fields with which all published weights of a naming were trained.
+        must_be_told: fields that neither the weights show nor a default may decide, where nothing
+            that comes with them says so; and what to say, for whom.
         deepest: fields with more blocks than any file has, see `vit_jax.identify`.
         class_heads: names of the submodules that give each class a number; they are learned anew
             where the classes are others. Where there are several, the first has as many outputs as
@@ -62,6 +64,7 @@ class Model(nn.Module):
     torch_buffers: ClassVar[tuple[str, ...]] = ()
     torch_aliases: ClassVar[Mapping[str, str]] = {}
     naming_fields: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    must_be_told: ClassVar[Mapping[str, str]] = {}
     deepest: ClassVar[Mapping[str, Any]] = {}
     class_heads: ClassVar[tuple[str, ...]] = ("head",)
     backbones: ClassVar[tuple[str, ...]] = ("backbone",)
@@ -159,6 +162,10 @@ class Model(nn.Module):
         """
         del naming
         return {}
+
+    def parts(self) -> Collection[str]:
+        """Our names of the submodules, and of the parameters outside of them, as far as known."""
+        return self.torch_names().keys()
 
     def npz_names(self) -> dict[str, str]:
         """Names in google-research's .npz files of the submodules and parameters, where not ours.

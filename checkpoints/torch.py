@@ -35,7 +35,6 @@ _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias",
            "mean": "running_mean", "var": "running_var"}  # fmt: skip
 _OURS = {"bias": "bias", "running_mean": "mean", "running_var": "var"}  # but of weights
 _COUNTED = "num_batches_tracked"  # by PyTorch's batch norms, in whose files it is
-_OLD_NORM, _OLD = re.compile(r"LayerNorm\.(gamma|beta)$"), {"gamma": "weight", "beta": "bias"}
 _PART = re.compile(r"(.+)\[(\d+)\]")
 _FOR_IMAGES = "[:,1,1]"
 _WITHOUT_FIRST = re.compile(r"\[((?:0,)+)\.\.\.\]$")
@@ -105,11 +104,13 @@ def _take_apart(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 def without_buffers(state_dict: Mapping[str, Any], model: Any) -> dict[str, Any]:
     """Leaves out what files hold besides a model's weights: tables that it computes itself.
 
-    What old files of BERT call gamma and beta gets the names of now.
+    What was called otherwise once, see `model.torch_aliases`, has its name of today afterwards.
     """
     ends = tuple(f".{end}" for end in (*model.torch_buffers, _COUNTED))
     kept = {k: v for k, v in state_dict.items() if not f".{k}".endswith(ends)}
-    return {_OLD_NORM.sub(lambda m: f"LayerNorm.{_OLD[m[1]]}", k): v for k, v in kept.items()}
+    for old, new in model.torch_aliases.items():
+        kept = {f"{k.removesuffix(old)}{new}" if k.endswith(old) else k: v for k, v in kept.items()}
+    return kept
 
 
 def from_state_dict(

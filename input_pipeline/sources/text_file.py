@@ -62,10 +62,10 @@ def splits(config: Any, tokenizer: Tokenizer) -> dict[str, IndexedSource]:
         tokenizer: of the model. Its length is that of an example.
 
     Returns:
-        Sources by split name, whose examples are `tokens`, `segments`, `mask`, see
-        `word_pairs.pack`, `positions` and `words`, see `word_pairs.mask_words`, and `next`, () int32,
-        0 if the second segment follows the first. What is masked is drawn anew in every epoch, and
-        is always the same in evaluation.
+        Sources by split name, whose examples are `tokens`, `segments` and `mask`, see
+        `word_pairs.pack`; `positions` and `words`, see `word_pairs.mask_words`; and `next`,
+        () int32, 0 if the second segment follows the first. What is masked is drawn anew in every
+        epoch, and is always the same in evaluation.
 
     Raises:
         ValueError: if there is no text, or it cannot be read.

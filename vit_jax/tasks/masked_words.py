@@ -13,16 +13,16 @@ from vit_jax.tasks.base import Batch, Metric, Predictor, Pretrained, Task, optio
 
 
 def get_metric(name: str, loss: str) -> Metric:
-    """Finds a metric by its name, see `masked_words.METRICS`.
+    """Finds a metric by its name, see `masked_words.FIGURES`.
 
     Raises:
         ValueError: for an unknown name.
     """
     del loss
-    if name not in masked_words.METRICS:
-        known = ", ".join(masked_words.METRICS)
+    if name not in masked_words.FIGURES:
+        known = ", ".join(masked_words.FIGURES)
         raise ValueError(f"unknown metric {name!r} of masked words; there are: {known}")
-    return masked_words.METRICS[name]
+    return Metric(*masked_words.FIGURES[name])
 
 
 def fit(model: Any, data: Any) -> dict[str, Any]:

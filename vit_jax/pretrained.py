@@ -71,7 +71,7 @@ def adapt(
         return _adapt_backbone(weights, init, model, image_size, old_size, dont_load)
     old = traverse_util.flatten_dict(weights.tree(model), sep="/")
     new = traverse_util.flatten_dict(tree.merge(init), sep="/")
-    regex = _compile(dont_load, (*old, *new))
+    regex = compile_pattern(dont_load, (*old, *new))
     # What is not loaded need not fit; but the class token says how the positions are to be read.
     old = {k: v for k, v in old.items() if k == "cls" or not (dont_load and regex.search(k))}
     params = traverse_util.unflatten_dict(old, sep="/")
@@ -103,10 +103,10 @@ def adapt(
         _LOG.info("%s stays as initialised", name)
     loaded = {name: array for name, array in old.items() if not is_own(name)}
     wanted = {name: array for name, array in new.items() if not is_own(name)}
-    return _replaced(new, loaded, wanted, weights)
+    return replaced(new, loaded, wanted, weights)
 
 
-def _replaced(
+def replaced(
     new: Mapping[str, Any], loaded: Mapping[str, Any], wanted: Mapping[str, Any], weights: Weights
 ) -> dict[str, Any]:
     """A model's own variables with those of a file in the place of the ones that are wanted."""
@@ -153,7 +153,7 @@ def _adapt_backbone(
     _tell_unseen(weights, backbone)
     flat = traverse_util.flatten_dict(params, sep="/")
     old = {f"{place}/{k}": v for place in model.backbones for k, v in flat.items()}
-    regex = _compile(dont_load, (*old, *new))
+    regex = compile_pattern(dont_load, (*old, *new))
     of_it_alone = tree.shapes(backbone, image_size)
 
     def is_wanted(name: str) -> bool:
@@ -170,7 +170,7 @@ def _adapt_backbone(
         "%s begins the backbone; the rest of the model is initialised%s",
         weights.path, f", and these parts are left out: {_some(left_out)}" if left_out else "",
     )  # fmt: skip
-    return _replaced(new, loaded, wanted, weights)
+    return replaced(new, loaded, wanted, weights)
 
 
 def _backbone_part(name: str, model: Model) -> str:
@@ -271,7 +271,8 @@ def _tell_unseen(weights: Weights, model: Model) -> None:
         _LOG.info(_WHICH_GELU, weights.path, model.activation, "config.model.activation")
 
 
-def _compile(pattern: str, names: Sequence[str]) -> re.Pattern[str]:
+def compile_pattern(pattern: str, names: Sequence[str]) -> re.Pattern[str]:
+    """Compiles `config.dont_load`; a ValueError says if it is found in no name."""
     try:
         regex = re.compile(pattern)
     except re.error as error:

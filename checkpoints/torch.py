@@ -102,9 +102,15 @@ def _take_apart(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_buffers(state_dict: Mapping[str, Any], model: Any) -> dict[str, Any]:
-    """Leaves out what files hold besides a model's weights: tables that it computes itself."""
+    """Leaves out what files hold besides a model's weights: tables that it computes itself.
+
+    What was called otherwise once, see `model.torch_aliases`, has its name of today afterwards.
+    """
     ends = tuple(f".{end}" for end in (*model.torch_buffers, _COUNTED))
-    return {k: v for k, v in state_dict.items() if not f".{k}".endswith(ends)}
+    kept = {k: v for k, v in state_dict.items() if not f".{k}".endswith(ends)}
+    for old, new in model.torch_aliases.items():
+        kept = {f"{k.removesuffix(old)}{new}" if k.endswith(old) else k: v for k, v in kept.items()}
+    return kept
 
 
 def from_state_dict(
@@ -265,7 +271,7 @@ def to_state_dict(
         if name.endswith(".running_mean")
     }
     tables = counts | model.torch_tables()
-    return tables | {name: np.ascontiguousarray(array) for name, array in state_dict.items()}
+    return tables | {name: np.asarray(array, order="C") for name, array in state_dict.items()}
 
 
 def _to_torch(arrays: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

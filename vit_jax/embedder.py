@@ -14,6 +14,7 @@ import numpy as np
 
 from vit_jax import ops, photos
 from vit_jax.class_embeddings import embed_classes
+from vit_jax.models.two_towers import TwoTowers
 from vit_jax.prompts import readable
 from vit_jax.tasks.base import Pretrained
 
@@ -35,9 +36,7 @@ class Embedded(NamedTuple):
 
 def has_two_towers(model: Any) -> bool:
     """Whether a model compares images with texts."""
-    from vit_jax.tasks import get_task
-
-    return {"image", "text"} <= set(get_task(model).inputs)
+    return isinstance(model, TwoTowers)
 
 
 class Embedder:
@@ -149,7 +148,7 @@ class Embedder:
     def classes(self, names: Sequence[str], prompts: Sequence[str]) -> np.ndarray:
         """(classes, d) float32 of length 1: names in prompts, averaged, see `class_embeddings`."""
         words = [readable(name) for name in names]
-        return embed_classes(self.tokens, self.tokenizer, words, prompts)
+        return embed_classes(self.tokens, self.tokenizer.of_prompts, words, prompts)
 
     def files(self, paths: Sequence[Path]) -> Iterator[Embedded]:
         """Embeds image files in their order, a batch at a time, while the next one is read."""

@@ -125,17 +125,22 @@ class Experiment:
 
         Args:
             state: before it.
-            grads: of the parameters.
+            grads: of the parameters; None in the place of the frozen ones.
             model_state: the next.
 
         Returns:
             The next state, and metrics: the `grad_norm`, the `param_norm` after the step, and the
             `learning_rate`.
         """
+        norm = optax.tree.norm(grads)
+        # The optimizer takes no notice of the zeros.
+        grads = jax.tree.map(
+            lambda p, g: jnp.zeros_like(p) if g is None else g, state.params, grads
+        )
         updates, opt_state = self.tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params = self.model.constrain(optax.apply_updates(state.params, updates))
         metrics = {
-            "grad_norm": optax.tree.norm(grads),
+            "grad_norm": norm,
             "param_norm": optax.tree.norm(params),
             "learning_rate": jnp.asarray(self.schedule(state.step), jnp.float32),
         }
@@ -281,7 +286,7 @@ def _fit_model(config: ConfigDict, data: "Dataset | MadeUp") -> Model:
         fields["distilled"] = taught
         model = get_model(config.model_name, **fields)
     task = get_task(model)
-    check_data(model, task, data.truths)
+    check_data(model, task, data.keys)
     check_metrics(config, task, data.truths)
     fitted = task.fit(model, data)
     for name, value in fitted.items():
@@ -320,6 +325,8 @@ def _shapes(
     try:
         out = jax.eval_shape(model.apply, variables, *train_inputs)
     except flax.errors.ScopeParamShapeError:
+        if not data.image_shape:
+            raise
         raise ValueError(
             f"images of {data.train_image_shape[:2]} pixels to train on, and of "
             f"{data.image_shape[:2]} to evaluate, are of different parameters of "

@@ -30,8 +30,12 @@ class Source(Protocol):
     Attributes:
         num_examples: size of the split, over all processes.
         class_names: names of the classes in the order of the labels; empty for pairs of images.
+        has_image: whether an example has an `image`.
         truths: what an example has besides its image, such as "label" or "target".
+        eval_truths: what an example to evaluate has besides these.
         names: of the examples, for a report by example; () if they have none.
+        digest: tells the data from others in what neither their number nor their classes says, such
+            as texts; "" if there is nothing more to tell.
     """
 
     @property
@@ -44,7 +48,16 @@ class Source(Protocol):
     def class_names(self) -> tuple[str, ...]: ...
 
     @property
+    def has_image(self) -> bool: ...
+
+    @property
     def truths(self) -> tuple[str, ...]: ...
+
+    @property
+    def eval_truths(self) -> tuple[str, ...]: ...
+
+    @property
+    def digest(self) -> str: ...
 
     def stream(self, seed: int, start: int, shard: Shard, local_batch: int) -> tf.data.Dataset:
         """Returns this process's endless training examples, as raw as they are stored.
@@ -71,7 +84,21 @@ class Source(Protocol):
         Returns:
             `image`, the bytes of a file or (h, w, c) uint8, or uint16 if there is a target; and by
             the names in `truths`: `label`, () int32; `target`, (h, w, 3) uint16, or of some times
-            that size; `mask`, (h, w) uint8, 255 where it is to be ignored.
+            that size; `mask`, (h, w) uint8, 255 where it is to be ignored; `text`, () string, and
+            `captions`, (k,) string, of which those after the first `num_captions` are "".
+        """
+
+    def draw(self, example: Example, seed: tf.Tensor) -> Example:
+        """Makes of what `load` returns what is trained on in this epoch.
+
+        Unlike `load` it may draw random numbers, so that a cache does not keep what it returns.
+
+        Args:
+            example: from `load`.
+            seed: (2,) int32, of this example and epoch.
+
+        Returns:
+            `image`, if there is one, and what `truths` names, at least.
         """
 
     def finish(self, example: Example, seed: tf.Tensor) -> Example:
@@ -125,7 +152,11 @@ class IndexedSource:
         columns: arrays of equal length. One called "row" numbers them, for a cache.
         class_names: names of the classes in the order of the labels; empty for pairs of images.
         truths: see `Source`.
+        has_image: see `Source`.
+        eval_truths: see `Source`.
+        digest: see `Source`.
         loader: turns one row into an example; called in parallel.
+        drawer: see `Source.draw`.
         finisher: see `Source.finish`.
         explainer: says what made reading fail, given the message.
         names: of the rows, for a report by image.
@@ -140,7 +171,11 @@ class IndexedSource:
     columns: Mapping[str, np.ndarray]
     class_names: tuple[str, ...] = ()
     truths: tuple[str, ...] = ("label",)
+    has_image: bool = True
+    eval_truths: tuple[str, ...] = ()
+    digest: str = ""
     loader: Callable[[Example], Example] = _leave
+    drawer: Callable[[Example, tf.Tensor], Example] = _leave
     finisher: Callable[[Example, tf.Tensor], Example] = _leave
     explainer: Callable[[str], str] = str
     names: tuple[str, ...] = ()
@@ -180,6 +215,10 @@ class IndexedSource:
     def load(self, example: Example) -> Example:
         """See `Source`."""
         return self.loader(example)
+
+    def draw(self, example: Example, seed: tf.Tensor) -> Example:
+        """See `Source`."""
+        return self.drawer(example, seed)
 
     def finish(self, example: Example, seed: tf.Tensor) -> Example:
         """See `Source`."""

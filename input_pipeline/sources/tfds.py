@@ -39,7 +39,10 @@ class TfrecordSource:
     keys: tuple[str, str]
     shuffle_buffer: int
 
+    has_image = True
     truths = ("label",)
+    eval_truths = ()
+    digest = ""
 
     @property
     def num_examples(self) -> int:
@@ -93,6 +96,11 @@ class TfrecordSource:
 
     def load(self, example: Example) -> Example:
         """See `Source`."""
+        return example
+
+    def draw(self, example: Example, seed: tf.Tensor) -> Example:
+        """See `Source`."""
+        del seed
         return example
 
     def finish(self, example: Example, seed: tf.Tensor) -> Example:

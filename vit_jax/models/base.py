@@ -34,6 +34,7 @@ class Model(nn.Module):
         torch_namings: whose names its weights can have in PyTorch's files, if there are several;
             the one to write comes first.
         torch_buffers: ends of names in such files that are no weights.
+        torch_aliases: ends of names in old ones of them, and what they are today.
         naming_fields: fields with which all published weights of a naming were trained.
         must_be_told: fields that neither the weights show nor a default may decide, where nothing
             that comes with them says so; and what to say, for whom.
@@ -61,6 +62,7 @@ class Model(nn.Module):
     metrics: ClassVar[tuple[str, ...]] = ()
     torch_namings: ClassVar[tuple[str, ...]] = ()
     torch_buffers: ClassVar[tuple[str, ...]] = ()
+    torch_aliases: ClassVar[Mapping[str, str]] = {}
     naming_fields: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     must_be_told: ClassVar[Mapping[str, str]] = {}
     deepest: ClassVar[Mapping[str, Any]] = {}
@@ -142,6 +144,10 @@ class Model(nn.Module):
         """
         del old_size, new_size
         return dict(params)
+
+    def constrain(self, params: Any) -> Any:
+        """What parameters become after each step of the optimizer, such as within bounds."""
+        return params
 
     def torch_names(self, naming: str = "") -> dict[str, str]:
         """Names in PyTorch's files of the submodules, and of the parameters outside of them.

@@ -394,6 +394,8 @@ class VisionTransformer(Model):
             fields["patch_size"] = height
         if len(query) == 3:  # which PyTorch's layout does not say
             fields["num_heads"] = query[1]
+        elif fields["pre_norm"]:  # as in CLIP, whose heads are always 64 wide
+            fields["num_heads"] = max(hidden_size // 64, 1)
         return fields
 
     def _validate(self, images: jax.Array) -> None:

@@ -70,6 +70,8 @@ def get_config() -> ConfigDict:
     config.data.flow.mixture = ""
     config.data.flow.test = ""  # the part of test_source to test on, such as sintel_clean
     config.data.flow.invalid = False  # whether Sintel's masks of invalid pixels are heeded
+    config.data.text = ConfigDict()  # of text
+    config.data.text.passes = 10  # in which documents are cut into other pairs, to train on
     config.data.tfds = ConfigDict()  # of a source "tfds:NAME"
     config.data.tfds.train_split = "train"  # "" for a split that is not there
     config.data.tfds.val_split = ""
@@ -77,6 +79,9 @@ def get_config() -> ConfigDict:
     config.data.tfds.data_dir = placeholder(str)
     config.data.tfds.manual_dir = placeholder(str)
     config.data.tfds.shuffle_buffer = 10_000  # encoded images held in memory
+
+    config.text = ConfigDict()  # of a model that reads texts
+    config.text.vocabulary = ""  # file, or folder it is in; "" is an installed package's
 
     config.batch_size = 512  # over all devices
     config.accum_steps = 1  # micro-batches per step

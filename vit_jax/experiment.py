@@ -243,6 +243,7 @@ def _make_paths_absolute(config: ConfigDict) -> None:
             (config, "pretrained_labels"),
             (config.gan, "vgg19"),
             (config.distill, "teacher"),
+            (config.text, "vocabulary"),
         ):
             group[key] = weights.get_absolute(group[key])
 
@@ -258,10 +259,18 @@ def _open_data(config: ConfigDict, mesh: Mesh) -> "Dataset":
         classes = Path(config.data.masks.classes).expanduser()
         if classes.is_file():  # else the name of a known set, or nothing
             config.data.masks.classes = str(classes.resolve())
-    scale = get_model(config.model_name, **config.model).upscale
+    model = get_model(config.model_name, **config.model)
+    scale = model.upscale
     check(scale >= 1, f"model.upscale must be at least 1, not {scale}")
     shard = Shard(jax.process_index(), jax.process_count())
-    return get_dataset(config.data, config.batch_size, config.seed, shard, mesh.size, scale)
+    tokenize = None
+    if model.tokenizer:
+        from input_pipeline.tokenizers import make_tokenizer
+
+        tokenize = make_tokenizer(model.tokenizer, config.text.vocabulary)
+    return get_dataset(
+        config.data, config.batch_size, config.seed, shard, mesh.size, scale, tokenize
+    )
 
 
 def _fit_model(config: ConfigDict, data: "Dataset | MadeUp") -> Model:

@@ -87,8 +87,9 @@ def _make_small(config: ConfigDict) -> None:
     config.model.dropout_rate = 0.0
     config.model.attention_dropout_rate = 0.0
     config.data.val_fraction = 0.02
+    config.data.text.passes = 2
     config.batch_size = 64
-    config.total_steps = 3000
+    config.total_steps = 2000
     config.optim.learning_rate = 2e-3
-    config.schedule.warmup_steps = 300
-    config.eval_every = 1000
+    config.schedule.warmup_steps = 200
+    config.eval_every = 500

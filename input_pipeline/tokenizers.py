@@ -10,6 +10,7 @@ import difflib
 import html
 import os
 import re
+import string
 import unicodedata
 from collections.abc import Callable, Sequence
 
@@ -18,6 +19,8 @@ from etils import epath
 
 from input_pipeline import vocabularies
 from input_pipeline.vocabularies import Vocabulary
+
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Kind:
         end: of the one after it, which a text too long keeps.
         pad: of those that fill the row.
         clean: what is done to a text first.
+        plain: what is done to a prompt of a class before that.
     """
 
     family: str
@@ -37,6 +41,7 @@ class Kind:
     end: str
     pad: str
     clean: Callable[[str], str]
+    plain: Callable[[str], str] = str
 
 
 def _clean_for_clip(text: str) -> str:
@@ -60,6 +65,14 @@ def _fold(text: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", folded).casefold())
 
 
+def canonicalize(text: str) -> str:
+    """Leaves words in lower case, without ASCII's punctuation, and one blank between any two.
+
+    Source: google-research/big_vision's evaluators/proj/image_text/prompt_engineering.py.
+    """
+    return " ".join(text.replace("_", " ").translate(_NO_PUNCTUATION).lower().split())
+
+
 def _whole(text: str) -> str:
     """Without halves of characters, which no file has, but a command line can."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
@@ -70,8 +83,8 @@ KINDS = {
     "bert": Kind("bert", "begin", "", "pad", _fold),
     "bert_pair": Kind("bert", "begin", "end", "pad", str),
     "sentencepiece_lit": Kind("sentencepiece", "", "end", "end", str),
-    "siglip": Kind("sentencepiece", "", "end", "end", str.lower),
-    "siglip2": Kind("sentencepiece", "", "end", "pad", str.lower),
+    "siglip": Kind("sentencepiece", "", "end", "end", str.lower, canonicalize),
+    "siglip2": Kind("sentencepiece", "", "end", "pad", str.lower, canonicalize),
 }
 
 
@@ -168,6 +181,13 @@ class Tokenizer:
     def is_cut(self, texts: Sequence[str]) -> np.ndarray:
         """(n,) bool: which of n texts are too long, see `encode`."""
         return self.encode(texts)[1]
+
+    def of_prompts(self, prompts: Sequence[str]) -> np.ndarray:
+        """(n, length) int32 of n prompts with the names of classes in them.
+
+        SigLIP's published figures are of prompts without punctuation, which its texts have.
+        """
+        return self([self.kind.plain(prompt) for prompt in prompts])
 
     def encode_pairs(
         self, first: Sequence[str], second: Sequence[str]

@@ -149,7 +149,7 @@ class Embedder:
     def classes(self, names: Sequence[str], prompts: Sequence[str]) -> np.ndarray:
         """(classes, d) float32 of length 1: names in prompts, averaged, see `class_embeddings`."""
         words = [readable(name) for name in names]
-        return embed_classes(self.tokens, self.tokenizer, words, prompts)
+        return embed_classes(self.tokens, self.tokenizer.of_prompts, words, prompts)
 
     def files(self, paths: Sequence[Path]) -> Iterator[Embedded]:
         """Embeds image files in their order, a batch at a time, while the next one is read."""

@@ -84,7 +84,8 @@ def _candidates(weights: "Weights") -> list[Match]:
             continue  # names of parts that this model has, and others lack
         own = model.values_of(fields)
         differing = {field: v for field, v in fields.items() if own[field] != v}
-        tells_heads = not weights.is_torch or "num_heads" in fields
+        told = {**weights.unseen_fields(model), **fields}
+        tells_heads = not weights.is_torch or "num_heads" in told
         is_sure = tells_heads or "hidden_size" not in differing
         distance = abs(math.log(max(size, 1) / count))
         found.append((len(differing), distance, Match(name, differing, is_sure=is_sure)))
@@ -119,10 +120,10 @@ def _fault(weights: "Weights", name: str, fields: Mapping[str, Any]) -> str:
 
 def _shapes(weights: "Weights", model: Model) -> tuple[dict[str, tuple[int, ...]], float]:
     """Shapes of a file's arrays by our names and in our layout, and the share that is known."""
-    arrays = weights.arrays
     if weights.is_torch:
-        return torch.shapes_by_our_names(arrays, model)
-    names = model.torch_names().keys() or traverse_util.flatten_dict(
+        return torch.shapes_by_our_names(weights.arrays, model)
+    arrays = weights.named(model)
+    names = model.parts() or traverse_util.flatten_dict(
         tree.shapes(model, model.image_size({})), sep="/"
     )
     known = [name for name in arrays if name in names or name.rpartition("/")[0] in names]

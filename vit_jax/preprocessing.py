@@ -27,10 +27,16 @@ def choose(
     Raises:
         ValueError: if that cannot be changed to another size.
     """
+    published = model.preprocessing(size)
     if trained is not None:
-        return trained if size == old_size or model.any_size else resized(trained, size)
+        if size == old_size or model.any_size:
+            return trained
+        is_published = trained == model.preprocessing(old_size)
+        return published if is_published else resized(trained, size)
     if model.any_size:
         return model.input_values or "value_range(-1, 1)"
+    if published:
+        return published
     if not model.input_values:
         return standard(size)
     if size[0] != size[1]:

@@ -11,10 +11,6 @@ from typing import Any
 from vit_jax.models.two_towers import TwoTowers
 from vit_jax.models.vit import SIZES
 
-INPUT_VALUES = (
-    "normalize((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))"
-)
-
 _TEXT_L = dict(
     text_hidden_size=768, text_num_heads=12, text_mlp_dim=3072, embedding_size=768
 )  # fmt: skip
@@ -39,6 +35,7 @@ _IMAGES = dict(
     norm_epsilon=1e-5,
     patch_bias=False,
     initialization="clip",
+    preparation="clip",
 )
 
 # The towers of images alone, to be fine-tuned; they are counted with a head of 1000 classes.
@@ -64,6 +61,7 @@ class CLIP(TwoTowers):
     patch_bias: bool = False
     representation: str = "projection"
     initialization: str = "clip"
+    preparation: str = "clip"
     embedding_size: int | None = 512
     text_hidden_size: int = 512
     text_num_heads: int = 8
@@ -75,5 +73,3 @@ class CLIP(TwoTowers):
     text_head: str = "projection"
     initial_scale: float = 1 / 0.07
     tokenizer: str = "clip(77)"
-
-    input_values = INPUT_VALUES

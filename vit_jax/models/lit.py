@@ -45,3 +45,4 @@ class LiT(TwoTowers):
     """See `TwoTowers`; `txt/bert` is the published BERT where there is one."""
 
     activation: str = "gelu_tanh"
+    preparation: str = "big_vision"

@@ -1,7 +1,9 @@
-"""How the images that published two-tower models are trained on were prepared, from a file on.
+"""How images are prepared for published models that see images and texts, from a file on.
 
-The strings are those of `input_pipeline.preprocess`; of `like`, its `resize` says what it is.
+The strings are those of `input_pipeline.preprocess`, where `resize` says what `like` means.
 """
+
+from collections.abc import Callable
 
 CLIP_VALUES = "normalize((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))"
 
@@ -9,8 +11,8 @@ CLIP_VALUES = "normalize((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.261
 def clip(size: tuple[int, int]) -> str:
     """As OpenAI and open_clip prepare images of (h, w): the shorter side resized, the centre cut.
 
-    transformers cuts at a place rounded down, which is a column or row off for every fourth size.
-    What is no square is resized whole, since none of them has such images.
+    transformers rounds down where the cut begins, which is a row or column off for every fourth
+    size. What is to be no square is resized whole, since none of them makes such images.
 
     Source: openai/CLIP's clip/clip.py.
     """
@@ -25,17 +27,30 @@ def clip(size: tuple[int, int]) -> str:
 def big_vision(size: tuple[int, int]) -> str:
     """As LiT, SigLIP and SigLIP 2 were trained: (h, w) whatever the aspect ratio, not antialiased.
 
-    open_clip and transformers give SigLIP antialiased bicubic images instead, see `siglip_bicubic`.
+    open_clip and transformers give SigLIP antialiased, bicubic images instead.
 
     Source: google-research/big_vision's pp/ops_image.py.
     """
     return f"decode|resize({_side(size)}, like='big_vision')|value_range(-1, 1)"
 
 
-def siglip_bicubic(size: tuple[int, int]) -> str:
-    """As open_clip and transformers prepare images of (h, w) for SigLIP."""
-    return f"decode|resize({_side(size)}, 'bicubic', like='torchvision')|value_range(-1, 1)"
-
-
 def _side(size: tuple[int, int]) -> str:
     return str(size[0] if size[0] == size[1] else size)
+
+
+# By the field `preparation` of models, with the last op of each if it is no value_range(-1, 1).
+_PREPARATIONS: dict[str, tuple[Callable[[tuple[int, int]], str], str]] = {
+    "clip": (clip, CLIP_VALUES),
+    "big_vision": (big_vision, ""),
+}
+PREPARATIONS = ("", *_PREPARATIONS)
+
+
+def preprocessing(preparation: str, size: tuple[int, int]) -> str:
+    """What makes images of (h, w) of a file, see `Model.preprocessing`; "" for nothing special."""
+    return _PREPARATIONS[preparation][0](size) if preparation else ""
+
+
+def input_values(preparation: str) -> str:
+    """See `Model`."""
+    return _PREPARATIONS[preparation][1] if preparation else ""

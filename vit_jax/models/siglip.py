@@ -19,8 +19,8 @@ def _sizes(image: str, patch_size: int, side: int = 224, text: str = "") -> dict
     return {**SIZES[image], **of_text, "patch_size": patch_size, "image_side": side}
 
 
-# What whole patches of 14 cover of 384 pixels, for which such models are called: images of this size
-# are given to them, as timm does it; big_vision leaves the last 6 pixels of larger ones out.
+# What whole patches of 14 cover of 384 pixels, after which such models are called. They are given
+# images of this size, as in timm; big_vision leaves the last 6 pixels of larger ones out.
 _SIDE_14 = 378
 
 _I18N = dict(vocabulary_size=250_000)
@@ -79,7 +79,11 @@ PARAMETER_COUNTS = {
 # The towers of images alone, to be fine-tuned; they are counted with a head of 1000 classes.
 IMAGE_TOWERS: dict[str, dict[str, Any]] = {
     f"ViT-{size}_{patch_size}-SigLIP": dict(
-        SIZES[size], patch_size=patch_size, classifier="map", activation="gelu_tanh"
+        SIZES[size],
+        patch_size=patch_size,
+        classifier="map",
+        activation="gelu_tanh",
+        preparation="big_vision",
     )
     for size, patch_size in (
         ("B", 16), ("B", 32), ("L", 16), ("So400m", 14), ("So400m", 16), ("g-opt", 16)
@@ -101,6 +105,7 @@ class SigLIP(TwoTowers):
 
     activation: str = "gelu_tanh"
     classifier: str = "map"
+    preparation: str = "big_vision"
     text_length: int = 64
     initial_scale: float = 10.0
     has_bias: bool = True

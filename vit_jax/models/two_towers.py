@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from vit_jax import ops
 from vit_jax.layers import count_blocks
+from vit_jax.models import published_images
 from vit_jax.models.base import Model
 from vit_jax.models.bert import BertEncoder
 from vit_jax.models.text_transformer import TextTransformer
@@ -27,8 +28,8 @@ PAD = 0  # of BERT's vocabulary, whose tokens are hidden from the others
 
 _OF_IMAGES = (
     "patch_size", "hidden_size", "num_layers", "num_heads", "mlp_dim", "classifier", "pre_norm",
-    "norm_epsilon", "patch_bias", "activation", "representation", "initialization", "dropout_rate",
-    "remat", "scan", "attention_implementation", "dtype",
+    "norm_epsilon", "patch_bias", "activation", "representation", "initialization", "preparation",
+    "dropout_rate", "remat", "scan", "attention_implementation", "dtype",
 )  # fmt: skip
 
 
@@ -61,9 +62,9 @@ class TwoTowers(Model):
     Attributes:
         activation: of both towers' MLPs, see `ops.activation`; a family has to say it.
         patch_size, hidden_size, num_layers, num_heads, mlp_dim, classifier, pre_norm,
-            norm_epsilon, patch_bias, representation, initialization: of the image tower, see
-            `VisionTransformer`; the epsilon and the initialisation are also those of a text tower
-            that is no BERT.
+            norm_epsilon, patch_bias, representation, initialization, preparation: of the image
+            tower, see `VisionTransformer`; the epsilon and the initialisation are also those of a
+            text tower that is no BERT.
         embedding_size: width of the embeddings, to which images are projected; None if they are
             not, and it is the image tower's.
         image_side: in pixels, of the square images that published weights were made for. Others
@@ -102,6 +103,7 @@ class TwoTowers(Model):
     patch_bias: bool = True
     representation: str = "linear"
     initialization: str = "xavier"
+    preparation: str = ""
     embedding_size: int | None = None
     image_side: int = 224
     text_kind: str = "transformer"
@@ -160,8 +162,8 @@ class TwoTowers(Model):
             bias = self.param("b", nn.initializers.constant(self.initial_bias), (1,), jnp.float32)
         out = {}
         if image is not None:
-            tower = VisionTransformer(**self._image_fields, name="img")
-            out["image"] = ops.unit_length(tower(image, train))
+            embedding: Any = VisionTransformer(**self._image_fields, name="img")(image, train)
+            out["image"] = ops.unit_length(embedding)
         if text is not None:
             out["text"] = ops.unit_length(self._text_tower()(text, train))
         if image is None or text is None:
@@ -217,6 +219,15 @@ class TwoTowers(Model):
             initialization=self.initialization,
             name="txt",
         )
+
+    @property
+    def input_values(self) -> str:  # type: ignore[override]
+        """The values that its published weights expect."""
+        return published_images.input_values(self.preparation)
+
+    def preprocessing(self, size: tuple[int, int]) -> str:
+        """See the field `preparation`."""
+        return published_images.preprocessing(self.preparation, size)
 
     @property
     def backbone_model(self) -> VisionTransformer:

@@ -271,7 +271,7 @@ def to_state_dict(
         if name.endswith(".running_mean")
     }
     tables = counts | model.torch_tables()
-    return tables | {name: np.ascontiguousarray(array) for name, array in state_dict.items()}
+    return tables | {name: np.asarray(array, order="C") for name, array in state_dict.items()}
 
 
 def _to_torch(arrays: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

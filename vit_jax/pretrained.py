@@ -12,7 +12,7 @@ import numpy as np
 from flax import traverse_util
 
 from checkpoints import formats, torch, tree
-from vit_jax import preprocessing
+from vit_jax import class_names, preprocessing
 from vit_jax.identify import find_relative, identify, what_fits
 from vit_jax.models import MODELS, get_model
 from vit_jax.models.base import Model
@@ -302,6 +302,8 @@ class Pretrained:
         loss: name of the loss that it was trained with; it decides how logits are read.
         settings: of its task in the run that it comes from; {} without a run.
         plugins: modules that brought the model or its task, if they are not of this package.
+        vocabulary: path of the vocabulary of a model that takes texts; "" for that of an installed
+            package, if there is one.
     """
 
     name: str
@@ -314,6 +316,7 @@ class Pretrained:
     loss: str
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     plugins: tuple[str, ...] = ()
+    vocabulary: str = ""
 
 
 def load(
@@ -367,7 +370,6 @@ def load(
     except ValueError as error:
         raise ValueError(f"{path}: {error}. {what_fits(weights)}") from None
     arrays = jax.tree.map(lambda a, s: np.asarray(a, s.dtype), arrays, shapes)
-    classes = model.num_classes if model.has_field("num_classes") else 0
     config = weights.workdir.read_config() if weights.workdir else None
     eval_pp, loss = _trained_with(weights, name)
     task = get_task(model)
@@ -377,12 +379,20 @@ def load(
         model=model,
         variables=tree.split(arrays),
         image_size=size,
-        labels=choose_labels(labels, weights.labels, classes),
+        labels=_choose_labels(labels, weights, model),
         eval_pp=preprocessing.choose(model, size, old_size, eval_pp),
         loss=loss or next(iter(task.losses)),
         settings=task.settings_in(config) if config else {},
         plugins=tuple(config.plugins) if config else (),
     )
+
+
+def _choose_labels(labels: str | None, weights: Weights, model: Model) -> tuple[str, ...] | None:
+    """The names of a head's classes; or what a model of images and texts is to look for."""
+    if "text" in get_task(model).inputs and labels not in (None, "", "none"):
+        return class_names.find(labels)
+    classes = model.num_classes if model.has_field("num_classes") else 0
+    return choose_labels(labels, weights.labels, classes)
 
 
 def _trained_with(weights: Weights, name: str) -> tuple[str | None, str]:

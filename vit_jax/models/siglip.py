@@ -9,6 +9,7 @@ GELU's approximation by tanh, also where timm and open_clip compute with the exa
 
 from typing import Any
 
+from vit_jax.models import tower_names
 from vit_jax.models.two_towers import TwoTowers
 from vit_jax.models.vit import SIZES
 
@@ -111,3 +112,15 @@ class SigLIP(TwoTowers):
     has_bias: bool = True
     initial_bias: float = -10.0
     tokenizer: str = "siglip(64)"
+
+    torch_namings = ("transformers", "open_clip-timm")
+    torch_buffers = tower_names.BUFFERS
+
+    def torch_names(self, naming: str = "transformers") -> dict[str, str]:
+        """Names in PyTorch's files, of which open_clip's have a tower of timm's for the images."""
+        has_bias = self.text_head == "linear"
+        return tower_names.of_two_towers(naming, self.num_layers, self.text_num_layers, has_bias)
+
+    def npz_names(self) -> dict[str, str]:
+        """Names in big_vision's files, where others than ours."""
+        return {"img/Transformer/posembed_input/pos_embedding": "img/pos_embedding"}

@@ -168,7 +168,8 @@ def _of_transformers_clip(prefix: str, num_layers: int) -> dict[str, str]:
         "MAPHead_0/MlpBlock_0/Dense_1": "head.mlp.fc2",
     } | _blocks("Transformer", "encoder.layers", _CLIP_BLOCK, num_layers)
     named = {ours: f"{prefix}{theirs}" for ours, theirs in names.items()}
-    return named | {"pre_logits": "visual_projection"}
+    # The head is that of CLIPForImageClassification, which has no projection before it.
+    return named | {"pre_logits": "visual_projection", "head": "classifier"}
 
 
 def _of_openai(num_layers: int) -> dict[str, str]:
@@ -181,3 +182,58 @@ def _of_openai(num_layers: int) -> dict[str, str]:
         "pre_logits/kernel": "proj",
     } | _blocks("Transformer", "transformer.resblocks", _OPENAI_BLOCK, num_layers)
     return {ours: f"visual.{theirs}" for ours, theirs in names.items()}
+
+
+def of_two_towers(
+    naming: str, num_layers: int, text_num_layers: int, has_bias_in_head: bool
+) -> dict[str, str]:
+    """Names of the parts of two towers whose texts have a `TextTransformer`.
+
+    Args:
+        naming: "transformers"; "open_clip", as OpenAI's; "open_clip-custom_text", where texts have
+            a module of their own; or "open_clip-timm", where images have a tower of timm's besides.
+        num_layers: number of blocks of the image tower.
+        text_num_layers: number of blocks of the text tower.
+        has_bias_in_head: whether the text tower's projection has a bias, as in SigLIP.
+    """
+    if naming == "transformers":
+        images = image_names("transformers-CLIP", num_layers)
+        head = "text_model.head" if has_bias_in_head else "text_projection"
+        texts = text_names("text_model.", head, text_num_layers, is_openai=False)
+        number = "" if has_bias_in_head else "[0,...]"  # SigLIP's have the shape (1,)
+    else:
+        images = image_names(
+            naming if naming == "open_clip-timm" else "open_clip", num_layers
+        )
+        prefix = "" if naming == "open_clip" else "text."
+        head = f"{prefix}text_projection" + ("" if has_bias_in_head else "[D,E]")
+        texts = text_names(prefix, head, text_num_layers, is_openai=True)
+        number = "[0,...]"
+    names = {f"img/{ours}": theirs for ours, theirs in images.items()}
+    names |= {f"txt/{ours}": theirs for ours, theirs in texts.items()}
+    return names | {"t": f"logit_scale{number}", "b": f"logit_bias{number}"}
+
+
+def flaxformer_names(num_layers: int) -> dict[str, str]:
+    """Names in google-research's .npz files of the parts of a `BertEncoder`, by ours."""
+    names = {
+        "token_embedding": "embedder/embedders_token_ids/embedding",
+        "position_embedding": "embedder/embedders_position_ids/embedding",
+        "segment_embedding": "embedder/embedders_segment_ids/embedding",
+        "embedding_norm": "layer_norm",
+    }
+    for i in range(num_layers):
+        block = f"encoder_block/layer_sequence/layers_{i}"
+        attention = f"{block}/attention_block"
+        names |= {
+            f"encoderblock_{i}/attention/{part}": f"{attention}/attention_layer/{part}"
+            for part in ("query", "key", "value")
+        }
+        names |= {
+            f"encoderblock_{i}/attention/out": f"{attention}/dense_layer",
+            f"encoderblock_{i}/attention_norm": f"{attention}/layer_norm",
+            f"encoderblock_{i}/mlp/Dense_0": f"{block}/mlp_block/mlp/dense_layer",
+            f"encoderblock_{i}/mlp/Dense_1": f"{block}/mlp_block/dense_layer",
+            f"encoderblock_{i}/mlp_norm": f"{block}/mlp_block/layer_norm",
+        }
+    return names

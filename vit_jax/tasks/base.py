@@ -144,6 +144,7 @@ class Pretrained(Protocol):
     eval_pp: str
     loss: str
     settings: Mapping[str, Any]
+    vocabulary: str
 
 
 @dataclasses.dataclass(frozen=True)

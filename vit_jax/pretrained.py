@@ -13,14 +13,14 @@ from etils import epath
 from checkpoints import files, formats, packages, tree
 from input_pipeline import tokenizers, vocabularies
 from vit_jax import class_names, preprocessing
-from vit_jax.adapting import WHICH_GELU, adapt, adapt_texts, backbone_of, fit_for
+from vit_jax.adapting import WHICH_GELU, adapt, backbone_of, fit_for
 from vit_jax.identify import find_relative, identify, what_fits
 from vit_jax.models import MODELS, get_model
 from vit_jax.models.base import Model
 from vit_jax.tasks import get_task
 from vit_jax.weights import UNSEEN, Weights, choose_labels, read
 
-__all__ = ["Pretrained", "adapt", "adapt_texts", "load", "say_all", "say_made_for"]
+__all__ = ["Pretrained", "adapt", "load", "say_all", "say_made_for"]
 
 _LOG = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ PAD = 0  # of BERT's vocabulary, whose tokens are hidden from the others
 _OF_IMAGES = (
     "patch_size", "hidden_size", "num_layers", "num_heads", "mlp_dim", "classifier", "pre_norm",
     "norm_epsilon", "patch_bias", "activation", "representation", "initialization", "preparation",
-    "dropout_rate", "remat", "scan", "attention_implementation", "dtype",
+    "position_resize", "dropout_rate", "remat", "scan", "attention_implementation", "dtype",
 )  # fmt: skip
 
 
@@ -62,9 +62,9 @@ class TwoTowers(Model):
     Attributes:
         activation: of both towers' MLPs, see `ops.activation`; a family has to say it.
         patch_size, hidden_size, num_layers, num_heads, mlp_dim, classifier, pre_norm,
-            norm_epsilon, patch_bias, representation, initialization, preparation: of the image
-            tower, see `VisionTransformer`; the epsilon and the initialisation are also those of a
-            text tower that is no BERT.
+            norm_epsilon, patch_bias, representation, initialization, preparation, position_resize:
+            of the image tower, see `VisionTransformer`; the epsilon and the initialisation are also
+            those of a text tower that is no BERT.
         embedding_size: width of the embeddings, to which images are projected; None if they are
             not, and it is the image tower's.
         image_side: in pixels, of the square images that published weights were made for. Others
@@ -104,6 +104,7 @@ class TwoTowers(Model):
     representation: str = "linear"
     initialization: str = "xavier"
     preparation: str = ""
+    position_resize: str = "linear"
     embedding_size: int | None = None
     image_side: int = 224
     text_kind: str = "transformer"
@@ -243,6 +244,11 @@ class TwoTowers(Model):
         """An image of (h, w) pixels, and a text."""
         text = jax.ShapeDtypeStruct((1, self.text_length), jnp.int32)
         return (*super().inputs(image_size), text)
+
+    @property
+    def input_limits(self) -> tuple[int, ...]:
+        """See `Model.input_limits`."""
+        return 0, self.vocabulary_size
 
     def image_size(self, params: Mapping[str, Any]) -> tuple[int, int]:
         """Height and width of the square images that parameters were made for.

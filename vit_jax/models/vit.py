@@ -455,7 +455,6 @@ class VisionTransformer(Model):
             "classifier": CLASSIFIERS,
             "representation": REPRESENTATIONS,
             "initialization": INITIALIZATIONS,
-            "preparation": published_images.PREPARATIONS,
             "position_embedding": POSITION_EMBEDDINGS,
             "attention_implementation": (None, *ATTENTION_IMPLEMENTATIONS),
         }

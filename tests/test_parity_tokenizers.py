@@ -105,7 +105,8 @@ def test_transformers_clip(clip, texts, tmp_path):
     ours = clip(texts)
     ours[np.cumsum(ours == 49_407, axis=1) > 0] = 49_407  # with which it fills up rows
     differing = [text for text, a, b in zip(texts, ours, expected) if a.tolist() != b]
-    assert all(ftfy.fix_text(text) != text or "&" in text for text in differing)
+    # It lowers letter by letter, where Python, and OpenAI, know of sigma at a word's end.
+    assert all(ftfy.fix_text(text) != text or set(text) & {"&", "Σ"} for text in differing)
     assert 1 <= len(differing) < len(texts) // 4
     theirs.save_pretrained(tmp_path)
     read = make_tokenizer("clip(77)", tmp_path)

@@ -70,6 +70,10 @@ def get_config() -> ConfigDict:
     config.data.flow.mixture = ""
     config.data.flow.test = ""  # the part of test_source to test on, such as sintel_clean
     config.data.flow.invalid = False  # whether Sintel's masks of invalid pixels are heeded
+    config.data.captions = ConfigDict()  # of captions
+    config.data.captions.file = ""  # of several the one in data.source that holds them; "": found
+    config.data.captions.images = ""  # the folder in data.source of the images; "": found
+    config.data.captions.skip_missing = False  # go on without images that are named and not there
     config.data.tfds = ConfigDict()  # of a source "tfds:NAME"
     config.data.tfds.train_split = "train"  # "" for a split that is not there
     config.data.tfds.val_split = ""

@@ -18,8 +18,10 @@ class MadeUp:
         scale: how many times larger the targets are than the images.
         seed: of the values.
         truth: what comes besides images; "" is "label", or "target" if there are no classes;
-            "mask", a label for each pixel; or "flow", a second image and how each pixel moves to
-            it, by up to 10 pixels, with `valid`, which leaves some out.
+            "mask", a label for each pixel; "flow", a second image and how each pixel moves to it,
+            by up to 10 pixels, with `valid`, which leaves some out; or "text", tokens from 1 to
+            one less than `num_classes`.
+        text_length: in tokens.
     """
 
     image_shape: tuple[int, int, int]
@@ -28,6 +30,7 @@ class MadeUp:
     scale: int = 1
     seed: int = 0
     truth: str = ""
+    text_length: int = 16
 
     steps_per_epoch = 1.0
 
@@ -60,6 +63,11 @@ class MadeUp:
         return (self.truth or ("label" if self.num_classes else "target"),)
 
     @property
+    def keys(self) -> tuple[str, ...]:
+        """All that an example has."""
+        return ("image", *self.truths)
+
+    @property
     def splits(self) -> Mapping[str, Any]:
         """There are training examples alone."""
         return {"train": self}
@@ -87,6 +95,9 @@ class MadeUp:
             batch["image2"] = images(1)
             batch["flow"] = random.uniform(-10, 10, (self.batch_size, h, w, 2)).astype(np.float32)
             batch["valid"] = (random.random((self.batch_size, h, w)) < 0.9).astype(np.float32)
+        elif truth == "text":
+            tokens = random.integers(1, self.num_classes, (self.batch_size, self.text_length))
+            batch[truth] = tokens.astype(np.int32)
         else:
             shape = (self.batch_size, h, w) if truth == "mask" else self.batch_size
             batch[truth] = random.integers(0, self.num_classes, shape).astype(np.int32)

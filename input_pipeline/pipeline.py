@@ -12,17 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import images, preprocess
+from input_pipeline import images, preprocess, texts
 from input_pipeline.cpu_tf import tf
+from input_pipeline.fields import TEXTS
 from input_pipeline.memory_cache import MemoryCache
 from input_pipeline.ops import NAMED
 from input_pipeline.sources import get_splits
 from input_pipeline.sources.base import Example, IndexedSource, Shard, Source, fold_in
+from input_pipeline.texts import Tokenize
 
 Batch = dict[str, np.ndarray]
 Shapes = dict[str, tuple[tuple[int, ...], np.dtype]]  # of the parts of an example, with their types
 
 _PREFETCH_BATCHES = 2
+_DRAW = -1  # folded into an example's seed; the ops of a string have 0, 1, ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Dataset:
 
     Attributes:
         splits: sources by name: "train", and "val" and "test" where the data has them.
-        train_pp: preprocessing of training images.
+        train_pp: preprocessing of training images; "" if examples have no image.
         val_pp: preprocessing of validation images.
         eval_pp: preprocessing of the images of every other purpose.
         batch_size: over all processes.
@@ -40,6 +43,7 @@ class Dataset:
         devices: over all processes; images that differ in size are evaluated one on each.
         scale: how many times larger the targets are than the images.
         cache: whether decoded training images are kept in memory.
+        tokenize: makes numbers of `text` and `captions`; None leaves them as they are.
     """
 
     splits: dict[str, Source]
@@ -52,6 +56,7 @@ class Dataset:
     devices: int
     scale: int
     cache: bool
+    tokenize: Tokenize | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -60,16 +65,28 @@ class Dataset:
 
     @property
     def truths(self) -> tuple[str, ...]:
-        """What the examples of all splits have besides images, such as "label" or "target"."""
-        others = [source.truths for source in self.splits.values()]
-        return tuple(key for key in self._any_source.truths if all(key in own for own in others))
+        """What the examples of all splits have besides images, such as "label" or "target".
+
+        Some may have it only when it is to be evaluated, such as "captions".
+        """
+        first, *others = [
+            (*source.truths, *source.eval_truths)
+            for source in (self._any_source, *self.splits.values())
+        ]
+        return tuple(key for key in first if all(key in own for own in others))
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All that the examples have: "image", if they have one, and the `truths`."""
+        return (*_image_key(self._any_source), *self.truths)
 
     @property
     def identity(self) -> dict[str, Any]:
         """What a run's data must have in common from start to end, as plain values."""
         sizes = {split: source.num_examples for split, source in sorted(self.splits.items())}
         classes = {"classes": list(self.class_names)} if self.class_names else {}
-        return {**classes, "examples": sizes}
+        digests = {split: source.digest for split, source in self.splits.items() if source.digest}
+        return {**classes, "examples": sizes, **({"contents": digests} if digests else {})}
 
     @property
     def steps_per_epoch(self) -> float:
@@ -90,13 +107,13 @@ class Dataset:
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """(h, w, c) of an image to evaluate, see `example`."""
-        return self.example["image"][0]
+        """(h, w, c) of an image to evaluate, see `example`; () if examples have no image."""
+        return self.example["image"][0] if self._any_source.has_image else ()
 
     @property
     def train_image_shape(self) -> tuple[int, ...]:
-        """(h, w, c) of an image to train on."""
-        return self.train_example["image"][0]
+        """(h, w, c) of an image to train on; () if examples have no image."""
+        return self.train_example["image"][0] if self._any_source.has_image else ()
 
     @property
     def _any_source(self) -> Source:
@@ -110,8 +127,8 @@ class Dataset:
         """Yields the training batches from a step on, without end.
 
         A batch is a function of the seed and the step: `image` (b, h, w, c) float32, and `label`
-        (b,) int32, `target` (b, h, w, c) float32 or `mask` (b, h, w) int32, with b this process's
-        share of the batch.
+        (b,) int32, `target` (b, h, w, c) float32, `mask` (b, h, w) int32 or `text` (b, n) int32,
+        with b this process's share of the batch.
 
         Raises:
             ValueError: if an image cannot be read; the message names the file.
@@ -129,6 +146,8 @@ class Dataset:
 
         Besides what a training batch has, it has `_mask` (b,) float32, 0 for the rows that fill up
         a batch, and `index` (b,) int32, the number of an example where the source counts them.
+        With `text`, the first caption of an image, come all of them, `captions` (b, k, n) int32,
+        of which the first `num_captions` (b,) int32 are its own.
         Every process yields the same number of batches. If the images differ in size, a batch
         holds one image for each device, and all of its images are of one size.
 
@@ -142,7 +161,9 @@ class Dataset:
         source = self.splits[split]
         spec = self.val_pp if split == "val" else self.eval_pp
         dataset = self._evaluated(source, spec, _share(rows, self.shard))
-        if not _image_shape(dataset).is_fully_defined() and isinstance(source, IndexedSource):
+        spec_of_image = dataset.element_spec.get("image")
+        is_one_size = spec_of_image is None or spec_of_image.shape.is_fully_defined()
+        if not is_one_size and isinstance(source, IndexedSource):
             yield from self._eval_batches_by_size(source, spec, rows)
             return
         count = source.num_examples if rows is None else len(rows)
@@ -185,7 +206,7 @@ class Dataset:
         self, source: Source, spec: str, start: int, decoded: bool = False
     ) -> tf.data.Dataset:
         raw = source.stream(self.seed, start, self.shard, self._local_batch)
-        return _prepare(raw, source, spec, self.scale, train=True, decoded=decoded)
+        return self._prepare(raw, source, spec, train=True, decoded=decoded)
 
     def _evaluated(
         self, source: Source, spec: str, rows: Sequence[int] | None = None
@@ -195,7 +216,41 @@ class Dataset:
         else:
             assert isinstance(source, IndexedSource)  # others do not know their examples by number
             raw = source.take(np.asarray(rows))
-        return _prepare(raw, source, spec, self.scale, train=False)
+        return self._prepare(raw, source, spec, train=False)
+
+    def _prepare(
+        self, raw: tf.data.Dataset, source: Source, spec: str, train: bool, decoded: bool = False
+    ) -> tf.data.Dataset:
+        """Loads and preprocesses raw examples, in parallel and in order."""
+        decoded |= getattr(source, "decodes", False)
+        keys = (*_image_key(source), *source.truths, *(() if train else source.eval_truths))
+        apply = preprocess.build(spec, train, self.scale, decoded) if source.has_image else None
+
+        @tf.autograph.experimental.do_not_convert  # it would wrap the messages of our errors
+        def prepare(example: Example) -> Example:
+            seed = example["seed"] if train else tf.zeros((2,), tf.int32)
+            is_counted = "index" in example and not train
+            index = {"index": tf.cast(example["index"], tf.int32)} if is_counted else {}
+            loaded = source.load(example)
+            if train:
+                loaded = source.draw(loaded, fold_in(seed, _DRAW))
+            fields = {key: loaded[key] for key in keys}
+            if apply is not None:
+                if not decoded:
+                    _check_input(fields["image"], spec)
+                name = _name_of(example) if isinstance(source, IndexedSource) else ""
+                fields = apply(fields, seed, name)
+            if self.tokenize is not None:
+                fields = texts.tokenized(fields, self.tokenize)
+            own_seed = fold_in(seed, index["index"]) if is_counted else seed
+            return {**source.finish(fields, own_seed), **index}
+
+        dataset = raw.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        can_differ = not train and getattr(source, "image_sizes", None) is not None
+        _check_output(dataset.element_spec, spec, can_differ)
+        options = tf.data.Options()
+        options.threading.max_intra_op_parallelism = 1  # examples are prepared side by side already
+        return dataset.with_options(options)
 
 
 def _cached(source: Source, spec: str) -> Source:
@@ -208,8 +263,9 @@ def _cached(source: Source, spec: str) -> Source:
 
     def load(row: Example) -> Example:
         loaded = source.loader(row)
-        example = {key: loaded[key] for key in ("image", *source.truths)}
-        if preprocess.reads_files(spec) and not source.decodes:
+        keys = (*_image_key(source), *source.truths, *source.eval_truths)
+        example = {key: loaded[key] for key in keys}
+        if source.has_image and preprocess.reads_files(spec) and not source.decodes:
             example["image"] = images.decode(example["image"])
         return example
 
@@ -222,8 +278,8 @@ def _shapes(spec: dict[str, tf.TensorSpec]) -> Shapes:
     }
 
 
-def _image_shape(dataset: tf.data.Dataset) -> tf.TensorShape:
-    return dataset.element_spec["image"].shape
+def _image_key(source: Source) -> tuple[str, ...]:
+    return ("image",) if source.has_image else ()
 
 
 def _share(rows: Sequence[int] | None, shard: Shard) -> list[int] | None:
@@ -238,6 +294,7 @@ def get_dataset(
     shard: Shard | None = None,
     devices: int = 1,
     scale: int = 1,
+    tokenize: Tokenize | None = None,
 ) -> Dataset:
     """Opens the data that `config.data` describes.
 
@@ -248,6 +305,7 @@ def get_dataset(
         shard: this process's part; the whole if None.
         devices: over all processes.
         scale: how many times larger the model's outputs are than its inputs.
+        tokenize: what the model's texts are made numbers by; None leaves texts as they are.
 
     Returns:
         The data set.
@@ -260,12 +318,14 @@ def get_dataset(
         raise ValueError(
             f"batch_size={batch_size} must be positive and divisible by {shard.count} process(es)"
         )
-    preprocess.build(config.train_pp, train=True, scale=scale)
-    for spec in (config.val_pp, config.eval_pp):
-        if spec:
-            preprocess.build(spec, train=False, scale=scale)
+    specs = {key: config[key] for key in ("train_pp", "val_pp", "eval_pp") if config[key]}
+    for key, spec in specs.items():  # before the data are looked for, which may take a while
+        preprocess.build(spec, train=key == "train_pp", scale=scale)
+    splits = get_splits(config, scale)
+    _check_specs(splits, config, specs)
+    _warn_of_texts(splits, config.train_pp, tokenize)
     return Dataset(
-        splits=get_splits(config, scale),
+        splits=splits,
         train_pp=config.train_pp,
         val_pp=config.val_pp or config.eval_pp,
         eval_pp=config.eval_pp,
@@ -275,7 +335,33 @@ def get_dataset(
         devices=devices,
         scale=scale,
         cache=config.cache,
+        tokenize=tokenize,
     )
+
+
+def _check_specs(splits: dict[str, Source], config: Any, specs: dict[str, str]) -> None:
+    """Raises a ValueError unless there is preprocessing just where there are images."""
+    if any(source.has_image for source in splits.values()):
+        for key in ("train_pp", "eval_pp"):
+            if key not in specs:
+                raise ValueError(
+                    f"data.{key} is empty, and the images of data.kind={config.kind!r} must be "
+                    "prepared, as by 'decode|resize(224)|value_range(-1, 1)'"
+                )
+    elif specs:
+        raise ValueError(
+            f"the examples of data.kind={config.kind!r} have no image to prepare: leave "
+            f"{' and '.join(f'data.{key}' for key in specs)} empty, as in --config.data.train_pp="
+        )
+
+
+def _warn_of_texts(splits: dict[str, Source], spec: str, tokenize: Tokenize | None) -> None:
+    for split, source in splits.items():
+        there = source.texts()
+        if there and tokenize is not None:
+            texts.tell_cut(split, there, tokenize)
+        if there and split == "train" and source.has_image:
+            texts.warn_of_mirroring([name for name, _ in preprocess.parse(spec)], there)
 
 
 def pad_batch(batch: Batch, size: int) -> Batch:
@@ -296,42 +382,9 @@ def pad_batch(batch: Batch, size: int) -> Batch:
     }
 
 
-def _prepare(
-    raw: tf.data.Dataset,
-    source: Source,
-    spec: str,
-    scale: int,
-    train: bool,
-    decoded: bool = False,
-) -> tf.data.Dataset:
-    """Loads and preprocesses raw examples, in parallel and in order."""
-    decoded |= getattr(source, "decodes", False)
-    apply = preprocess.build(spec, train, scale, decoded)
-
-    @tf.autograph.experimental.do_not_convert  # it would wrap the messages of our errors
-    def prepare(example: Example) -> Example:
-        seed = example["seed"] if train else tf.zeros((2,), tf.int32)
-        is_counted = "index" in example and not train
-        index = {"index": tf.cast(example["index"], tf.int32)} if is_counted else {}
-        name = _name_of(example) if isinstance(source, IndexedSource) else ""
-        loaded = source.load(example)
-        if not decoded:
-            _check_input(loaded["image"], spec)
-        example = apply({key: loaded[key] for key in ("image", *source.truths)}, seed, name)
-        own_seed = fold_in(seed, index["index"]) if is_counted else seed
-        return {**source.finish(example, own_seed), **index}
-
-    dataset = raw.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    can_differ = not train and getattr(source, "image_sizes", None) is not None
-    _check_output(dataset.element_spec["image"], spec, can_differ)
-    options = tf.data.Options()
-    options.threading.max_intra_op_parallelism = 1  # images are prepared side by side already
-    return dataset.with_options(options)
-
-
 def _name_of(row: Example) -> tf.Tensor | str:
     """The paths that a row of an `IndexedSource` holds, () string; "" if there are none."""
-    paths = [value for value in row.values() if value.dtype == tf.string]
+    paths = [row[key] for key in row if row[key].dtype == tf.string and key not in TEXTS]
     return tf.strings.join(paths, " and ") if paths else ""
 
 
@@ -345,7 +398,15 @@ def _check_input(image: tf.Tensor, spec: str) -> None:
         )
 
 
-def _check_output(image: tf.TensorSpec, spec: str, can_differ: bool) -> None:
+def _check_output(element: dict[str, tf.TensorSpec], spec: str, can_differ: bool) -> None:
+    if "image" not in element:
+        for key, part in element.items():
+            if not part.shape.is_fully_defined():
+                raise ValueError(
+                    f"{key!r} is of several shapes, {part.shape}, of which no batch can be made"
+                )
+        return
+    image = element["image"]
     if image.dtype != tf.float32:
         raise ValueError(
             f"preprocessing {spec!r} must end with value_range(-1, 1) or normalize: it makes "

@@ -281,7 +281,7 @@ def _fit_model(config: ConfigDict, data: "Dataset | MadeUp") -> Model:
         fields["distilled"] = taught
         model = get_model(config.model_name, **fields)
     task = get_task(model)
-    check_data(model, task, data.truths)
+    check_data(model, task, data.keys)
     check_metrics(config, task, data.truths)
     fitted = task.fit(model, data)
     for name, value in fitted.items():
@@ -320,6 +320,8 @@ def _shapes(
     try:
         out = jax.eval_shape(model.apply, variables, *train_inputs)
     except flax.errors.ScopeParamShapeError:
+        if not data.image_shape:
+            raise
         raise ValueError(
             f"images of {data.train_image_shape[:2]} pixels to train on, and of "
             f"{data.image_shape[:2]} to evaluate, are of different parameters of "

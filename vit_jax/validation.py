@@ -52,9 +52,9 @@ def check(holds: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def check_data(model: Model, task: Task, truths: tuple[str, ...]) -> None:
-    """Raises a ValueError unless data say what a task is to learn."""
-    lacking = sorted({*task.truths, *task.inputs} - {"image", *truths})
+def check_data(model: Model, task: Task, keys: tuple[str, ...]) -> None:
+    """Raises a ValueError unless examples, which have these keys, are what a task learns from."""
+    lacking = sorted({*task.truths, *task.inputs} - set(keys))
     if not lacking:
         return
     from input_pipeline.sources import kinds_with  # TensorFlow takes seconds to import

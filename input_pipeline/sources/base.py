@@ -7,6 +7,9 @@ from typing import Protocol
 import numpy as np
 
 from input_pipeline.cpu_tf import tf
+from input_pipeline.fields import TEXTS
+
+SAMPLED = 200  # examples whose texts are looked at where they are not in memory
 
 Example = dict[str, tf.Tensor]
 
@@ -30,8 +33,12 @@ class Source(Protocol):
     Attributes:
         num_examples: size of the split, over all processes.
         class_names: names of the classes in the order of the labels; empty for pairs of images.
+        has_image: whether an example has an `image`.
         truths: what an example has besides its image, such as "label" or "target".
+        eval_truths: what an example to evaluate has besides these.
         names: of the examples, for a report by example; () if they have none.
+        digest: tells the data from others in what neither their number nor their classes says, such
+            as texts; "" if there is nothing more to tell.
     """
 
     @property
@@ -44,7 +51,16 @@ class Source(Protocol):
     def class_names(self) -> tuple[str, ...]: ...
 
     @property
+    def has_image(self) -> bool: ...
+
+    @property
     def truths(self) -> tuple[str, ...]: ...
+
+    @property
+    def eval_truths(self) -> tuple[str, ...]: ...
+
+    @property
+    def digest(self) -> str: ...
 
     def stream(self, seed: int, start: int, shard: Shard, local_batch: int) -> tf.data.Dataset:
         """Returns this process's endless training examples, as raw as they are stored.
@@ -71,7 +87,21 @@ class Source(Protocol):
         Returns:
             `image`, the bytes of a file or (h, w, c) uint8, or uint16 if there is a target; and by
             the names in `truths`: `label`, () int32; `target`, (h, w, 3) uint16, or of some times
-            that size; `mask`, (h, w) uint8, 255 where it is to be ignored.
+            that size; `mask`, (h, w) uint8, 255 where it is to be ignored; `text`, () string, and
+            `captions`, (k,) string, of which those after the first `num_captions` are "".
+        """
+
+    def draw(self, example: Example, seed: tf.Tensor) -> Example:
+        """Makes of what `load` returns what is trained on in this epoch.
+
+        Unlike `load` it may draw random numbers, so that a cache does not keep what it returns.
+
+        Args:
+            example: from `load`.
+            seed: (2,) int32, of this example and epoch.
+
+        Returns:
+            `image`, if there is one, and what `truths` names, at least.
         """
 
     def finish(self, example: Example, seed: tf.Tensor) -> Example:
@@ -81,6 +111,9 @@ class Source(Protocol):
             example: `image` and what `truths` names.
             seed: (2,) int32, of this example, and when training of the epoch.
         """
+
+    def texts(self) -> list[str]:
+        """Texts of the examples, sorted, each once; of the first 200 if they are in files."""
 
     def explain(self, message: str) -> str:
         """Says what made reading fail, with the names of the files, given TensorFlow's message."""
@@ -110,6 +143,17 @@ def _permute(i: tf.Tensor, size: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
     )
 
 
+def texts_in(examples: tf.data.Dataset) -> list[str]:
+    """The texts of some examples as they are loaded, sorted, each once."""
+    spec = examples.element_spec
+    keys = [key for key in TEXTS if key in spec and spec[key].dtype == tf.string]
+    texts = examples.map(
+        lambda example: tf.concat([tf.reshape(example[k], (-1,)) for k in keys], 0)
+    )
+    found = texts.as_numpy_iterator() if keys else ()
+    return sorted({text.decode() for some in found for text in some if text})
+
+
 def _leave(example: Example, *_: tf.Tensor) -> Example:
     return example
 
@@ -125,7 +169,11 @@ class IndexedSource:
         columns: arrays of equal length. One called "row" numbers them, for a cache.
         class_names: names of the classes in the order of the labels; empty for pairs of images.
         truths: see `Source`.
+        has_image: see `Source`.
+        eval_truths: see `Source`.
+        digest: see `Source`.
         loader: turns one row into an example; called in parallel.
+        drawer: see `Source.draw`.
         finisher: see `Source.finish`.
         explainer: says what made reading fail, given the message.
         names: of the rows, for a report by image.
@@ -140,7 +188,11 @@ class IndexedSource:
     columns: Mapping[str, np.ndarray]
     class_names: tuple[str, ...] = ()
     truths: tuple[str, ...] = ("label",)
+    has_image: bool = True
+    eval_truths: tuple[str, ...] = ()
+    digest: str = ""
     loader: Callable[[Example], Example] = _leave
+    drawer: Callable[[Example, tf.Tensor], Example] = _leave
     finisher: Callable[[Example, tf.Tensor], Example] = _leave
     explainer: Callable[[str], str] = str
     names: tuple[str, ...] = ()
@@ -181,9 +233,24 @@ class IndexedSource:
         """See `Source`."""
         return self.loader(example)
 
+    def draw(self, example: Example, seed: tf.Tensor) -> Example:
+        """See `Source`."""
+        return self.drawer(example, seed)
+
     def finish(self, example: Example, seed: tf.Tensor) -> Example:
         """See `Source`."""
         return self.finisher(example, seed)
+
+    def texts(self) -> list[str]:
+        """See `Source`."""
+        kept = [self.columns[key] for key in TEXTS if key in self.columns]
+        if any(column.dtype.kind in "OU" for column in kept):
+            return sorted({text for column in kept for text in column.ravel().tolist() if text})
+        if not set(TEXTS) & {*self.truths, *self.eval_truths}:
+            return []
+        row, seed = self._rows(), tf.zeros((2,), tf.int32)
+        first = tf.data.Dataset.range(min(SAMPLED, self.num_examples))
+        return texts_in(first.map(lambda i: self.load({**row(i), "seed": seed})))
 
     def explain(self, message: str) -> str:
         """See `Source`."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from vit_jax import ops, photos
 from vit_jax.class_embeddings import embed_classes
+from vit_jax.models.two_towers import TwoTowers
 from vit_jax.prompts import readable
 from vit_jax.tasks.base import Pretrained
 
@@ -35,9 +36,7 @@ class Embedded(NamedTuple):
 
 def has_two_towers(model: Any) -> bool:
     """Whether a model compares images with texts."""
-    from vit_jax.tasks import get_task
-
-    return {"image", "text"} <= set(get_task(model).inputs)
+    return isinstance(model, TwoTowers)
 
 
 class Embedder:

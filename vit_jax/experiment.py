@@ -125,17 +125,22 @@ class Experiment:
 
         Args:
             state: before it.
-            grads: of the parameters.
+            grads: of the parameters; None in the place of the frozen ones.
             model_state: the next.
 
         Returns:
             The next state, and metrics: the `grad_norm`, the `param_norm` after the step, and the
             `learning_rate`.
         """
+        norm = optax.tree.norm(grads)
+        # The optimizer takes no notice of the zeros.
+        grads = jax.tree.map(
+            lambda p, g: jnp.zeros_like(p) if g is None else g, state.params, grads
+        )
         updates, opt_state = self.tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params = self.model.constrain(optax.apply_updates(state.params, updates))
         metrics = {
-            "grad_norm": optax.tree.norm(grads),
+            "grad_norm": norm,
             "param_norm": optax.tree.norm(params),
             "learning_rate": jnp.asarray(self.schedule(state.step), jnp.float32),
         }

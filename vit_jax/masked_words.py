@@ -11,14 +11,16 @@ a batch has no `weight`, as in evaluation, the texts count alike; there the figu
 since they are finished over all masked words of the split.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vit_jax.tasks.base import Batch, Metric, Out
+Batch = Mapping[str, Any]
+Out = Mapping[str, jax.Array]  # of `models.bert.BERT`
 
 WEIGHT = "weight"
 
@@ -99,12 +101,24 @@ def _is_next_right(out: Out, batch: Batch) -> jax.Array:
     return (jnp.argmax(_next(out), axis=-1) == batch["next"]).astype(jnp.float32)
 
 
-METRICS = {
+class Figure(NamedTuple):
+    """A figure of texts.
+
+    Attributes:
+        each: from an output and its batch to (b,) or (b, 2) numbers.
+        finish: from those of a split to the figure.
+    """
+
+    each: Callable[[Out, Batch], jax.Array]
+    finish: Callable[[np.ndarray], float]
+
+
+FIGURES = {
     # Shares of the masked words, and of the pairs, that are told right.
-    "masked_accuracy": Metric(_each_of_words(_is_right), _mean_of_words),
-    "next_accuracy": Metric(_is_next_right),
+    "masked_accuracy": Figure(_each_of_words(_is_right), _mean_of_words),
+    "next_accuracy": Figure(_is_next_right, lambda each: float(np.mean(each, dtype=np.float64))),
     # exp of the mean cross-entropy of the masked words.
-    "perplexity": Metric(
+    "perplexity": Figure(
         _each_of_words(lambda out, batch: _word_losses(out, batch)[0]), _perplexity
     ),
 }

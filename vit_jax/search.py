@@ -22,6 +22,7 @@ from checkpoints import files
 from input_pipeline.files import is_image
 from vit_jax import photo_index, photos
 from vit_jax.machinery import cli, model_flags
+from vit_jax.machinery.output_flag import OUTPUT
 from vit_jax.photo_index import Hit, PhotoIndex
 
 _LOG = logging.getLogger("vit_jax.search")  # also when it is run as __main__
@@ -30,9 +31,6 @@ _INDEX = flags.DEFINE_string("index", "photos.npz", "The file in which photos' v
 _TOP = flags.DEFINE_integer("top", 20, "How many photos are shown.", lower_bound=1)
 _LEAST = flags.DEFINE_float(
     "least", 0.95, "Of duplicates: the cosine of two photos that are nearly the same."
-)
-_OUTPUT = flags.DEFINE_string(
-    "output", None, "Folder for a table (CSV) and a contact sheet (PNG), named by what was asked."
 )
 
 _SIDE = 240  # pixels of a photo on the contact sheet
@@ -123,13 +121,13 @@ def _search(index: PhotoIndex, query: str, target: Path) -> int:
     print(f"rank  cosine  photo ({len(index.contents)} searched in {milliseconds:.1f} ms)")
     for rank, hit in enumerate(hits, start=1):
         print(f"{rank:4}  {hit.cosine:6.4f}  {hit.path}")
-    if _OUTPUT.value is not None and hits:
+    if OUTPUT.value is not None and hits:
         stem = _stem(path.stem if is_photo else query)
         rows = [(rank, f"{h.cosine:.6f}", h.path) for rank, h in enumerate(hits, start=1)]
         title = f"nearest to {path.name if is_photo else repr(query)}"
         asked = [(query, "asked for")] if is_photo else []
         shown = [*asked, *((h.path, f"{h.cosine:.3f}") for h in hits[:_MOST_SHOWN])]
-        _write(Path(_OUTPUT.value), stem, ("rank", "cosine", "file"), rows, shown, title)
+        _write(Path(OUTPUT.value), stem, ("rank", "cosine", "file"), rows, shown, title)
     return 0
 
 
@@ -142,13 +140,13 @@ def _duplicates(index: PhotoIndex) -> int:
         print(f"group {number}")
         for hit in hits:
             print(f"  {hit.cosine:6.4f}  {hit.path}{_same_bytes(index, hit, hits[0])}")
-    if _OUTPUT.value is not None and groups:
+    if OUTPUT.value is not None and groups:
         numbered = [(i, hit) for i, hits in enumerate(groups, start=1) for hit in hits]
         rows = [(i, f"{hit.cosine:.6f}", hit.path) for i, hit in numbered]
         shown = [(hit.path, f"group {i}: {hit.cosine:.3f}") for i, hit in numbered[:_MOST_SHOWN]]
         title = f"groups of a cosine of {_LEAST.value} or more"
         header = ("group", "cosine with the first", "file")
-        _write(Path(_OUTPUT.value), "duplicates", header, rows, shown, title)
+        _write(Path(OUTPUT.value), "duplicates", header, rows, shown, title)
     return 0
 
 

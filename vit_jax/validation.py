@@ -137,12 +137,12 @@ def _check_parts(config: ConfigDict, task: Task) -> None:
         "the discriminator compares the images of a whole batch: take a smaller batch_size, or "
         "model.remat=True",
     )
-    check(
-        task.is_independent or config.accum_steps == 1,
-        f"the loss of the task {task.name} compares a whole batch, of which accum_steps="
-        f"{config.accum_steps} would show it parts: set it to 1",
-    )
     distill = config.distill
+    check(
+        not distill.teacher or config.accum_steps == 1 or task.is_independent,
+        f"the loss of the task {task.name} compares a whole batch, which a teacher would see in "
+        f"accum_steps={config.accum_steps} parts: set it to 1, or distill.teacher to ''",
+    )
     check(
         distill.kind in DISTILLATIONS,
         f"distill.kind={distill.kind!r} is not one of {DISTILLATIONS}",

@@ -7,6 +7,7 @@ checkpoints/       orbax, the whole train state
 events.out...      the same figures for TensorBoard
 weights.npz        the chosen parameters and norms' statistics, with published names
 labels.txt         the class names, one per line, in the order of the head
+vocabulary/        that of a model of texts
 report/            pictures
 """
 
@@ -52,6 +53,7 @@ class Workdir:
         self.checkpoints = self.path / "checkpoints"
         self.weights = self.path / "weights.npz"
         self.report = self.path / "report"
+        self.vocabulary = self.path / "vocabulary"
         self._config = self.path / "config.json"
         self._data = self.path / "data.json"
         self._labels = self.path / "labels.txt"

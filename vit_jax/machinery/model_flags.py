@@ -31,8 +31,9 @@ _IMAGE_SIZE = flags.DEFINE_string(
 _LABELS = flags.DEFINE_string(
     "labels",
     None,
-    "A class name per line; imagenet1k, ade20k, voc, cityscapes, camvid, lip, coco_stuff or none; "
-    "unset: the labels.txt beside the weights.",
+    "A file with a class name per line; imagenet1k, ade20k, voc, cityscapes, camvid, lip, "
+    "coco_stuff or none; unset: the labels.txt beside the weights. For a model of images and texts "
+    "what is looked for, also as 'cat,dog,a red car'.",
 )
 _PLUGINS = flags.DEFINE_list(
     "plugins", [], "Modules with models and tasks of your own, see docs/adding.md."
@@ -41,6 +42,12 @@ _PRETRAINED_SIZE = flags.DEFINE_string(
     "pretrained_size",
     None,
     "HEIGHTxWIDTH of the images that a checkpoint was made for; unset: of a square.",
+)
+_VOCABULARY = flags.DEFINE_string(
+    "vocabulary",
+    "",
+    "Of a model that reads texts: the file, or a folder with it; unset: that of the run, beside the "
+    "weights, or in an installed package.",
 )
 
 
@@ -72,6 +79,7 @@ def load_from(path: str) -> Any:
         labels=_LABELS.value,
         old_size=parse_size("pretrained_size", _PRETRAINED_SIZE.value),
         key=KEY.value,
+        vocabulary=_VOCABULARY.value,
     )
     named = [name for name in _PLUGINS.value if name not in model.plugins]
     return dataclasses.replace(model, plugins=(*model.plugins, *named))

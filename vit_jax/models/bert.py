@@ -73,8 +73,7 @@ class BertAttention(nn.Module):
                 force_fp32_for_softmax=True,
             )
         else:
-            hidden = None if mask is None else jnp.where(mask, 0, -1e9)[:, None, None]
-            y = ops.attention(q, k, v, hidden, implementation=self.implementation)
+            y = ops.attention(q, k, v, implementation=self.implementation, mask=mask)
         return _dense(d, self.dtype, "out")(y.reshape(x.shape))
 
 
@@ -298,8 +297,13 @@ class BERT(Model):
     any_size = True
     deepest = {"num_layers": 64, "pooler": True, "heads": True}  # noqa: RUF012
     torch_namings = ("BertForPreTraining", "BertModel")
+    naming_fields = {name: {"activation": "gelu"} for name in torch_namings}  # noqa: RUF012
     # The decoder is the tokens' embedding once more, and its bias that of the head.
     torch_buffers = ("position_ids", "predictions.decoder.weight", "predictions.decoder.bias")
+    torch_aliases = {  # noqa: RUF012
+        "LayerNorm.gamma": "LayerNorm.weight",
+        "LayerNorm.beta": "LayerNorm.bias",
+    }
 
     @nn.compact
     def __call__(
@@ -349,6 +353,11 @@ class BERT(Model):
         """Tokens, segments and mask of an example; there is no image."""
         del image_size
         return (jax.ShapeDtypeStruct((1, min(self.length, 128)), jnp.int32),) * 3
+
+    @property
+    def input_limits(self) -> tuple[int, ...]:
+        """See `Model.input_limits`."""
+        return self.vocabulary_size, _NUM_SEGMENTS, 2
 
     @staticmethod
     def fields_in(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:

@@ -8,8 +8,12 @@ GELU; open_clip's are trained with the exact one unless their name says quickgel
 
 from typing import Any
 
+from vit_jax.models import tower_names
+from vit_jax.models.base import Shapes
 from vit_jax.models.two_towers import TwoTowers
 from vit_jax.models.vit import SIZES
+
+HEAD_WIDTH = 64
 
 _TEXT_L = dict(
     text_hidden_size=768, text_num_heads=12, text_mlp_dim=3072, embedding_size=768
@@ -73,3 +77,22 @@ class CLIP(TwoTowers):
     text_head: str = "projection"
     initial_scale: float = 1 / 0.07
     tokenizer: str = "clip(77)"
+
+    torch_namings = ("open_clip", "transformers", "open_clip-custom_text")
+    torch_buffers = tower_names.BUFFERS
+    must_be_told = {  # noqa: RUF012
+        "activation": "quick_gelu for OpenAI's own weights and those that open_clip calls "
+        "quickgelu, gelu for others of open_clip",
+    }
+
+    def torch_names(self, naming: str = "open_clip") -> dict[str, str]:
+        """Names in PyTorch's files, of which open_clip's are OpenAI's."""
+        has_bias = self.text_head == "linear"
+        return tower_names.of_two_towers(naming, self.num_layers, self.text_num_layers, has_bias)
+
+    @staticmethod
+    def fields_in(shapes: Shapes) -> dict[str, Any]:
+        """Reads fields off the shapes of a file's arrays; heads are 64 wide where they say none."""
+        fields = TwoTowers.fields_in(shapes)
+        fields.setdefault("text_num_heads", max(fields["text_hidden_size"] // HEAD_WIDTH, 1))
+        return fields

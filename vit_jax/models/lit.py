@@ -5,8 +5,10 @@ models and weights of google-research/vision_transformer. Both towers compute wi
 approximation by tanh, a BERT's as well.
 """
 
+from collections.abc import Collection
 from typing import Any
 
+from vit_jax.models import tower_names
 from vit_jax.models.two_towers import TwoTowers
 from vit_jax.models.vit import SIZES
 
@@ -46,3 +48,23 @@ class LiT(TwoTowers):
 
     activation: str = "gelu_tanh"
     preparation: str = "big_vision"
+
+    def npz_names(self) -> dict[str, str]:
+        """Names in google-research's files, where others than ours."""
+        names = {"img/pre_logits": "img/head"}
+        if self.text_kind == "bert":
+            names |= {
+                f"txt/bert/{ours}": f"txt/BertEncoder_0/{theirs}"
+                for ours, theirs in tower_names.flaxformer_names(self.text_num_layers).items()
+            }
+        return names
+
+    def parts(self) -> Collection[str]:
+        """See `Model.parts`; there are no such names in PyTorch."""
+        names = {f"img/{ours}" for ours in tower_names.image_names("timm", self.num_layers)}
+        if self.text_kind == "bert":
+            bert = tower_names.flaxformer_names(self.text_num_layers)
+            texts = {f"bert/{ours}" for ours in bert} | {"head"}
+        else:
+            texts = {*tower_names.text_names("", "head", self.text_num_layers, is_openai=False)}
+        return names | {f"txt/{ours}" for ours in texts} | {"img/pre_logits", "t", "b"}

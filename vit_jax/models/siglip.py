@@ -9,6 +9,7 @@ GELU's approximation by tanh, also where timm and open_clip compute with the exa
 
 from typing import Any
 
+from vit_jax.models import tower_names
 from vit_jax.models.two_towers import TwoTowers
 from vit_jax.models.vit import SIZES
 
@@ -19,8 +20,8 @@ def _sizes(image: str, patch_size: int, side: int = 224, text: str = "") -> dict
     return {**SIZES[image], **of_text, "patch_size": patch_size, "image_side": side}
 
 
-# What whole patches of 14 cover of 384 pixels, for which such models are called: images of this
-# size are given to them, as timm does it; big_vision leaves the last 6 pixels of larger ones out.
+# What whole patches of 14 cover of 384 pixels, after which such models are called. They are given
+# images of this size, as in timm; big_vision leaves the last 6 pixels of larger ones out.
 _SIDE_14 = 378
 
 _I18N = dict(vocabulary_size=250_000)
@@ -111,3 +112,15 @@ class SigLIP(TwoTowers):
     has_bias: bool = True
     initial_bias: float = -10.0
     tokenizer: str = "siglip(64)"
+
+    torch_namings = ("transformers", "open_clip-timm")
+    torch_buffers = tower_names.BUFFERS
+
+    def torch_names(self, naming: str = "transformers") -> dict[str, str]:
+        """Names in PyTorch's files, of which open_clip's have a tower of timm's for the images."""
+        has_bias = self.text_head == "linear"
+        return tower_names.of_two_towers(naming, self.num_layers, self.text_num_layers, has_bias)
+
+    def npz_names(self) -> dict[str, str]:
+        """Names in big_vision's files, where others than ours."""
+        return {"img/Transformer/posembed_input/pos_embedding": "img/pos_embedding"}

@@ -162,8 +162,8 @@ class TwoTowers(Model):
             bias = self.param("b", nn.initializers.constant(self.initial_bias), (1,), jnp.float32)
         out = {}
         if image is not None:
-            tower = VisionTransformer(**self._image_fields, name="img")
-            out["image"] = ops.unit_length(tower(image, train))
+            embedding: Any = VisionTransformer(**self._image_fields, name="img")(image, train)
+            out["image"] = ops.unit_length(embedding)
         if text is not None:
             out["text"] = ops.unit_length(self._text_tower()(text, train))
         if image is None or text is None:
@@ -243,6 +243,11 @@ class TwoTowers(Model):
         """An image of (h, w) pixels, and a text."""
         text = jax.ShapeDtypeStruct((1, self.text_length), jnp.int32)
         return (*super().inputs(image_size), text)
+
+    @property
+    def input_limits(self) -> tuple[int, ...]:
+        """See `Model.input_limits`."""
+        return 0, self.vocabulary_size
 
     def image_size(self, params: Mapping[str, Any]) -> tuple[int, int]:
         """Height and width of the square images that parameters were made for.

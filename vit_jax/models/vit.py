@@ -21,7 +21,7 @@ from flax import traverse_util
 
 from vit_jax import ops
 from vit_jax.layers import count_blocks
-from vit_jax.models import bit_resnet, published_images
+from vit_jax.models import bit_resnet, published_images, tower_names
 from vit_jax.models.base import Model
 from vit_jax.models.encoder import (  # noqa: F401
     INITIALIZATIONS,
@@ -110,32 +110,6 @@ class PatchEmbedding(nn.Module):
         return x + bias.astype(self.dtype)
 
 
-def _transformers_names(num_layers: int, is_bare: bool) -> dict[str, str]:
-    """Names of transformers' ViT, `is_bare` without a head and the prefix of one that has it."""
-    prefix = "" if is_bare else "vit."
-    names = {
-        "cls": f"{prefix}embeddings.cls_token",
-        "Transformer/posembed_input/pos_embedding": f"{prefix}embeddings.position_embeddings",
-        "embedding": f"{prefix}embeddings.patch_embeddings.projection",
-        "Transformer/encoder_norm": f"{prefix}layernorm",
-        "pre_logits": f"{prefix}pooler.dense",
-        "head": "classifier",
-    }
-    for i in range(num_layers):
-        for ours, theirs in {
-            "LayerNorm_0": "layernorm_before",
-            "MultiHeadDotProductAttention_1/query": "attention.attention.query",
-            "MultiHeadDotProductAttention_1/key": "attention.attention.key",
-            "MultiHeadDotProductAttention_1/value": "attention.attention.value",
-            "MultiHeadDotProductAttention_1/out": "attention.output.dense",
-            "LayerNorm_2": "layernorm_after",
-            "MlpBlock_3/Dense_0": "intermediate.dense",
-            "MlpBlock_3/Dense_1": "output.dense",
-        }.items():
-            names[f"Transformer/encoderblock_{i}/{ours}"] = f"{prefix}encoder.layer.{i}.{theirs}"
-    return names
-
-
 class VisionTransformer(Model):
     """Vision Transformer.
 
@@ -204,7 +178,8 @@ class VisionTransformer(Model):
     dtype: Any = jnp.float32
 
     task = "classify"
-    torch_namings = ("timm", "transformers", "transformers-ViTModel")
+    torch_namings = tower_names.IMAGE_NAMINGS
+    torch_buffers = tower_names.BUFFERS
     # What whoever published weights with such names computes with; of timm's it is not known.
     naming_fields = {  # noqa: RUF012
         "transformers": {"activation": "gelu"},
@@ -387,44 +362,9 @@ class VisionTransformer(Model):
         return traverse_util.unflatten_dict({**flat, _POSITIONS: grid})
 
     def torch_names(self, naming: str = "timm") -> dict[str, str]:
-        """Returns names of the submodules and of the parameters outside of them.
-
-        `[i]` marks part i of a tensor that is kept fused; see `checkpoints.torch`.
-
-        Args:
-            naming: timm's; or transformers', of its ViTForImageClassification or its ViTModel,
-                whose pooler is our pre_logits.
-        """
-        if naming != "timm":
-            return _transformers_names(self.num_layers, naming == "transformers-ViTModel")
-        names = {
-            "cls": "cls_token",
-            "Transformer/posembed_input/pos_embedding": "pos_embed",
-            "embedding": "patch_embed.proj",
-            "Transformer/encoder_norm": "norm",
-            "MAPHead_0/probe": "attn_pool.latent",
-            "MAPHead_0/MultiHeadDotProductAttention_0/query": "attn_pool.q",
-            "MAPHead_0/MultiHeadDotProductAttention_0/key": "attn_pool.kv[0]",
-            "MAPHead_0/MultiHeadDotProductAttention_0/value": "attn_pool.kv[1]",
-            "MAPHead_0/MultiHeadDotProductAttention_0/out": "attn_pool.proj",
-            "MAPHead_0/LayerNorm_0": "attn_pool.norm",
-            "MAPHead_0/MlpBlock_0/Dense_0": "attn_pool.mlp.fc1",
-            "MAPHead_0/MlpBlock_0/Dense_1": "attn_pool.mlp.fc2",
-            "head": "head",
-        }
-        for i in range(self.num_layers):
-            for ours, theirs in {
-                "LayerNorm_0": "norm1",
-                "MultiHeadDotProductAttention_1/query": "attn.qkv[0]",
-                "MultiHeadDotProductAttention_1/key": "attn.qkv[1]",
-                "MultiHeadDotProductAttention_1/value": "attn.qkv[2]",
-                "MultiHeadDotProductAttention_1/out": "attn.proj",
-                "LayerNorm_2": "norm2",
-                "MlpBlock_3/Dense_0": "mlp.fc1",
-                "MlpBlock_3/Dense_1": "mlp.fc2",
-            }.items():
-                names[f"Transformer/encoderblock_{i}/{ours}"] = f"blocks.{i}.{theirs}"
-        if self.resnet_layers is not None:
+        """Names of the parts, by one of `tower_names.IMAGE_NAMINGS`."""
+        names = tower_names.image_names(naming, self.num_layers)
+        if self.resnet_layers is not None and naming == "timm":
             names |= bit_resnet.torch_names(self.resnet_layers, "patch_embed.backbone.")
         return names
 
@@ -440,6 +380,8 @@ class VisionTransformer(Model):
             "num_layers": sum(count_blocks(shapes, r"Transformer/encoderblock_()(\d+)/")),
             "mlp_dim": shapes[f"{first}/MlpBlock_3/Dense_0/kernel"][1],
             "classifier": "token" if "cls" in shapes else pooled,
+            "pre_norm": "Transformer/pre_norm/scale" in shapes,
+            "patch_bias": "embedding/bias" in shapes,
         }
         if "/".join(_POSITIONS) in shapes:
             fields["position_embedding"] = "learned"
@@ -447,6 +389,8 @@ class VisionTransformer(Model):
             fields["patch_size"] = height
         if len(query) == 3:  # which PyTorch's layout does not say
             fields["num_heads"] = query[1]
+        elif fields["pre_norm"]:  # as in CLIP, whose heads are always 64 wide
+            fields["num_heads"] = max(hidden_size // 64, 1)
         return fields
 
     def _validate(self, images: jax.Array) -> None:

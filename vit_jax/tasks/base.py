@@ -144,6 +144,7 @@ class Pretrained(Protocol):
     eval_pp: str
     loss: str
     settings: Mapping[str, Any]
+    vocabulary: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,8 +198,9 @@ class Task:
         settings: keys of the config that this task alone reads; unset they are 0, "", ()
             or False.
         is_independent: whether the loss of an example depends on that example alone. If not, it
-            compares a whole batch, which is not accumulated in parts, and must leave out those
-            that `_mask` marks as padding.
+            compares a whole batch, and must leave out those that `_mask` marks as padding. With
+            accum_steps it still sees the whole batch, for which every array that the model returns
+            in training has a row for each example.
         fit: fields of the model that the data decides, given the model and the data; raises a
             ValueError if they do not fit each other.
         prepare: makes what is done to a batch on the device before a training step, a function of

@@ -40,6 +40,7 @@ _IMAGES = dict(
     patch_bias=False,
     initialization="clip",
     preparation="clip",
+    position_resize="bicubic",
 )
 
 # The towers of images alone, to be fine-tuned; they are counted with a head of 1000 classes.
@@ -66,6 +67,7 @@ class CLIP(TwoTowers):
     representation: str = "projection"
     initialization: str = "clip"
     preparation: str = "clip"
+    position_resize: str = "bicubic"
     embedding_size: int | None = 512
     text_hidden_size: int = 512
     text_num_heads: int = 8

@@ -29,7 +29,7 @@ PAD = 0  # of BERT's vocabulary, whose tokens are hidden from the others
 _OF_IMAGES = (
     "patch_size", "hidden_size", "num_layers", "num_heads", "mlp_dim", "classifier", "pre_norm",
     "norm_epsilon", "patch_bias", "activation", "representation", "initialization", "preparation",
-    "dropout_rate", "remat", "scan", "attention_implementation", "dtype",
+    "position_resize", "dropout_rate", "remat", "scan", "attention_implementation", "dtype",
 )  # fmt: skip
 
 
@@ -62,9 +62,9 @@ class TwoTowers(Model):
     Attributes:
         activation: of both towers' MLPs, see `ops.activation`; a family has to say it.
         patch_size, hidden_size, num_layers, num_heads, mlp_dim, classifier, pre_norm,
-            norm_epsilon, patch_bias, representation, initialization, preparation: of the image
-            tower, see `VisionTransformer`; the epsilon and the initialisation are also those of a
-            text tower that is no BERT.
+            norm_epsilon, patch_bias, representation, initialization, preparation, position_resize:
+            of the image tower, see `VisionTransformer`; the epsilon and the initialisation are also
+            those of a text tower that is no BERT.
         embedding_size: width of the embeddings, to which images are projected; None if they are
             not, and it is the image tower's.
         image_side: in pixels, of the square images that published weights were made for. Others
@@ -104,6 +104,7 @@ class TwoTowers(Model):
     representation: str = "linear"
     initialization: str = "xavier"
     preparation: str = ""
+    position_resize: str = "linear"
     embedding_size: int | None = None
     image_side: int = 224
     text_kind: str = "transformer"

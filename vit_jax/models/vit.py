@@ -138,6 +138,8 @@ class VisionTransformer(Model):
         preparation: of the images that published weights know: "clip", "big_vision", or "", a plain
             resize; see `published_images`.
         position_embedding: "learned", "sincos2d" or "none".
+        position_resize: how learned ones are fitted to other images: "linear", as google-research's
+            are, or "bicubic", as open_clip does; see `ops.resize_position_embedding`.
         resnet_layers: units of each stage of a ResNet whose features are cut into patches in place
             of the image; () is its root alone, None no ResNet.
         resnet_width_factor: width of that ResNet; 1 is 64 channels after the root.
@@ -169,6 +171,7 @@ class VisionTransformer(Model):
     initialization: str = "xavier"
     preparation: str = ""
     position_embedding: str = "learned"
+    position_resize: str = "linear"
     resnet_layers: tuple[int, ...] | None = None
     resnet_width_factor: float = 1.0
     head_bias_init: float = 0.0
@@ -355,7 +358,9 @@ class VisionTransformer(Model):
                 f"position embeddings of shape {table.shape} are not those of images of "
                 f"{old_size[0]} x {old_size[1]} pixels"
             )
-        grid = ops.resize_position_embedding(table[:, split:], old_grid, new_grid)
+        grid = ops.resize_position_embedding(
+            table[:, split:], old_grid, new_grid, self.position_resize
+        )
         if self.classifier in ("token", "token_unpooled"):
             first = table[:, :1] if split else jnp.zeros_like(grid[:, :1])
             grid = jnp.concatenate([first, grid], axis=1)
@@ -400,6 +405,7 @@ class VisionTransformer(Model):
             "representation": REPRESENTATIONS,
             "initialization": INITIALIZATIONS,
             "position_embedding": POSITION_EMBEDDINGS,
+            "position_resize": ops.POSITION_RESIZES,
             "attention_implementation": (None, *ATTENTION_IMPLEMENTATIONS),
         }
         for field, allowed in choices.items():

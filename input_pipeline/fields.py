@@ -22,7 +22,7 @@ class Kind(enum.Enum):
         VALID: (h, w) or (h, w, 1), 1 where the flow is known, or a point occluded, else 0.
         FLOW: (h, w, 2) float32, by how many pixels a point moves to the right and down.
         WEIGHT: (h, w, 1) float32, by how much a flow counts; see `resizing_what_is_known`.
-        PLAIN: anything else, which no op changes.
+        PLAIN: anything else, such as texts and labels, which no op changes.
     """
 
     IMAGE = enum.auto()
@@ -45,6 +45,9 @@ _KINDS = {
     _WEIGHT: Kind.WEIGHT,
 }
 _FILLS = {Kind.IMAGE: 0, Kind.MASK: 255, Kind.VALID: 0, Kind.FLOW: 0, Kind.WEIGHT: 0}
+
+# Fields of texts, () string, or (k,) string in which "" are none; until they are made tokens.
+TEXTS = ("text", "captions")
 
 Change = Callable[[tf.Tensor, Kind], tf.Tensor]
 

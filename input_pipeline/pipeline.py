@@ -14,6 +14,7 @@ import numpy as np
 
 from input_pipeline import images, preprocess, texts
 from input_pipeline.cpu_tf import tf
+from input_pipeline.fields import TEXTS
 from input_pipeline.memory_cache import MemoryCache
 from input_pipeline.ops import NAMED
 from input_pipeline.sources import get_splits
@@ -322,8 +323,7 @@ def get_dataset(
         preprocess.build(spec, train=key == "train_pp", scale=scale)
     splits = get_splits(config, scale, tokenize)
     _check_specs(splits, config, specs)
-    if tokenize is not None:
-        _tell_cut(splits, tokenize)
+    _warn_of_texts(splits, config.train_pp, tokenize)
     return Dataset(
         splits=splits,
         train_pp=config.train_pp,
@@ -355,12 +355,13 @@ def _check_specs(splits: dict[str, Source], config: Any, specs: dict[str, str]) 
         )
 
 
-def _tell_cut(splits: dict[str, Source], tokenize: Tokenize) -> None:
+def _warn_of_texts(splits: dict[str, Source], spec: str, tokenize: Tokenize | None) -> None:
     for split, source in splits.items():
-        columns = source.columns if isinstance(source, IndexedSource) else {}
-        for key in texts.KEYS:
-            if key in columns and columns[key].dtype.kind in "OU":
-                texts.tell_cut(split, columns[key].ravel().tolist(), tokenize)
+        there = source.texts()
+        if there and tokenize is not None:
+            texts.tell_cut(split, there, tokenize)
+        if there and split == "train" and source.has_image:
+            texts.warn_of_mirroring([name for name, _ in preprocess.parse(spec)], there)
 
 
 def pad_batch(batch: Batch, size: int) -> Batch:
@@ -383,7 +384,7 @@ def pad_batch(batch: Batch, size: int) -> Batch:
 
 def _name_of(row: Example) -> tf.Tensor | str:
     """The paths that a row of an `IndexedSource` holds, () string; "" if there are none."""
-    paths = [row[key] for key in row if row[key].dtype == tf.string and key not in texts.KEYS]
+    paths = [row[key] for key in row if row[key].dtype == tf.string and key not in TEXTS]
     return tf.strings.join(paths, " and ") if paths else ""
 
 

@@ -1,19 +1,20 @@
 """Texts of examples, which a tokenizer makes numbers of."""
 
 import logging
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
 from input_pipeline.cpu_tf import tf
-from input_pipeline.fields import Fields
+from input_pipeline.fields import TEXTS, Fields
 
 _LOG = logging.getLogger(__name__)
 
-# Fields that hold texts: one, () string, or several of which "" are none, (k,) string.
-KEYS = ("text", "captions")
 _COUNTED_AT_ONCE = 4096
+
+_SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 
 
 class Tokenize(Protocol):
@@ -61,7 +62,7 @@ def tokenized(fields: Fields, tokenize: Tokenize) -> Fields:
         return tokens
 
     made = {}
-    for key in KEYS:
+    for key in TEXTS:
         if key in fields and fields[key].dtype == tf.string:
             text = fields[key]
             function = captions_of if text.shape.rank else tokens_of
@@ -70,9 +71,8 @@ def tokenized(fields: Fields, tokenize: Tokenize) -> Fields:
     return {**fields, **made}
 
 
-def tell_cut(split: str, texts: Iterable[str], tokenize: Tokenize) -> None:
+def tell_cut(split: str, there: Sequence[str], tokenize: Tokenize) -> None:
     """Warns, once, of the texts of a split that are longer than what a tokenizer makes of them."""
-    there = sorted({text for text in texts if text})
     cut: list[str] = []
     for i in range(0, len(there), _COUNTED_AT_ONCE):
         some = there[i : i + _COUNTED_AT_ONCE]
@@ -81,4 +81,20 @@ def tell_cut(split: str, texts: Iterable[str], tokenize: Tokenize) -> None:
         _LOG.warning(
             "%s: %d of %d texts are longer than %d tokens, and their ends are cut off, such as %r",
             split, len(cut), len(there), tokenize.length, cut[0],
+        )  # fmt: skip
+
+
+def warn_of_mirroring(names: Sequence[str], there: Sequence[str]) -> None:
+    """Warns if images are mirrored to train on, and what is said of them tells left from right.
+
+    Args:
+        names: of the ops of the images' preprocessing.
+        there: texts to train on.
+    """
+    sided = [text for text in there if _SIDES.search(text)] if "flip_lr" in names else []
+    if sided:
+        _LOG.warning(
+            "data.train_pp has flip_lr, which mirrors images, and %d of %d texts say left or "
+            "right, such as %r: take it out unless that does not matter",
+            len(sided), len(there), sided[0],
         )  # fmt: skip

@@ -348,9 +348,9 @@ def test_resuming_deep_in_an_epoch_is_fast(tmp_path, monkeypatch):
     )  # fmt: skip
     parsed, parse = [], tfds_source._parse
 
-    def counting_parse(builder, keys, record):
+    def counting_parse(features, record):
         with tf.control_dependencies([tf.numpy_function(parsed.append, [record], [])]):
-            return parse(builder, keys, tf.identity(record))
+            return parse(features, tf.identity(record))
 
     monkeypatch.setattr(tfds_source, "_parse", counting_parse)
     epochs = 1_000_000_000  # which to read would take months
@@ -367,7 +367,9 @@ def test_every_kind_has_the_truths_that_the_table_says(image_folder, tmp_path):
     for name in ("images", "masks"):
         path = write_image(tmp_path / "segmentation" / name / "1.png", (9, 9, 9))
     Image.fromarray(np.eye(16, 20, dtype=np.uint8)).save(path)
+    write_image(tmp_path / "captions" / "1.png", (9, 9, 9)).with_suffix(".txt").write_text("grey")
     sources = {"classes": image_folder, "segmentation": tmp_path / "segmentation",
+               "captions": tmp_path / "captions",
                "flow": flow_folders.own(tmp_path / "flow", ["a"])}  # fmt: skip
     for kind, row in KINDS.items():
         config = data_config(
@@ -375,7 +377,7 @@ def test_every_kind_has_the_truths_that_the_table_says(image_folder, tmp_path):
             train_pp="value_range(-1, 1)", eval_pp="value_range(-1, 1)",
         )  # fmt: skip
         config.degradation.sigma = 1.0
-        if kind == "classes":
+        if kind in ("classes", "captions"):
             small(config)
         data = get_dataset(config, 1, 0)
         assert set(data.truths) - {"set"} == set(row.truths)
@@ -384,6 +386,7 @@ def test_every_kind_has_the_truths_that_the_table_says(image_folder, tmp_path):
     assert kinds_with("label") == ["classes"]
     assert kinds_with("target") == ["pairs", "degraded", "hazy_from_clear"]
     assert kinds_with("mask") == ["segmentation"]
+    assert kinds_with("captions") == ["captions"]
     assert "flow" in kinds_with("image2")
     assert get_dataset(data_config("digits"), 1, 0).truths == ("label",)
     for num_classes, truth in ((3, "label"), (0, "target")):

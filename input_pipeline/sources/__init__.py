@@ -21,6 +21,7 @@ class Kind(NamedTuple):
         has_any_scale: whether targets can be larger than images.
         has_test_source: whether `config.data.test_source` can name a folder to test on.
         takes_tokenizer: whether it finds sources by `config.data` and what makes numbers of texts.
+        has_tfds: whether a TFDS data set can be of this kind.
     """
 
     find: str | Callable[..., "dict[str, Source]"]
@@ -28,10 +29,11 @@ class Kind(NamedTuple):
     has_any_scale: bool = False
     has_test_source: bool = False
     takes_tokenizer: bool = False
+    has_tfds: bool = False
 
 
 KINDS = {
-    "classes": Kind("image_folder", ("label",)),  # a subfolder of images per class
+    "classes": Kind("image_folder", ("label",), has_tfds=True),  # a subfolder of images per class
     # Such as hazy and clear images.
     "pairs": Kind("paired_folder", ("target",), has_any_scale=True, has_test_source=True),
     # Photos, made small or noisy.
@@ -40,6 +42,8 @@ KINDS = {
     # Photos, cut into pieces that move.
     "flow_from_photos": Kind("flow_from_photos", ("image2", "flow", "valid", "occluded")),
     "segmentation": Kind("segmentation_folder", ("mask",)),  # images and the classes of pixels
+    # Images and what is said of them.
+    "captions": Kind("captions", ("text", "captions", "num_captions"), has_tfds=True),
     # Pairs of frames and the motion between them.
     "flow": Kind("flow_folder", ("image2", "flow", "valid"), has_test_source=True),
     # Documents, of which words are masked.
@@ -97,9 +101,11 @@ def get_splits(
     if not (config.source or config.test_source):
         builtin = ", or 'digits', or 'tfds:NAME'" if config.kind == "classes" else ""
         raise ValueError(f"no data: say --config.data.source=FOLDER{builtin}")
-    if not is_folder(config.source) and config.kind != "classes":
+    is_possible = is_folder(config.source) or (kind.has_tfds and config.source != "digits")
+    if not is_possible and config.kind != "classes":
         raise ValueError(
-            f"data.kind={config.kind!r} needs a folder, and data.source is {config.source!r}"
+            f"data.kind={config.kind!r} needs a folder{' or tfds:NAME' if kind.has_tfds else ''}, "
+            f"and data.source is {config.source!r}"
         )
     find = kind.find
     if not is_folder(config.source):

@@ -7,6 +7,9 @@ from typing import Protocol
 import numpy as np
 
 from input_pipeline.cpu_tf import tf
+from input_pipeline.fields import TEXTS
+
+SAMPLED = 200  # examples whose texts are looked at where they are not in memory
 
 Example = dict[str, tf.Tensor]
 
@@ -109,6 +112,9 @@ class Source(Protocol):
             seed: (2,) int32, of this example, and when training of the epoch.
         """
 
+    def texts(self) -> list[str]:
+        """Texts of the examples, sorted, each once; of the first 200 if they are in files."""
+
     def explain(self, message: str) -> str:
         """Says what made reading fail, with the names of the files, given TensorFlow's message."""
 
@@ -135,6 +141,17 @@ def _permute(i: tf.Tensor, size: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
         max_index=tf.constant(size - 1, tf.int64),
         rounds=16,
     )
+
+
+def texts_in(examples: tf.data.Dataset) -> list[str]:
+    """The texts of some examples as they are loaded, sorted, each once."""
+    spec = examples.element_spec
+    keys = [key for key in TEXTS if key in spec and spec[key].dtype == tf.string]
+    texts = examples.map(
+        lambda example: tf.concat([tf.reshape(example[k], (-1,)) for k in keys], 0)
+    )
+    found = texts.as_numpy_iterator() if keys else ()
+    return sorted({text.decode() for some in found for text in some if text})
 
 
 def _leave(example: Example, *_: tf.Tensor) -> Example:
@@ -223,6 +240,17 @@ class IndexedSource:
     def finish(self, example: Example, seed: tf.Tensor) -> Example:
         """See `Source`."""
         return self.finisher(example, seed)
+
+    def texts(self) -> list[str]:
+        """See `Source`."""
+        kept = [self.columns[key] for key in TEXTS if key in self.columns]
+        if any(column.dtype.kind in "OU" for column in kept):
+            return sorted({text for column in kept for text in column.ravel().tolist() if text})
+        if not set(TEXTS) & {*self.truths, *self.eval_truths}:
+            return []
+        row, seed = self._rows(), tf.zeros((2,), tf.int32)
+        first = tf.data.Dataset.range(min(SAMPLED, self.num_examples))
+        return texts_in(first.map(lambda i: self.load({**row(i), "seed": seed})))
 
     def explain(self, message: str) -> str:
         """See `Source`."""

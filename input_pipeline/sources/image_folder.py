@@ -138,7 +138,7 @@ def _source(tree: Tree, class_names: Sequence[str]) -> IndexedSource:
         tuple(class_names),
         loader=_read_file,
         names=tuple(f"{name}/{epath.Path(path).name}" for name in tree for path in tree[name]),
-        explainer=lambda message: _explain(paths, message),
+        explainer=lambda message: explain(paths, message),
     )
 
 
@@ -156,7 +156,8 @@ def _without_corrupt(tree: Tree, split: str) -> Tree:
     return tree
 
 
-def _explain(paths: Sequence[str], message: str) -> str:
+def explain(paths: Sequence[str], message: str) -> str:
+    """Says which images of a source made reading fail, given TensorFlow's message."""
     _LOG.warning("an image could not be read; looking for it among %d files ...", len(paths))
     faults = list(files.find_faults(paths, images.check_file).values())
     if not faults:

@@ -8,7 +8,17 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from input_pipeline.cpu_tf import tf
-from input_pipeline.sources.base import Example, IndexedSource, Shard, Source, example_seed
+from input_pipeline.sources import tfds_features
+from input_pipeline.sources.base import (
+    SAMPLED,
+    Example,
+    IndexedSource,
+    Shard,
+    Source,
+    example_seed,
+    texts_in,
+)
+from input_pipeline.sources.tfds_features import Features
 
 _LOG = logging.getLogger(__name__)
 
@@ -30,18 +40,16 @@ class TfrecordSource:
     Attributes:
         builder: of the prepared data set.
         split: in TFDS's syntax, such as "train[:80%]".
-        keys: features that hold the image and the class.
+        features: those that an example is made of.
         shuffle_buffer: how many records the shuffling holds.
     """
 
     builder: tfds.core.DatasetBuilder
     split: str
-    keys: tuple[str, str]
+    features: Features
     shuffle_buffer: int
 
     has_image = True
-    truths = ("label",)
-    eval_truths = ()
     digest = ""
 
     @property
@@ -54,7 +62,17 @@ class TfrecordSource:
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes in the order of the labels."""
-        return _class_names(self.builder, self.keys)
+        return self.features.class_names
+
+    @property
+    def truths(self) -> tuple[str, ...]:
+        """See `Source`."""
+        return self.features.truths
+
+    @property
+    def eval_truths(self) -> tuple[str, ...]:
+        """See `Source`."""
+        return self.features.eval_truths
 
     def stream(self, seed: int, start: int, shard: Shard, local_batch: int) -> tf.data.Dataset:
         """See `Source`."""
@@ -79,7 +97,7 @@ class TfrecordSource:
             return records.enumerate().skip(consumed).map(with_seed)
 
         def parse(record: tf.Tensor, its_seed: tf.Tensor) -> Example:
-            return {**_parse(self.builder, self.keys, record), "seed": its_seed}
+            return {**_parse(self.features, record), "seed": its_seed}
 
         records = tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(read_epoch)
         return records.map(parse, tf.data.AUTOTUNE, deterministic=True)
@@ -90,9 +108,14 @@ class TfrecordSource:
         records = self._files(part).flat_map(_read_file)
 
         def parse(record: tf.Tensor) -> Example:
-            return _parse(self.builder, self.keys, record)
+            return _parse(self.features, record)
 
-        return records.map(parse, tf.data.AUTOTUNE, deterministic=True)
+        finish = self.features.make_padding(self._all_examples)
+        return records.map(parse, tf.data.AUTOTUNE, deterministic=True).map(finish)
+
+    def _all_examples(self) -> tf.data.Dataset:
+        records = self._files(self.split).flat_map(_read_file)
+        return records.map(lambda record: _parse(self.features, record), tf.data.AUTOTUNE)
 
     def load(self, example: Example) -> Example:
         """See `Source`."""
@@ -100,13 +123,16 @@ class TfrecordSource:
 
     def draw(self, example: Example, seed: tf.Tensor) -> Example:
         """See `Source`."""
-        del seed
-        return example
+        return self.features.draw(example, seed)
 
     def finish(self, example: Example, seed: tf.Tensor) -> Example:
         """See `Source`."""
         del seed
         return example
+
+    def texts(self) -> list[str]:
+        """See `Source`."""
+        return [] if self.features.label else texts_in(self._all_examples().take(SAMPLED))
 
     def explain(self, message: str) -> str:
         """See `Source`."""
@@ -121,7 +147,7 @@ class TfrecordSource:
 
 
 def _array_record_source(
-    builder: tfds.core.DatasetBuilder, split: str, keys: tuple[str, str]
+    builder: tfds.core.DatasetBuilder, split: str, features: Features
 ) -> IndexedSource:
     """A split that is stored as ArrayRecords, which are read in any order."""
     from array_record.python.array_record_data_source import ArrayRecordDataSource  # Linux's alone
@@ -134,28 +160,28 @@ def _array_record_source(
 
     def load(example: Example) -> Example:
         record = tf.numpy_function(read, [example["index"]], tf.string, stateful=False)
-        return _parse(builder, keys, tf.ensure_shape(record, ()))
+        return _parse(features, tf.ensure_shape(record, ()))
 
+    def load_padded(example: Example) -> Example:
+        if "seed" in example:  # one of the captions is drawn
+            return load(example)
+        return features.make_padding(lambda: rows.map(load))(load(example))
+
+    rows = tf.data.Dataset.range(info.num_examples).map(lambda i: {"index": i})
     return IndexedSource(
         {"row": np.arange(info.num_examples)},
-        _class_names(builder, keys),
-        loader=load,
+        features.class_names,
+        truths=features.truths,
+        eval_truths=features.eval_truths,
+        loader=load_padded,
+        drawer=features.draw,
         explainer=lambda message: _explain(builder, split, message),
     )
 
 
 @tf.autograph.experimental.do_not_convert  # it warns of TFDS's own code
-def _parse(
-    builder: tfds.core.DatasetBuilder, keys: tuple[str, str], record: tf.Tensor
-) -> Example:  # fmt: skip
-    image, label = keys
-    decoders = {image: tfds.decode.SkipDecoding()}
-    example = builder.info.features.deserialize_example(record, decoders=decoders)
-    return {"image": example[image], "label": tf.cast(example[label], tf.int32)}
-
-
-def _class_names(builder: tfds.core.DatasetBuilder, keys: tuple[str, str]) -> tuple[str, ...]:
-    return tuple(builder.info.features[keys[1]].names)
+def _parse(features: Features, record: tf.Tensor) -> Example:
+    return features.parse(record)
 
 
 def _explain(builder: tfds.core.DatasetBuilder, split: str, message: str) -> str:
@@ -170,13 +196,15 @@ def splits(config: Any) -> dict[str, Source]:
     """Opens a TFDS data set, downloading and preparing it the first time.
 
     Args:
-        config: `config.data`, of which `source` ("tfds:NAME"), `tfds` and `skip_corrupt` are read.
+        config: `config.data`, of which `source` ("tfds:NAME"), `kind`, `tfds` and `skip_corrupt`
+            are read.
 
     Returns:
         Sources by split name; "train" is always among them.
 
     Raises:
-        ValueError: for an unknown name or split, or a data set without images and classes.
+        ValueError: for an unknown name or split, or a data set without images, or without
+            classes or captions.
     """
     if config.tfds.shuffle_buffer < 1:
         raise ValueError(
@@ -192,7 +220,9 @@ def splits(config: Any) -> dict[str, Source]:
     for name, split in wanted.items():
         if split:
             _check_split(builder, name, split)
-            sources[name] = open_split(builder, split, config.tfds.shuffle_buffer)
+            sources[name] = open_split(
+                builder, split, config.tfds.shuffle_buffer, config.kind == "captions"
+            )
     if "train" not in sources:
         raise ValueError("data.tfds.train_split is empty")
     return sources
@@ -219,19 +249,29 @@ def whole_splits(config: Any) -> dict[str, Source]:
 
 
 def open_split(
-    builder: tfds.core.DatasetBuilder, split: str, shuffle_buffer: int = 1
-) -> Source:  # fmt: skip
-    """Opens a split of a prepared data set, which may be in TFDS's syntax.
+    builder: tfds.core.DatasetBuilder,
+    split: str,
+    shuffle_buffer: int = 1,
+    has_captions: bool = False,
+) -> Source:
+    """Opens a split of a prepared data set.
+
+    Args:
+        builder: of it.
+        split: which may be in TFDS's syntax.
+        shuffle_buffer: how many records the shuffling holds.
+        has_captions: whether captions are read, and not classes.
 
     Raises:
-        ValueError: if it has no images and classes, or is stored in a way that cannot be read.
+        ValueError: if it has no images and no such truth, or is stored in a way that cannot be
+            read.
     """
-    keys = _keys(builder)
+    features = tfds_features.find(builder, has_captions)
     stored = builder.info.file_format
     if stored == tfds.core.FileFormat.ARRAY_RECORD:
-        return _array_record_source(builder, split, keys)
+        return _array_record_source(builder, split, features)
     if stored == tfds.core.FileFormat.TFRECORD:
-        return TfrecordSource(builder, split, keys, shuffle_buffer)
+        return TfrecordSource(builder, split, features, shuffle_buffer)
     raise ValueError(
         f"{PREFIX}{builder.info.full_name} in {builder.data_dir} is stored as {stored.value}; "
         "prepare it as array_record or tfrecord"
@@ -272,23 +312,6 @@ def _prepare(builder: tfds.core.DatasetBuilder, manual_dir: str | None) -> None:
             "elsewhere, set data.tfds.data_dir; what is downloaded by hand goes to "
             "data.tfds.manual_dir"
         ) from error
-
-
-def _keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
-    """Names of the first image and the first class feature."""
-    features = dict(builder.info.features.items())
-    image = [k for k, f in features.items() if isinstance(f, tfds.features.Image)]
-    label = [k for k, f in features.items() if isinstance(f, tfds.features.ClassLabel)]
-    if not image or not label:
-        raise ValueError(
-            f"{PREFIX}{builder.info.full_name} has no image and class to learn from; "
-            f"its features are: {', '.join(features)}"
-        )
-    supervised = builder.info.supervised_keys or ()
-    return (
-        next((k for k in supervised if k in image), image[0]),
-        next((k for k in supervised if k in label), label[0]),
-    )
 
 
 def _check_split(builder: tfds.core.DatasetBuilder, name: str, split: str) -> None:

@@ -6,12 +6,14 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from etils import epath
 
 PACKAGE = "package:"  # and then a name, see `checkpoints.packages`
-_DEFAULT_HUB_FILE = "model.safetensors"
+# Names of files of weights in a folder of the hub, as transformers, timm and open_clip save them.
+HUB_FILES = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin",
+             "open_clip_pytorch_model.bin")  # fmt: skip
 ALTERNATIVES = (
     "Weights can come from a local file, gs://BUCKET/FILE, https://HOST/FILE, "
     "hf://OWNER/REPOSITORY or package:NAME: the published ViTs are in gs://vit_models, and on the "
@@ -76,7 +78,8 @@ def fetch(path: str | os.PathLike[str]) -> epath.Path:
 
     Args:
         path: a local path; gs://BUCKET/FILE; https://HOST/FILE; or hf://OWNER/REPOSITORY with,
-            if they are meant, @REVISION and then /FILE in place of /model.safetensors.
+            if they are meant, @REVISION and then /FILE in place of the first of `HUB_FILES` that
+            is there.
 
     Returns:
         A path that can be opened: a local one, or one of a bucket.
@@ -97,23 +100,75 @@ def fetch(path: str | os.PathLike[str]) -> epath.Path:
     return found
 
 
-def _from_hub(path: str) -> epath.Path:
-    from huggingface_hub import errors, hf_hub_download  # takes a second, and few runs need it
+def find_beside(path: str | os.PathLike[str], names: Sequence[str]) -> epath.Path | None:
+    """Finds a file that lies in the same folder as another, or in the same repository of the hub.
 
+    Args:
+        path: of the other, as for `fetch`, or of the folder.
+        names: of the file, of which the first that is there is taken.
+
+    Returns:
+        A path that can be opened; None if there is none, or it is not known or cannot be reached.
+    """
+    path = os.fspath(path)
+    if path.startswith("hf://"):
+        repository, revision, file = _parse_hub(path)
+        folder = f"{file.rpartition('/')[0]}/".removeprefix("/")
+        for name in names:
+            found = _try_hub(repository, f"{folder}{name}", revision)
+            if isinstance(found, epath.Path):
+                return found
+            if not _is_absent(found):
+                break
+        return None
+    if is_download(path):
+        return None
+    found = epath.Path(path).expanduser()
+    folder = found if found.is_dir() else found.parent
+    return next((folder / name for name in names if (folder / name).exists()), None)
+
+
+def _from_hub(path: str) -> epath.Path:
+    repository, revision, file = _parse_hub(path)
+    first: Exception | None = None
+    for name in (file,) if file else HUB_FILES:
+        found = _try_hub(repository, name, revision)
+        if isinstance(found, epath.Path):
+            return found
+        first = first or found
+        if not _is_absent(found):
+            break
+    assert first is not None
+    raise ValueError(_unreachable(path, first)) from first
+
+
+def _parse_hub(path: str) -> tuple[str, str | None, str]:
+    """OWNER/REPOSITORY, the revision or None, and the file or "" of an address."""
     owner, _, rest = path.removeprefix("hf://").partition("/")
     repository, _, file = rest.partition("/")
     repository, _, revision = repository.partition("@")
     if not owner or not repository:
         raise ValueError(f"{path} must read hf://OWNER/REPOSITORY[@REVISION][/FILE]")
+    return f"{owner}/{repository}", revision or None, file
+
+
+def _try_hub(repository: str, file: str, revision: str | None) -> epath.Path | Exception:
+    """Downloads a file from the hub, or says why it is not to be had."""
+    from huggingface_hub import errors, hf_hub_download  # takes a second, and few runs need it
+
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it announces every retry
     try:
-        return epath.Path(
-            hf_hub_download(
-                f"{owner}/{repository}", file or _DEFAULT_HUB_FILE, revision=revision or None
-            )
-        )
+        return epath.Path(hf_hub_download(repository, file, revision=revision))
     except (OSError, errors.EntryNotFoundError, errors.HFValidationError) as error:
-        raise ValueError(_unreachable(path, error)) from error
+        return error
+
+
+def _is_absent(error: Exception) -> bool:
+    """Whether a repository answered that it has no such file, rather than not at all."""
+    from huggingface_hub import errors
+
+    is_local = isinstance(error, errors.LocalEntryNotFoundError)
+    return isinstance(error, errors.EntryNotFoundError) and not is_local
 
 
 def _from_web(url: str) -> epath.Path:

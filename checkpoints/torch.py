@@ -5,9 +5,11 @@ are offered here as well. A model says how timm names its parts: `model.torch_na
 of a submodule, or of a parameter outside of them, to timm's name; `name[i]` is part i of a tensor
 that timm keeps fused, `a|b|c` are the parts of one that is kept fused here, and `name[:,1,1]` is a
 parameter that has two axes of length 1 behind its own there, as what scales the channels of images
-often has. If there are several ways, `model.torch_namings` lists them, the one to write
-first, and `torch_names` takes one. `model.torch_buffers` are ends of names that files may have and
-that are no weights.
+often has. `name[0,...]` is a parameter that lacks the first axis of ours there, which has the
+length 1, and `name[0,0,...]` the first two; a module's name that ends in "_", such as "in_proj_",
+is joined to "weight" and "bias" without a dot. If there are several ways, `model.torch_namings`
+lists them, the one to write first, and `torch_names` takes one. `model.torch_buffers` are ends of
+names that files may have and that are no weights.
 """
 
 import collections
@@ -35,6 +37,7 @@ _OURS = {"bias": "bias", "running_mean": "mean", "running_var": "var"}  # but of
 _COUNTED = "num_batches_tracked"  # by PyTorch's batch norms, in whose files it is
 _PART = re.compile(r"(.+)\[(\d+)\]")
 _FOR_IMAGES = "[:,1,1]"
+_WITHOUT_FIRST = re.compile(r"\[((?:0,)+)\.\.\.\]$")
 
 
 def names_of(
@@ -78,7 +81,7 @@ def _fuse(state_dict: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, 
     fused = dict(state_dict)
     for name in names.values():
         for leaf in ("weight", "bias") if "|" in name else ():
-            parts = [f"{part}.{leaf}" for part in name.split("|")]
+            parts = [_join(part, leaf) for part in name.split("|")]
             if all(part in fused for part in parts):
                 fused[f"{name}.{leaf}"] = np.concatenate([fused.pop(part) for part in parts])
     return fused
@@ -99,9 +102,15 @@ def _take_apart(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_buffers(state_dict: Mapping[str, Any], model: Any) -> dict[str, Any]:
-    """Leaves out what files hold besides a model's weights: tables that it computes itself."""
+    """Leaves out what files hold besides a model's weights: tables that it computes itself.
+
+    What was called otherwise once, see `model.torch_aliases`, has its name of today afterwards.
+    """
     ends = tuple(f".{end}" for end in (*model.torch_buffers, _COUNTED))
-    return {k: v for k, v in state_dict.items() if not f".{k}".endswith(ends)}
+    kept = {k: v for k, v in state_dict.items() if not f".{k}".endswith(ends)}
+    for old, new in model.torch_aliases.items():
+        kept = {f"{k.removesuffix(old)}{new}" if k.endswith(old) else k: v for k, v in kept.items()}
+    return kept
 
 
 def from_state_dict(
@@ -128,9 +137,21 @@ def from_state_dict(
     state_dict = _fuse(state_dict, names)
     shapes = tree.shapes(model, _image_size(state_dict, model, image_size))
     wanted = jax.eval_shape(lambda arrays: _to_torch(arrays, names), shapes)
-    tree.check(state_dict, wanted)
+    tree.check(_with_shapes_of_scalars(state_dict, wanted), wanted)
     variables = tree.split(traverse_util.unflatten_dict(rename(state_dict, model), sep="/"))
     return variables if tree.unrolled(model) is model else tree.stack(variables)
+
+
+def _with_shapes_of_scalars(
+    state_dict: Mapping[str, np.ndarray], wanted: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """Lets a single number have the shape () or (1,), since files of one naming differ in that."""
+    return {
+        name: np.reshape(array, wanted[name].shape)
+        if name in wanted and np.size(array) == 1 == wanted[name].size
+        else array
+        for name, array in state_dict.items()
+    }
 
 
 def rename(state_dict: Mapping[str, np.ndarray], model: Any) -> dict[str, np.ndarray]:
@@ -160,11 +181,14 @@ def rename(state_dict: Mapping[str, np.ndarray], model: Any) -> dict[str, np.nda
         used.add(theirs)
         array = np.asarray(state_dict[theirs], np.float32)
         if part is not None:
-            array = np.array_split(array, parts[theirs.rpartition(".")[0]])[part]
+            module = names[name.rpartition("/")[0]].rpartition("[")[0]
+            array = np.array_split(array, parts[module])[part]
         if name not in names:
             array = _to_flax(array)
         elif _is_for_images(name, names):
             array = array.reshape(array.shape[:1] if array.size == len(array) else array.shape)
+        else:
+            array = _with_first_axes(array, len(leaf.shape))
         with_heads = array.ndim + 1 == len(leaf.shape) and array.size == np.prod(leaf.shape)
         renamed[name] = array.reshape(leaf.shape) if with_heads else array
     ours = {_plain(theirs): name for name, theirs in names.items()}  # a class token too many, say
@@ -192,14 +216,17 @@ def shapes_by_our_names(
     shapes, known = {}, set()
     for ours, theirs in names.items():
         if _plain(theirs) in state_dict:
-            shape = state_dict[_plain(theirs)].shape
-            shapes[ours] = shape[:1] if _is_for_images(ours, names) else shape
+            array = np.broadcast_to(0, state_dict[_plain(theirs)].shape)  # costs no memory
+            axes = array.ndim + _count_first_axes(theirs)
+            shapes[ours] = _with_first_axes(array, axes).shape
+            if _is_for_images(ours, names):
+                shapes[ours] = array.shape[:1]
             known.add(_plain(theirs))
             continue
         fused = _PART.fullmatch(theirs)
         module = fused[1] if fused else theirs
         for leaf in ("weight", "bias", "running_mean", "running_var"):
-            name = f"{module}.{leaf}"
+            name = _join(module, leaf)
             if name not in state_dict:
                 continue
             known.add(name)
@@ -244,7 +271,7 @@ def to_state_dict(
         if name.endswith(".running_mean")
     }
     tables = counts | model.torch_tables()
-    return tables | {name: np.ascontiguousarray(array) for name, array in state_dict.items()}
+    return tables | {name: np.asarray(array, order="C") for name, array in state_dict.items()}
 
 
 def _to_torch(arrays: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -259,6 +286,8 @@ def _to_torch(arrays: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, 
         array = leaf if name in names else _to_torch_layout(name, leaf)
         if _is_for_images(name, names):
             array = array[..., None, None]
+        elif name in names:
+            array = array.reshape(array.shape[_count_first_axes(names[name]) :])
         if part is None:
             whole[theirs] = array
         else:
@@ -279,8 +308,12 @@ def _their_name(name: str, names: Mapping[str, str]) -> tuple[str | None, int | 
         return None, None
     fused = _PART.fullmatch(names[module])
     if fused is None:
-        return f"{names[module]}.{_LEAVES[leaf]}", None
-    return f"{fused[1]}.{_LEAVES[leaf]}", int(fused[2])
+        return _join(names[module], _LEAVES[leaf]), None
+    return _join(fused[1], _LEAVES[leaf]), int(fused[2])
+
+
+def _join(module: str, leaf: str) -> str:
+    return f"{module}{leaf}" if module.endswith("_") else f"{module}.{leaf}"
 
 
 def _is_for_images(name: str, names: Mapping[str, str]) -> bool:
@@ -289,7 +322,18 @@ def _is_for_images(name: str, names: Mapping[str, str]) -> bool:
 
 
 def _plain(theirs: str) -> str:
-    return theirs.removesuffix(_FOR_IMAGES)
+    return _WITHOUT_FIRST.sub("", theirs.removesuffix(_FOR_IMAGES))
+
+
+def _count_first_axes(theirs: str) -> int:
+    """How many axes of length 1 our parameter has before those of theirs."""
+    match = _WITHOUT_FIRST.search(theirs)
+    return match[1].count("0") if match else 0
+
+
+def _with_first_axes(array: np.ndarray, count: int) -> np.ndarray:
+    """Gives an array the first axes, of length 1, that it lacks to have so many."""
+    return array.reshape((1,) * (count - array.ndim) + array.shape)
 
 
 def _count_parts(names: Mapping[str, str]) -> collections.Counter[str]:
@@ -318,8 +362,9 @@ def _image_size(
     """The size for which the weights were made, from those that need no other shape."""
     flat = {}
     for name, theirs in names_of(model, found=state_dict).items():
-        if theirs in state_dict:
-            flat[name] = state_dict[theirs]
+        if _plain(theirs) in state_dict:
+            array = state_dict[_plain(theirs)]
+            flat[name] = _with_first_axes(array, array.ndim + _count_first_axes(theirs))
         elif f"{theirs}.weight" in state_dict:
             flat[f"{name}/kernel"] = _to_flax(state_dict[f"{theirs}.weight"])
     try:

@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from input_pipeline import images
+from input_pipeline import images, resampling
 from input_pipeline.cpu_tf import tf
 from input_pipeline.fields import (
     Change,
@@ -36,6 +37,7 @@ from input_pipeline.ops import (
     require,
     require_allowed,
     require_integers,
+    require_uint8,
 )
 
 
@@ -91,55 +93,104 @@ def _with_size(height: int, width: int) -> Callable[[tf.Tensor, Kind, int], tf.T
     return finish
 
 
-def _resizer(size: Size, method: str) -> Change:
+# Whose pixels an op is to make: our own, or those of who prepared images for published models.
+_LIKE = ("", "torchvision", "big_vision")
+
+
+def _check_like(like: str) -> str:
+    if like not in _LIKE:
+        raise ValueError(f"like must be one of {_LIKE}, not {like!r}")
+    return like
+
+
+def _resize_like(
+    value: tf.Tensor, kind: Kind, height_width: Any, method: str, like: str
+) -> tf.Tensor:
+    """Gives a field another size; see `_LIKE` and `resized`."""
+    if kind is not Kind.IMAGE or not like:
+        return resized(value, kind, height_width, method)
+    if like == "big_vision":
+        require_integers(value, "resize")
+        return resampling.resize_by_big_vision(value, height_width, method)
+    require_uint8(value, "resize with like='torchvision'")
+    new = resampling.resize_by_pillow(value, height_width, method)
+    known = tf.get_static_value(height_width)
+    sides = (None, None) if known is None else tuple(known)
+    return tf.ensure_shape(new, (*sides, value.shape[2]))
+
+
+def _resizer(size: Size, method: str, like: str = "") -> Change:
     height_width = get_height_width(size)
     check_method(method)
+    _check_like(like)
 
     def resize_field(value: tf.Tensor, kind: Kind) -> tf.Tensor:
         # TensorFlow changes the height first.
         between = (height_width[0], get_sides(value)[1])
         what = f"resizing to {height_width[0]} x {height_width[1]}"
-        return resized(require_allowed(value, what, between), kind, height_width, method)
+        value = require_allowed(value, what, between)
+        return _resize_like(value, kind, height_width, method, like)
 
     return resize_field
 
 
 @op
-def resize(size: Size, method: str = "bilinear") -> Op:
-    """To `size` pixels (a side, or (height, width)), antialiased, whatever the aspect ratio."""
-    resize_field = _resizer(size, method)
+def resize(size: Size, method: str = "bilinear", like: str = "") -> Op:
+    """To `size` pixels (a side, or (height, width)), antialiased, whatever the aspect ratio.
+
+    like="torchvision" makes Pillow's pixels, as PyTorch's models were trained on; "big_vision" does
+    not antialias, and cuts fractions off, as LiT and SigLIP were.
+    """
+    resize_field = _resizer(size, method, like)
     apply = resizing_what_is_known(lambda fields: on_each(fields, resize_field))
     return lambda fields, _: apply(fields)
 
 
 @op
-def resize_small(size: int, method: str = "bilinear") -> Op:
-    """The shorter side to `size` pixels; the aspect ratio stays."""
+def resize_small(size: int, method: str = "bilinear", like: str = "") -> Op:
+    """The shorter side to `size` pixels; the aspect ratio stays. For `like`, see `resize`."""
     check_whole("size", size, 1)
     get_height_width(size)
     check_method(method)
+    _check_like(like)
 
     def resize_field(value: tf.Tensor, kind: Kind) -> tf.Tensor:
         height, width = get_sides(value)
         least = (tf.minimum if tf.is_tensor(height) else min)(height, width)
         new_sides = (height * size // least, width * size // least)
         value = require_allowed(value, f"resize_small({size})", new_sides)
-        sides = tf.cast(tf.shape(value)[:2], tf.float32)
-        new = tf.round(sides * size / tf.reduce_min(sides))
-        return resized(value, kind, tf.cast(new, tf.int32), method)
+        new = _sides_of_shorter(tf.shape(value)[:2], size, like)
+        return _resize_like(value, kind, new, method, like)
 
     apply = resizing_what_is_known(lambda fields: on_each(fields, resize_field))
     return lambda fields, _: apply(fields)
 
 
+def _sides_of_shorter(sides: tf.Tensor, size: int, like: str) -> tf.Tensor:
+    """(2,) int32, the sides of which the shorter is `size`; the longer is rounded."""
+    if like == "torchvision":  # which leaves the fraction out
+        sides = tf.cast(sides, tf.int64)
+        return tf.cast(sides * size // tf.reduce_min(sides), tf.int32)
+    sides = tf.cast(sides, tf.float32)
+    return tf.cast(tf.round(sides * size / tf.reduce_min(sides)), tf.int32)
+
+
 @op
-def central_crop(size: Size) -> Op:
-    """The middle `size` pixels; the image must be at least as large."""
+def central_crop(size: Size, like: str = "") -> Op:
+    """The middle `size` pixels; the image must be at least as large.
+
+    Where as many pixels cannot be left on either side, the window is nearer to the beginning; with
+    like="torchvision", it begins at an even number.
+    """
     height, width = get_height_width(size)
+    _check_like(like)
+
+    def begin(rest: tf.Tensor) -> tf.Tensor:
+        return (rest + tf.cast(rest % 4 == 3, tf.int32) if like == "torchvision" else rest) // 2
 
     def window(shape: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
         shape = _fitting("central_crop", shape, height, width)
-        return tf.stack([(shape[0] - height) // 2, (shape[1] - width) // 2, height, width])
+        return tf.stack([begin(shape[0] - height), begin(shape[1] - width), height, width])
 
     return Crop(window, _with_size(height, width))
 

@@ -321,7 +321,7 @@ def get_dataset(
     specs = {key: config[key] for key in ("train_pp", "val_pp", "eval_pp") if config[key]}
     for key, spec in specs.items():  # before the data are looked for, which may take a while
         preprocess.build(spec, train=key == "train_pp", scale=scale)
-    splits = get_splits(config, scale)
+    splits = get_splits(config, scale, tokenize)
     _check_specs(splits, config, specs)
     _warn_of_texts(splits, config.train_pp, tokenize)
     return Dataset(

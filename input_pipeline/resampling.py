@@ -1,8 +1,58 @@
-"""Making images smaller by whole factors, as data sets for super-resolution are made."""
+"""Resampling as other libraries do it, to the pixel.
+
+MATLAB's makes data sets for super-resolution. Pillow's and big_vision's prepared the images that
+published models were trained on; TensorFlow's own differs from either by up to some grey levels.
+"""
 
 import numpy as np
+from PIL import Image
 
 from input_pipeline.cpu_tf import tf
+
+_PILLOW = {
+    "nearest": Image.Resampling.NEAREST,
+    "area": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos3": Image.Resampling.LANCZOS,
+}
+
+
+def resize_by_pillow(image: tf.Tensor, height_width: tf.Tensor, method: str) -> tf.Tensor:
+    """Gives an image another size as Pillow does it: columns first, rounded, then rows.
+
+    Args:
+        image: (h, w, 3) uint8.
+        height_width: of the new one, (2,) int32.
+        method: of `tf.image.resize`.
+
+    Returns:
+        (height, width, 3) uint8.
+    """
+
+    def resize(image: np.ndarray, height_width: np.ndarray) -> np.ndarray:
+        height, width = map(int, height_width)
+        return np.asarray(Image.fromarray(image).resize((width, height), _PILLOW[method]))
+
+    return tf.numpy_function(resize, [image, height_width], tf.uint8, stateful=False)
+
+
+def resize_by_big_vision(image: tf.Tensor, height_width: tf.Tensor, method: str) -> tf.Tensor:
+    """Gives an image another size without antialiasing, and cuts fractions of values off.
+
+    Source: google-research/big_vision's pp/ops_image.py; google-research/vision_transformer's
+    preprocessing for LiT does the same.
+
+    Args:
+        image: (h, w, c) uint8 or uint16.
+        height_width: of the new one, (2,) int32.
+        method: of `tf.image.resize`.
+
+    Returns:
+        (height, width, c) of the same type.
+    """
+    resized = tf.image.resize(image, height_width, method=method)
+    return tf.cast(tf.clip_by_value(resized, 0, image.dtype.max), image.dtype)
 
 
 def shrink_bicubic(image: tf.Tensor, factor: int) -> tf.Tensor:

@@ -212,8 +212,8 @@ def test_packages_that_are_not_there(installed, monkeypatch):
 def test_the_table_of_packages(name):
     row = packages.PACKAGED[name]
     get_model(row.model, **row.fields)  # or raises
-    published = (ROOT / "setup.py").read_text().partition('"published": [')[2].partition("]")[0]
-    assert f'"{row.distribution}"' in published
+    extra = (ROOT / "setup.py").read_text().partition(f'"{row.extra}": [')[2].partition("]")[0]
+    assert f'"{row.distribution}"' in extra
     assert f"\n{row.distribution}==" in (ROOT / "constraints-common.txt").read_text()
 
 

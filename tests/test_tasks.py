@@ -179,7 +179,8 @@ def test_a_loss_that_compares_examples_sees_which_are_padding(monkeypatch):
     assert figures["loss"] == pytest.approx(expected, rel=1e-5)
     config.unlock()
     config.accum_steps = 2
-    with pytest.raises(ValueError, match="the task spread compares a whole batch, of which accum"):
+    config.distill.teacher = "some"
+    with pytest.raises(ValueError, match="the task spread compares a whole batch, which a teacher"):
         experiment.build(config)
 
 

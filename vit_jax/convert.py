@@ -1,4 +1,7 @@
-"""Converts weights: python -m vit_jax.convert SRC DST [--model=NAME], or --inspect=FILE."""
+"""Converts weights: python -m vit_jax.convert SRC DST [--model=NAME], or --inspect=FILE.
+
+With --classes, a model of images and texts becomes a classifier, see `vit_jax.zero_shot`.
+"""
 
 import logging
 import os
@@ -16,7 +19,16 @@ from flax import traverse_util
 from checkpoints import files, npz, torch, tree
 from checkpoints.train_state import Checkpointer
 from configs import common
-from vit_jax import experiment, identify, optim, pretrained
+from vit_jax import (
+    class_names,
+    embedder,
+    experiment,
+    identify,
+    optim,
+    pretrained,
+    prompts,
+    zero_shot,
+)
 from vit_jax.machinery import cli, model_flags
 from vit_jax.models import get_model
 from vit_jax.pretrained import Pretrained
@@ -39,6 +51,18 @@ _NAMING = flags.DEFINE_string(
     "Swin, timm or transformers for ViT, basicsr or esrgan for RRDB; unset: the first of them. "
     "Reading takes any.",
 )
+_CLASSES = flags.DEFINE_string(
+    "classes",
+    None,
+    "Of a model of images and texts, write a classifier of these: a file with a name per line, "
+    "imagenet1k, another known set, or names with commas between them.",
+)
+_PROMPTS = flags.DEFINE_string(
+    "prompts",
+    None,
+    "Sentences into which each of --classes is put: imagenet80, imagenet7, or one's own with {} "
+    f"for the class and | between them; unset: {prompts.DEFAULT!r}.",
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -54,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
     source, target = argv[1:]
     if "://" not in target and epath.Path(target).expanduser().exists():
         raise ValueError(f"{target} is there already: choose another name")
-    before = model_flags.load_from(source)
+    before = _as_classifier(model_flags.load_from(source))
     write(target, before, _NAMING.value)
     num_classes = before.model.num_classes if before.model.has_field("num_classes") else 0
     classes = f", {num_classes} classes" if num_classes else ""
@@ -76,6 +100,21 @@ def main(argv: Sequence[str]) -> int:
         _LOG.error("%s does not do what %s does: do not use it", target, source)
         return 1
     return 0
+
+
+def _as_classifier(model: Pretrained) -> Pretrained:
+    """The classifier of --classes that a model of images and texts makes, if they are said."""
+    if _CLASSES.value is None:
+        if _PROMPTS.value is not None:
+            raise ValueError(f"--prompts={_PROMPTS.value} is for --classes, which says which")
+        if embedder.has_two_towers(model.model) and model.labels:
+            raise ValueError("--labels names no classes of two towers: --classes makes a head")
+        return model
+    templates = prompts.find(_PROMPTS.value or "")
+    names = class_names.find(_CLASSES.value, "--classes")
+    _LOG.info("%d classes, each by %d prompt(s) such as %r", len(names), len(templates),
+              templates[0].replace("{}", prompts.readable(names[0])))  # fmt: skip
+    return zero_shot.make_classifier(model, names, templates)
 
 
 def run(model: Pretrained, with_head: bool) -> Any:
@@ -141,17 +180,28 @@ def write(path: str | os.PathLike[str], model: Pretrained, naming: str | None = 
         return
     check_labels_beside(found.parent, model.labels)
     found.parent.mkdir(parents=True, exist_ok=True)
-    made_for = pretrained.say_made_for(model.name, model.fields)
+    made_for = pretrained.say_all(model)
     if found.suffix == ".npz":
         npz.save(found, tree.merge(model.variables), made_for)
     else:
-        arrays = torch.to_state_dict(model.variables, model.model, naming)
+        arrays = _to_state_dict(model, naming)
         torch.write(found, arrays, made_for)
         if found.suffix not in torch.SAFETENSORS and made_for.fields:
             fields = " ".join(f"--field={k}={v}" for k, v in sorted(made_for.fields.items()))
             _LOG.warning("%s has no place for what its model is: use it with --model=%s %s",
                          found, model.name, fields)  # fmt: skip
     write_labels_beside(found.parent, model.labels)
+
+
+def _to_state_dict(model: Pretrained, naming: str | None) -> dict[str, np.ndarray]:
+    """Arrays by PyTorch's names: of a classifier that words made, by those with room for all."""
+    is_of_words = model.model.values_of(["cosine"]).get("cosine")
+    for other in model.model.torch_namings if is_of_words and naming is None else ():
+        try:
+            return torch.to_state_dict(model.variables, model.model, other)
+        except ValueError:
+            continue
+    return torch.to_state_dict(model.variables, model.model, naming)
 
 
 def _write_workdir(workdir: Workdir, model: Pretrained) -> None:

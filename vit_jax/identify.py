@@ -40,7 +40,7 @@ class Match:
     def __str__(self) -> str:
         """The name, and how it differs, as flags would say it."""
         fields = ", ".join(f"{name}={value}" for name, value in sorted(self.fields.items()))
-        unsure = "" if self.is_sure else " and a num_heads which it does not tell"
+        unsure = "" if self.is_sure else " and a number of heads which it does not tell"
         return f"{self.name} with {fields}{unsure}" if fields else self.name
 
 
@@ -82,10 +82,17 @@ def _candidates(weights: "Weights") -> list[Match]:
             fields = model.fields_in(shapes)
         except (KeyError, ValueError, IndexError, ZeroDivisionError):
             continue  # names of parts that this model has, and others lack
+        told = weights.unseen_fields(model)
+        fields |= {field: value for field, value in told.items() if field.endswith("num_heads")}
         own = model.values_of(fields)
         differing = {field: v for field, v in fields.items() if own[field] != v}
-        tells_heads = not weights.is_torch or "num_heads" in fields
-        is_sure = tells_heads or "hidden_size" not in differing
+        is_sure = not weights.is_torch or all(
+            heads in fields or width not in differing
+            for width, heads in (
+                ("hidden_size", "num_heads"),
+                ("text_hidden_size", "text_num_heads"),
+            )
+        )
         distance = abs(math.log(max(size, 1) / count))
         found.append((len(differing), distance, Match(name, differing, is_sure=is_sure)))
     return [match for *_, match in sorted(found, key=lambda row: row[:2])]
@@ -119,10 +126,10 @@ def _fault(weights: "Weights", name: str, fields: Mapping[str, Any]) -> str:
 
 def _shapes(weights: "Weights", model: Model) -> tuple[dict[str, tuple[int, ...]], float]:
     """Shapes of a file's arrays by our names and in our layout, and the share that is known."""
-    arrays = weights.arrays
     if weights.is_torch:
-        return torch.shapes_by_our_names(arrays, model)
-    names = model.torch_names().keys() or traverse_util.flatten_dict(
+        return torch.shapes_by_our_names(weights.arrays, model)
+    arrays = weights.named(model)
+    names = model.parts() or traverse_util.flatten_dict(
         tree.shapes(model, model.image_size({})), sep="/"
     )
     known = [name for name in arrays if name in names or name.rpartition("/")[0] in names]

@@ -223,6 +223,30 @@ def make_optimizer(config: Any, schedule: Schedule, params: Any) -> optax.Gradie
     return optax.partition({"trained": tx, "frozen": optax.set_to_zero()}, label)
 
 
+def split(params: Any, freeze: str) -> tuple[Any, Any]:
+    """Splits parameters into those that are trained, and those that are frozen.
+
+    Args:
+        params: tree of parameters.
+        freeze: `config.optim.freeze`.
+
+    Returns:
+        Two trees, each with None in the place of what the other has.
+    """
+    if not freeze:
+        return params, jax.tree.map(lambda _: None, params)
+    is_frozen = _finder(freeze, params, "optim.freeze")(params)
+    trained = jax.tree.map(lambda p, frozen: None if frozen else p, params, is_frozen)
+    return trained, jax.tree.map(lambda p, frozen: p if frozen else None, params, is_frozen)
+
+
+def join(trained: Any, frozen: Any) -> Any:
+    """The reverse of `split`."""
+    return jax.tree.map(
+        lambda a, b: b if a is None else a, trained, frozen, is_leaf=lambda x: x is None
+    )
+
+
 def _check_adaptive_clip(params: Any) -> None:
     """Raises a ValueError for weights of which optax does not know what belongs to an output."""
     for name, leaf in traverse_util.flatten_dict(params, sep="/").items():

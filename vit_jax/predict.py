@@ -1,8 +1,9 @@
 """Uses a model on a person's own files: python -m vit_jax.predict --workdir=DIR FILE_OR_FOLDER...
 
-A classifier prints the likeliest classes; a model that restores or segments images writes to
---output. One of optical flow takes pairs of frames (FRAME1 FRAME2), folders of frames, and videos.
-What is answered, and how, is its task's business, see `vit_jax.tasks.base.Predictor`.
+A classifier prints the likeliest classes; a model of images and texts compares photos with the
+words of --labels; a model that restores or segments images writes to --output. One of optical flow
+takes pairs of frames (FRAME1 FRAME2), folders of frames, and videos. What is answered, and how, is
+its task's business, see `vit_jax.tasks.base.Predictor`.
 """
 
 import csv
@@ -22,22 +23,19 @@ from tqdm import tqdm
 from checkpoints import files
 from vit_jax import photos, plugins
 from vit_jax.machinery import cli, console, model_flags
+from vit_jax.machinery.output_flag import OUTPUT
 from vit_jax.models.base import Model
 from vit_jax.tasks import TASKS, Task, get_task
 from vit_jax.tasks.base import Answer, Item, Predictor
 
 _LOG = logging.getLogger("vit_jax.predict")  # also when it is run as __main__
 
-_OUTPUT = flags.DEFINE_string(
-    "output", None, "Folder for what is written: predictions.csv, restored images, flows, ..."
-)
-
 
 def main(argv: Sequence[str]) -> int:
     """Answers for what is given; returns the exit code."""
     if len(argv) < 2:
         raise ValueError("say what to look at: one or more files or folders")
-    output = None if _OUTPUT.value is None else Path(_OUTPUT.value)
+    output = None if OUTPUT.value is None else Path(OUTPUT.value)
     for flag, (_, field, _) in _options(TASKS.values()).items():
         if output is None and field.metadata["writes"] and flags.FLAGS[flag].value:
             raise ValueError(f"--{flag} writes pictures: say where, --output=FOLDER")
@@ -106,7 +104,8 @@ def _check_flags(name: str, model: Model, task: Task) -> None:
             )
     if model.any_size and flags.FLAGS["image_size"].value is not None:
         raise ValueError(f"{name} takes images at their own size: leave --image_size out")
-    if not model.has_field("num_classes") and flags.FLAGS["labels"].value is not None:
+    takes_labels = model.has_field("num_classes") or {"image", "text"} <= set(task.inputs)
+    if not takes_labels and flags.FLAGS["labels"].value is not None:
         raise ValueError(f"{name} tells no classes apart: leave --labels out")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from flax import traverse_util
 
 from checkpoints import formats, torch, tree
+from vit_jax import class_names, preprocessing
 from vit_jax.identify import find_relative, identify, what_fits
 from vit_jax.models import MODELS, get_model
 from vit_jax.models.base import Model
@@ -70,7 +71,7 @@ def adapt(
         return _adapt_backbone(weights, init, model, image_size, old_size, dont_load)
     old = traverse_util.flatten_dict(weights.tree(model), sep="/")
     new = traverse_util.flatten_dict(tree.merge(init), sep="/")
-    regex = _compile(dont_load, (*old, *new))
+    regex = compile_pattern(dont_load, (*old, *new))
     # What is not loaded need not fit; but the class token says how the positions are to be read.
     old = {k: v for k, v in old.items() if k == "cls" or not (dont_load and regex.search(k))}
     params = traverse_util.unflatten_dict(old, sep="/")
@@ -102,10 +103,10 @@ def adapt(
         _LOG.info("%s stays as initialised", name)
     loaded = {name: array for name, array in old.items() if not is_own(name)}
     wanted = {name: array for name, array in new.items() if not is_own(name)}
-    return _replaced(new, loaded, wanted, weights)
+    return replaced(new, loaded, wanted, weights)
 
 
-def _replaced(
+def replaced(
     new: Mapping[str, Any], loaded: Mapping[str, Any], wanted: Mapping[str, Any], weights: Weights
 ) -> dict[str, Any]:
     """A model's own variables with those of a file in the place of the ones that are wanted."""
@@ -152,7 +153,7 @@ def _adapt_backbone(
     _tell_unseen(weights, backbone)
     flat = traverse_util.flatten_dict(params, sep="/")
     old = {f"{place}/{k}": v for place in model.backbones for k, v in flat.items()}
-    regex = _compile(dont_load, (*old, *new))
+    regex = compile_pattern(dont_load, (*old, *new))
     of_it_alone = tree.shapes(backbone, image_size)
 
     def is_wanted(name: str) -> bool:
@@ -169,7 +170,7 @@ def _adapt_backbone(
         "%s begins the backbone; the rest of the model is initialised%s",
         weights.path, f", and these parts are left out: {_some(left_out)}" if left_out else "",
     )  # fmt: skip
-    return _replaced(new, loaded, wanted, weights)
+    return replaced(new, loaded, wanted, weights)
 
 
 def _backbone_part(name: str, model: Model) -> str:
@@ -270,7 +271,8 @@ def _tell_unseen(weights: Weights, model: Model) -> None:
         _LOG.info(_WHICH_GELU, weights.path, model.activation, "config.model.activation")
 
 
-def _compile(pattern: str, names: Sequence[str]) -> re.Pattern[str]:
+def compile_pattern(pattern: str, names: Sequence[str]) -> re.Pattern[str]:
+    """Compiles `config.dont_load`; a ValueError says if it is found in no name."""
     try:
         regex = re.compile(pattern)
     except re.error as error:
@@ -301,6 +303,8 @@ class Pretrained:
         loss: name of the loss that it was trained with; it decides how logits are read.
         settings: of its task in the run that it comes from; {} without a run.
         plugins: modules that brought the model or its task, if they are not of this package.
+        vocabulary: path of the vocabulary of a model that takes texts; "" for that of an installed
+            package, if there is one.
     """
 
     name: str
@@ -313,6 +317,7 @@ class Pretrained:
     loss: str
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     plugins: tuple[str, ...] = ()
+    vocabulary: str = ""
 
 
 def load(
@@ -366,8 +371,8 @@ def load(
     except ValueError as error:
         raise ValueError(f"{path}: {error}. {what_fits(weights)}") from None
     arrays = jax.tree.map(lambda a, s: np.asarray(a, s.dtype), arrays, shapes)
-    classes = model.num_classes if model.has_field("num_classes") else 0
     config = weights.workdir.read_config() if weights.workdir else None
+    eval_pp, loss = _trained_with(weights, name)
     task = get_task(model)
     return Pretrained(
         name=name,
@@ -375,12 +380,31 @@ def load(
         model=model,
         variables=tree.split(arrays),
         image_size=size,
-        labels=choose_labels(labels, weights.labels, classes),
-        eval_pp=_eval_pp(model, size, old_size, config and config.data.eval_pp),
-        loss=config.loss if config else next(iter(task.losses)),
+        labels=_choose_labels(labels, weights, model),
+        eval_pp=preprocessing.choose(model, size, old_size, eval_pp),
+        loss=loss or next(iter(task.losses)),
         settings=task.settings_in(config) if config else {},
         plugins=tuple(config.plugins) if config else (),
     )
+
+
+def _choose_labels(labels: str | None, weights: Weights, model: Model) -> tuple[str, ...] | None:
+    """The names of a head's classes; or what a model of images and texts is to look for."""
+    if "text" in get_task(model).inputs and labels not in (None, "", "none"):
+        return class_names.find(labels)
+    classes = model.num_classes if model.has_field("num_classes") else 0
+    return choose_labels(labels, weights.labels, classes)
+
+
+def _trained_with(weights: Weights, name: str) -> tuple[str | None, str]:
+    """The preprocessing and the loss that weights say; None and "" for what they do not."""
+    if weights.workdir is not None:
+        config = weights.workdir.read_config()
+        return config.data.eval_pp, config.loss
+    made_for = weights.made_for
+    if made_for is None or made_for.model != name:
+        return None, ""
+    return made_for.eval_pp or None, made_for.loss
 
 
 def _which_model(
@@ -430,49 +454,15 @@ def say_made_for(name: str, fields: Mapping[str, Any]) -> formats.MadeFor:
     return formats.MadeFor(name, {k: v for k, v in fields.items() if k not in _RUN})
 
 
-def standard_preprocessing(size: tuple[int, int]) -> str:
-    """The evaluation's preprocessing of the published fine-tunings: a plain resize."""
-    return f"decode|resize({_side(size)})|value_range(-1, 1)"
-
-
-def _eval_pp(
-    model: Model, size: tuple[int, int], old_size: tuple[int, int], trained: str | None
-) -> str:
-    """The preprocessing of a file: as a run had it, or as published weights expect it."""
-    if trained is not None:
-        return (
-            trained if size == old_size or model.any_size else _resize_preprocessing(trained, size)
-        )
-    if model.any_size:
-        return model.input_values or "value_range(-1, 1)"
-    if not model.input_values:
-        return standard_preprocessing(size)
-    if size[0] != size[1]:
-        return f"decode|resize({size}, method='bicubic')|{model.input_values}"
-    shorter = round(size[0] * 8 / 7)  # 256 for 224
-    return (
-        f"decode|resize_small({shorter}, method='bicubic')|central_crop({size[0]})|"
-        f"{model.input_values}"
+def say_all(model: Pretrained) -> formats.MadeFor:
+    """As `say_made_for`, with what else would be taken for something else when it is loaded."""
+    usual_pp = preprocessing.choose(model.model, model.image_size, model.image_size, None)
+    usual_loss = next(iter(get_task(model.model).losses))
+    return dataclasses.replace(
+        say_made_for(model.name, model.fields),
+        eval_pp="" if model.eval_pp == usual_pp else model.eval_pp,
+        loss="" if model.loss == usual_loss else model.loss,
     )
-
-
-def _resize_preprocessing(spec: str, size: tuple[int, int]) -> str:
-    """The same preprocessing to another size, if a plain resize is what makes the size."""
-    plain = re.fullmatch(
-        r"((?:decode|grayscale_to_rgb)\|)?(resize\()(\d+|\(\d+, *\d+\))([^|]*\))"
-        r"(\|(?:value_range|normalize)\([^|]*\))",
-        spec.replace(" |", "|").replace("| ", "|"),
-    )
-    if plain is None:
-        raise ValueError(
-            f"this run prepares images by {spec!r}, which --image_size cannot change: leave it out"
-        )
-    begin, resize, _, rest, end = plain.groups(default="")
-    return f"{begin}{resize}{_side(size)}{rest}{end}"
-
-
-def _side(size: tuple[int, int]) -> str:
-    return str(size[0] if size[0] == size[1] else size)
 
 
 def _choose_model(weights: Weights) -> tuple[str, Mapping[str, Any]]:

@@ -31,7 +31,7 @@ def validate_config(config: ConfigDict) -> None:
     get_loss(config.loss, task.losses)
     for name in config.metrics:
         task.metric(name, config.loss)
-    figures = ("loss", *config.metrics)
+    figures = ("loss", *config.metrics, *task.probes(config))
     check(
         config.best_metric in figures,
         f"best_metric={config.best_metric!r} is not evaluated; there are: {', '.join(figures)}",
@@ -109,7 +109,7 @@ def _check_weights(config: ConfigDict) -> None:
     )
     for key in ("dont_load", "pretrained_key", "pretrained_labels"):
         check(
-            bool(config.pretrained) or not config[key],
+            bool(config.pretrained or config.text.pretrained) or not config[key],
             f"{key} is for pretrained weights: say --config.pretrained=PATH",
         )
 
@@ -137,12 +137,12 @@ def _check_parts(config: ConfigDict, task: Task) -> None:
         "the discriminator compares the images of a whole batch: take a smaller batch_size, or "
         "model.remat=True",
     )
-    check(
-        task.is_independent or config.accum_steps == 1,
-        f"the loss of the task {task.name} compares a whole batch, of which accum_steps="
-        f"{config.accum_steps} would show it parts: set it to 1",
-    )
     distill = config.distill
+    check(
+        not distill.teacher or config.accum_steps == 1 or task.is_independent,
+        f"the loss of the task {task.name} compares a whole batch, which a teacher would see in "
+        f"accum_steps={config.accum_steps} parts: set it to 1, or distill.teacher to ''",
+    )
     check(
         distill.kind in DISTILLATIONS,
         f"distill.kind={distill.kind!r} is not one of {DISTILLATIONS}",

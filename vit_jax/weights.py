@@ -14,7 +14,7 @@ import numpy as np
 from etils import epath
 from flax import traverse_util
 
-from checkpoints import files, formats, npz, packages, torch, tree
+from checkpoints import files, formats, hub_config, npz, packages, torch, tree
 from checkpoints.train_state import Checkpointer
 from input_pipeline.palettes import known_sets
 from vit_jax import plugins
@@ -23,7 +23,9 @@ from vit_jax.models.base import Model
 from vit_jax.workdir import Workdir
 
 # Fields without which weights are computed wrongly, and that their names and shapes do not show.
-UNSEEN = ("activation", "num_heads")
+UNSEEN = ("activation", "num_heads", "text_num_heads")
+# Numbers in files that OpenAI wrote of its CLIP, which was trained with the quick GELU.
+_OF_OPENAI = ("input_resolution", "context_length", "vocab_size")
 SUFFIXES = (".npz", *torch.SAFETENSORS, *torch.PICKLED)
 
 
@@ -126,20 +128,42 @@ class Weights:
         if not model.has_field("num_classes"):
             return {}
         names = torch.names_of(model, found=flat) if self.is_torch else {}
-        bias, pre_logits = (
-            flat.get(f"{names.get(part)}.bias" if self.is_torch else f"{part}/bias")
-            for part in (model.class_heads[0], "pre_logits")
-        )
-        fields = {"representation_size": None if pre_logits is None else pre_logits.size}
-        if not model.has_field("representation_size"):
-            fields = {}
-        return {**fields, "num_classes": 0 if bias is None else bias.size}
+
+        def find(part: str, leaf: str) -> np.ndarray | None:
+            if not self.is_torch:
+                return flat.get(f"{part}/{leaf}")
+            if f"{part}/{leaf}" in names:
+                return flat.get(names[f"{part}/{leaf}"])
+            found = flat.get(f"{names.get(part)}.{'bias' if leaf == 'bias' else 'weight'}")
+            return found if found is None or found.ndim < 2 else found.T
+
+        bias = find(model.class_heads[0], "bias")
+        fields: dict[str, Any] = {"num_classes": 0 if bias is None else bias.size}
+        kernel = find("pre_logits", "kernel")
+        if model.has_field("representation_size"):
+            fields["representation_size"] = None if kernel is None else kernel.shape[-1]
+        if kernel is not None and find("pre_logits", "bias") is None:
+            if model.has_field("representation"):
+                fields["representation"] = "projection"
+        return fields
+
+    @functools.cached_property
+    def described(self) -> dict[str, Any]:
+        """Fields that a file in PyTorch's names, or a config beside it, says of its model."""
+        if not self.is_torch or self.made_for is not None or packages.is_packaged(self.path):
+            return {}
+        is_openai = any(name.endswith(_OF_OPENAI) for name in self.arrays)
+        fields = {"activation": "quick_gelu"} if is_openai else {}
+        return {**fields, **hub_config.read_fields(self.path)}
 
     def unseen_fields(self, model: Model) -> dict[str, Any]:
         """Fields of the weights' model, as far as known, that their names and shapes do not show.
 
         Args:
             model: of the kind that they are for.
+
+        Raises:
+            ValueError: if the two towers of one were trained with different activations.
         """
         if self.workdir is not None:
             config = self.workdir.read_config()
@@ -150,7 +174,18 @@ class Weights:
             if self.is_torch and model.naming_fields:
                 naming = torch.naming_of(self.arrays, model)
                 fields = {**model.naming_fields.get(naming, {}), **fields}
+            fields |= self.described
+        both = fields.get("activation"), fields.get("text_activation")
+        if model.has_field("text_num_heads") and None not in both and both[0] != both[1]:
+            raise ValueError(
+                f"{self.path}: its towers were trained with {both[0]} for images and {both[1]} for "
+                "text, and a model here has the same for both"
+            )
         return {k: v for k, v in fields.items() if k in UNSEEN and model.has_field(k)}
+
+    def named(self, model: Model) -> dict[str, np.ndarray]:
+        """The arrays of a .npz file with our names where google-research has others."""
+        return npz.rename(self.arrays, {v: k for k, v in model.npz_names().items()})
 
     def tree(self, model: Model) -> dict[str, Any]:
         """The arrays with our names, unrolled, whether or not they are all that a model has.
@@ -160,7 +195,7 @@ class Weights:
         Args:
             model: that timm's names are looked up for; its head does not matter.
         """
-        arrays = self.arrays
+        arrays = self.arrays if self.is_torch else self.named(model)
         if self.is_torch:
             fields = self.head_fields(model)
             if model.backbone_model is not None and fields.get("num_classes") == 0:
@@ -213,10 +248,10 @@ def _check_no_key(path: str, key: str) -> None:
 
 
 def _hub_file(path: str) -> str:
-    """The file of weights in a folder as transformers saves it; else the path itself."""
+    """The file of weights in a folder as those of the hub are; else the path itself."""
     folder = epath.Path(path).expanduser()
     if not files.is_download(path) and not path.endswith(SUFFIXES) and folder.is_dir():
-        for name in ("model.safetensors", "pytorch_model.bin"):
+        for name in files.HUB_FILES:
             if (folder / name).exists() and not (folder / "data.json").exists():
                 return os.fspath(folder / name)
     return path

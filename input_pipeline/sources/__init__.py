@@ -8,6 +8,7 @@ from etils import epath
 
 if TYPE_CHECKING:  # it takes seconds to import
     from input_pipeline.sources.base import Source
+    from input_pipeline.texts import Tokenize
 
 
 class Kind(NamedTuple):
@@ -19,6 +20,7 @@ class Kind(NamedTuple):
         truths: what its examples have besides images, see `Source`.
         has_any_scale: whether targets can be larger than images.
         has_test_source: whether `config.data.test_source` can name a folder to test on.
+        takes_tokenizer: whether it finds sources by `config.data` and what makes numbers of texts.
         has_tfds: whether a TFDS data set can be of this kind.
     """
 
@@ -26,6 +28,7 @@ class Kind(NamedTuple):
     truths: tuple[str, ...]
     has_any_scale: bool = False
     has_test_source: bool = False
+    takes_tokenizer: bool = False
     has_tfds: bool = False
 
 
@@ -43,6 +46,10 @@ KINDS = {
     "captions": Kind("captions", ("text", "captions", "num_captions"), has_tfds=True),
     # Pairs of frames and the motion between them.
     "flow": Kind("flow_folder", ("image2", "flow", "valid"), has_test_source=True),
+    # Documents, of which words are masked.
+    "text": Kind(
+        "text_file", ("tokens", "segments", "positions", "words", "next"), takes_tokenizer=True
+    ),
 }
 
 
@@ -62,13 +69,16 @@ def kinds_with(truth: str) -> list[str]:
     return [name for name, kind in KINDS.items() if truth in kind.truths]
 
 
-def get_splits(config: Any, scale: int = 1) -> "dict[str, Source]":
+def get_splits(
+    config: Any, scale: int = 1, tokenize: "Tokenize | None" = None
+) -> "dict[str, Source]":
     """Finds the source that `config.data` names.
 
     Args:
         config: `config.data`; `source` is "digits", "tfds:NAME" or the path of a folder, and `kind`
             says what a folder holds.
         scale: how many times larger the targets are than the images.
+        tokenize: what makes numbers of the texts of the model, if it reads any.
 
     Returns:
         Sources by split name: "train", and "val" and "test" where the data has them.
@@ -102,6 +112,12 @@ def get_splits(config: Any, scale: int = 1) -> "dict[str, Source]":
         find = "digits" if config.source == "digits" else "tfds"
     if isinstance(find, str):
         find = importlib.import_module(f"input_pipeline.sources.{find}").splits
+    if kind.takes_tokenizer:
+        if tokenize is None:
+            raise ValueError(
+                f"data.kind={config.kind!r} is for a model of texts, such as BERT-base"
+            )
+        return find(config, tokenize)
     return find(config, scale) if kind.has_any_scale else find(config)
 
 

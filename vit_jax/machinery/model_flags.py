@@ -31,8 +31,9 @@ _IMAGE_SIZE = flags.DEFINE_string(
 _LABELS = flags.DEFINE_string(
     "labels",
     None,
-    "A class name per line; imagenet1k, ade20k, voc, cityscapes, camvid, lip, coco_stuff or none; "
-    "unset: the labels.txt beside the weights.",
+    "A file with a class name per line; imagenet1k, ade20k, voc, cityscapes, camvid, lip, "
+    "coco_stuff or none; unset: the labels.txt beside the weights. For a model of images and texts "
+    "what is looked for, also as 'cat,dog,a red car'.",
 )
 _PLUGINS = flags.DEFINE_list(
     "plugins", [], "Modules with models and tasks of your own, see docs/adding.md."
@@ -42,6 +43,11 @@ _PRETRAINED_SIZE = flags.DEFINE_string(
     None,
     "HEIGHTxWIDTH of the images that a checkpoint was made for; unset: of a square.",
 )
+
+
+def path_given() -> str | None:
+    """The path that --workdir or --checkpoint says, if one of them does."""
+    return _WORKDIR.value if _CHECKPOINT.value is None else _CHECKPOINT.value
 
 
 def load() -> Any:

@@ -5,6 +5,7 @@ along its largest dimension that divides, and are whole on every device if small
 """
 
 import collections
+import contextlib
 import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -101,3 +102,13 @@ def to_devices(batches: Iterable[Any], mesh: Mesh, ahead: int = 2) -> Iterator[A
         batch = queue.popleft()
         enqueue(1)
         yield batch
+
+
+@contextlib.contextmanager
+def known(mesh: Mesh) -> Iterator[None]:
+    """Tells what is traced over which mesh batches are spread: `jax.sharding.get_abstract_mesh()`.
+
+    Losses that compare a whole batch ask, to have each device do its own share.
+    """
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        yield

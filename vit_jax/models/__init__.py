@@ -1,13 +1,17 @@
 """The models, by name. To add one: its file, and its row at the end of this one."""
 
 from vit_jax.models import (
+    bert,
+    clip,
     dehazeformer,
     efficientformer_v2,
     flowformer,
+    lit,
     mixer,
     resnet,
     rrdb,
     segmenter,
+    siglip,
     swin,
     swinir,
     twins,
@@ -39,6 +43,10 @@ for _file, _model in {
     rrdb: rrdb.RRDB,
     resnet: resnet.ResNet,
     visual_transformer: visual_transformer.VisualTransformer,
+    bert: bert.BERT,
+    lit: lit.LiT,
+    clip: clip.CLIP,
+    siglip: siglip.SigLIP,
 }.items():
     register(_model, _file.VARIANTS, _file.PARAMETER_COUNTS)
 for _file, _model in {
@@ -48,3 +56,5 @@ for _file, _model in {
 }.items():
     register(_model, _file.VARIANTS, _file.PARAMETER_COUNTS, _file.PUBLISHED_SCORES)
 register(segmenter.Segmenter, segmenter.VARIANTS, segmenter.PARAMETER_COUNTS)
+for _towers in (clip, siglip):
+    register(vit.VisionTransformer, _towers.IMAGE_TOWERS, _towers.IMAGE_TOWER_COUNTS)

@@ -1,7 +1,7 @@
 """The contract between a model and the rest of the code."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -23,6 +23,8 @@ class Model(nn.Module):
         task: name of what it is trained for, one of `vit_jax.tasks.TASKS`.
         input_values: the last op of the preprocessing that its published weights expect; "" where
             a plain resize and value_range(-1, 1) will do.
+        tokenizer: what makes tokens of the texts that it takes, if it takes any: see
+            `input_pipeline.tokenizers.make_tokenizer`.
         any_size: whether images are given to it at their own size, and not all resized to one.
         upscale: how many times higher and wider than the image its output is.
         tile_multiple: what must divide the sides of an image's tiles, and where they begin, for
@@ -32,7 +34,10 @@ class Model(nn.Module):
         torch_namings: whose names its weights can have in PyTorch's files, if there are several;
             the one to write comes first.
         torch_buffers: ends of names in such files that are no weights.
+        torch_aliases: ends of names in old ones of them, and what they are today.
         naming_fields: fields with which all published weights of a naming were trained.
+        must_be_told: fields that neither the weights show nor a default may decide, where nothing
+            that comes with them says so; and what to say, for whom.
         deepest: fields with more blocks than any file has, see `vit_jax.identify`.
         class_heads: names of the submodules that give each class a number; they are learned anew
             where the classes are others. Where there are several, the first has as many outputs as
@@ -49,6 +54,7 @@ class Model(nn.Module):
 
     task = ""
     input_values = ""
+    tokenizer = ""
     any_size = False
     upscale = 1
     in_channels = 3
@@ -56,7 +62,9 @@ class Model(nn.Module):
     metrics: ClassVar[tuple[str, ...]] = ()
     torch_namings: ClassVar[tuple[str, ...]] = ()
     torch_buffers: ClassVar[tuple[str, ...]] = ()
+    torch_aliases: ClassVar[Mapping[str, str]] = {}
     naming_fields: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    must_be_told: ClassVar[Mapping[str, str]] = {}
     deepest: ClassVar[Mapping[str, Any]] = {}
     class_heads: ClassVar[tuple[str, ...]] = ("head",)
     backbones: ClassVar[tuple[str, ...]] = ("backbone",)
@@ -65,6 +73,11 @@ class Model(nn.Module):
     def feature_strides(self) -> tuple[int, ...]:
         """See the class."""
         return ()
+
+    @property
+    def usual_size(self) -> tuple[int, int]:
+        """Height and width in pixels of the images that it is counted and tried with."""
+        return (64, 64) if self.any_size else (224, 224)
 
     @property
     def backbone_model(self) -> "Model | None":
@@ -97,6 +110,18 @@ class Model(nn.Module):
         """
         return (jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32),)
 
+    def preprocessing(self, size: tuple[int, int]) -> str:
+        """How published weights have images prepared, where `input_values` does not say all of it.
+
+        Args:
+            size: (h, w) of the images in pixels.
+
+        Returns:
+            A string of `input_pipeline.preprocess`, beginning with `decode`; "" for the usual way.
+        """
+        del size
+        return ""
+
     def image_size(self, params: Mapping[str, Any]) -> tuple[int, int]:
         """Height and width of the square images that parameters were made for.
 
@@ -120,6 +145,10 @@ class Model(nn.Module):
         del old_size, new_size
         return dict(params)
 
+    def constrain(self, params: Any) -> Any:
+        """What parameters become after each step of the optimizer, such as within bounds."""
+        return params
+
     def torch_names(self, naming: str = "") -> dict[str, str]:
         """Names in PyTorch's files of the submodules, and of the parameters outside of them.
 
@@ -132,6 +161,18 @@ class Model(nn.Module):
             Their names by ours; empty if nobody has published such weights.
         """
         del naming
+        return {}
+
+    def parts(self) -> Collection[str]:
+        """Our names of the submodules, and of the parameters outside of them, as far as known."""
+        return self.torch_names().keys()
+
+    def npz_names(self) -> dict[str, str]:
+        """Names in google-research's .npz files of the submodules and parameters, where not ours.
+
+        Returns:
+            Their names by ours; see `checkpoints.npz.rename`.
+        """
         return {}
 
     def torch_tables(self) -> dict[str, np.ndarray]:

@@ -13,8 +13,29 @@ import jax.numpy as jnp
 
 from vit_jax import ops
 
+INITIALIZATIONS = ("xavier", "clip")
+
+# Standard deviations of a block's kernels: query, key and value; out; Dense_0; Dense_1.
+Deviations = tuple[float, float, float, float]
+
 _XAVIER = nn.initializers.xavier_uniform()
 _TINY_NORMAL = nn.initializers.normal(stddev=1e-6)
+
+
+def clip_deviations(hidden_size: int, num_layers: int) -> Deviations:
+    """Standard deviations of the kernels of CLIP's blocks, before training.
+
+    Source: the published code of Radford et al., "Learning Transferable Visual Models From Natural
+    Language Supervision" (ICML 2021), which has them for the text tower. Here they serve the image
+    tower as well, as in transformers; its blocks begin with PyTorch's defaults there.
+    """
+    width = hidden_size**-0.5
+    deep = width * (2 * num_layers) ** -0.5
+    return width, deep, (2 * hidden_size) ** -0.5, deep
+
+
+def _kernel_init(deviation: float | None) -> nn.initializers.Initializer:
+    return _XAVIER if deviation is None else nn.initializers.normal(deviation)
 
 
 class HeadProjection(nn.Module):
@@ -25,6 +46,7 @@ class HeadProjection(nn.Module):
     """
 
     num_heads: int
+    deviation: float | None = None  # of the kernel at first; None: Xavier's
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -34,7 +56,7 @@ class HeadProjection(nn.Module):
         shape = (self.num_heads, d // self.num_heads)
 
         def init(key: jax.Array, full_shape: tuple[int, ...], dtype: Any) -> jax.Array:
-            return _XAVIER(key, (d, d), dtype).reshape(full_shape)
+            return _kernel_init(self.deviation)(key, (d, d), dtype).reshape(full_shape)
 
         kernel = self.param("kernel", init, (d, *shape), jnp.float32).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32).astype(self.dtype)
@@ -49,38 +71,59 @@ class MultiHeadAttention(nn.Module):
     for fp16 or bf16 on an NVIDIA GPU. The softmax is computed in float32. Attention dropout, which
     that function lacks, takes flax's XLA implementation while training. The weights, which that
     function does not return, are computed besides for whoever captures "intermediates".
+
+    If `causal`, each token attends to itself and to those before it alone.
     """
 
     num_heads: int
     attention_dropout_rate: float = 0.0
     deterministic: bool = True
     implementation: str | None = None
+    causal: bool = False
+    deviations: Deviations | None = None
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
-        self, queries: jax.Array, keys_values: jax.Array, length: int | None = None
+        self,
+        queries: jax.Array,
+        keys_values: jax.Array,
+        length: int | None = None,
+        mask: jax.Array | None = None,
     ) -> jax.Array:
-        """(b, n, d) attends over the first `length` of (b, m, d); the result is (b, n, d)."""
+        """Has (b, n, d) attend over (b, m, d).
+
+        Args:
+            queries: (b, n, d).
+            keys_values: (b, m, d).
+            length: how many of the m are attended to, the first; None for all.
+            mask: which of the m are attended to, (b, m) bool; None for all.
+
+        Returns:
+            (b, n, d).
+        """
         hidden_size = queries.shape[-1]
+        inner, outer = (self.deviations or (None, None))[:2]
 
         def project(name: str, x: jax.Array) -> jax.Array:
-            return HeadProjection(self.num_heads, self.dtype, name=name)(x)
+            return HeadProjection(self.num_heads, inner, self.dtype, name=name)(x)
 
         q, k, v = (
             project("query", queries),
             project("key", keys_values),
             project("value", keys_values),
         )
+        allowed = ops.attended_keys(q.shape[1], k.shape[1], mask, self.causal)
         if self.is_mutable_collection("intermediates"):
             self.sow("intermediates", "attention", nn.dot_product_attention_weights(
-                q.astype(jnp.float32), k.astype(jnp.float32)
+                q.astype(jnp.float32), k.astype(jnp.float32), mask=allowed
             ))  # fmt: skip
         if self.attention_dropout_rate and not self.deterministic:
             x = nn.dot_product_attention(
                 q,
                 k,
                 v,
+                mask=allowed,
                 broadcast_dropout=False,
                 dropout_rng=self.make_rng("dropout"),
                 dropout_rate=self.attention_dropout_rate,
@@ -89,9 +132,21 @@ class MultiHeadAttention(nn.Module):
                 force_fp32_for_softmax=True,
             )
         else:
-            x = ops.attention(q, k, v, implementation=self.implementation, length=length)
+            x = ops.attention(
+                q,
+                k,
+                v,
+                implementation=self.implementation,
+                length=length,
+                mask=mask,
+                causal=self.causal,
+            )
         return nn.DenseGeneral(
-            hidden_size, axis=(-2, -1), kernel_init=_XAVIER, dtype=self.dtype, name="out"
+            hidden_size,
+            axis=(-2, -1),
+            kernel_init=_kernel_init(outer),
+            dtype=self.dtype,
+            name="out",
         )(x)
 
 
@@ -102,16 +157,17 @@ class MlpBlock(nn.Module):
     activation: str = "gelu_tanh"
     dropout_rate: float = 0.0
     deterministic: bool = True
+    deviations: Deviations | None = None
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """(b, n, d) -> (b, n, d)."""
 
-        def dense(features: int, name: str) -> nn.Dense:
+        def dense(features: int, name: str, deviation: float | None) -> nn.Dense:
             return nn.Dense(
                 features,
-                kernel_init=_XAVIER,
+                kernel_init=_kernel_init(deviation),
                 bias_init=_TINY_NORMAL,
                 dtype=self.dtype,
                 name=name,
@@ -120,8 +176,9 @@ class MlpBlock(nn.Module):
         dropout = nn.Dropout(self.dropout_rate, deterministic=self.deterministic)
         hidden_size = x.shape[-1]
         activate = ops.activation(self.activation)
-        x = dropout(activate(dense(self.mlp_dim, "Dense_0")(x)))
-        return dropout(dense(hidden_size, "Dense_1")(x))
+        first, second = (self.deviations or (None,) * 4)[2:]
+        x = dropout(activate(dense(self.mlp_dim, "Dense_0", first)(x)))
+        return dropout(dense(hidden_size, "Dense_1", second)(x))
 
 
 @nn.jit  # so that blocks, which are all alike, are traced once
@@ -137,6 +194,9 @@ class EncoderBlock(nn.Module):
     deterministic: bool = True
     attention_implementation: str | None = None
     length: int | None = None  # of the tokens that are not padding
+    norm_epsilon: float = 1e-6
+    causal: bool = False
+    deviations: Deviations | None = None
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -149,24 +209,27 @@ class EncoderBlock(nn.Module):
             return ops.stochastic_depth(branch, drop_rate, self.make_rng("dropout"))
 
         x = ops.row_major(x)
-        y = nn.LayerNorm(dtype=self.dtype, name="LayerNorm_0")(x)
+        y = nn.LayerNorm(self.norm_epsilon, dtype=self.dtype, name="LayerNorm_0")(x)
         y = MultiHeadAttention(
             num_heads=self.num_heads,
             attention_dropout_rate=self.attention_dropout_rate,
             deterministic=self.deterministic,
             implementation=self.attention_implementation,
+            causal=self.causal,
+            deviations=self.deviations,
             dtype=self.dtype,
             name="MultiHeadDotProductAttention_1",
         )(y, y, self.length)
         y = nn.Dropout(self.dropout_rate, deterministic=self.deterministic)(y)
         x = x + maybe_drop(y)
 
-        y = nn.LayerNorm(dtype=self.dtype, name="LayerNorm_2")(x)
+        y = nn.LayerNorm(self.norm_epsilon, dtype=self.dtype, name="LayerNorm_2")(x)
         y = MlpBlock(
             mlp_dim=self.mlp_dim,
             activation=self.activation,
             dropout_rate=self.dropout_rate,
             deterministic=self.deterministic,
+            deviations=self.deviations,
             dtype=self.dtype,
             name="MlpBlock_3",
         )(y)
@@ -178,6 +241,7 @@ class AddPositionEmbedding(nn.Module):
 
     kind: str
     grid: tuple[int, int]
+    deviation: float = 0.02
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -198,13 +262,13 @@ class AddPositionEmbedding(nn.Module):
                     f"{(1, n, d)}: feed images of the size the weights were made for, or resize "
                     "them with vit_jax.pretrained.adapt"
                 )
-        init = nn.initializers.normal(stddev=0.02)
+        init = nn.initializers.normal(self.deviation)
         table = self.param("pos_embedding", init, (1, n, d), jnp.float32)
         return x + table.astype(x.dtype)
 
 
 class Encoder(nn.Module):
-    """Position embeddings, a stack of encoder blocks, and the final norm."""
+    """Position embeddings, a norm if `pre_norm`, a stack of encoder blocks, and the final norm."""
 
     num_layers: int
     num_heads: int
@@ -219,12 +283,22 @@ class Encoder(nn.Module):
     attention_implementation: str | None = None
     remat: bool = False
     scan: bool = False
+    pre_norm: bool = False
+    norm_epsilon: float = 1e-6
+    causal: bool = False
+    initialization: str = "xavier"
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """(b, n, d) -> (b, n, d)."""
-        x = AddPositionEmbedding(self.position_embedding, self.grid, name="posembed_input")(x)
+        d = x.shape[-1]
+        is_clip = self.initialization == "clip"
+        x = AddPositionEmbedding(
+            self.position_embedding, self.grid, d**-0.5 if is_clip else 0.02, name="posembed_input"
+        )(x)
+        if self.pre_norm:
+            x = nn.LayerNorm(self.norm_epsilon, dtype=self.dtype, name="pre_norm")(x)
         x = nn.Dropout(self.dropout_rate, deterministic=self.deterministic)(x)
         n = x.shape[1]
         is_padded = n % 2 == 1 and self._wants_even(x)
@@ -244,6 +318,9 @@ class Encoder(nn.Module):
             deterministic=self.deterministic,
             attention_implementation=self.attention_implementation,
             length=n if is_padded else None,
+            norm_epsilon=self.norm_epsilon,
+            causal=self.causal,
+            deviations=clip_deviations(d, self.num_layers) if is_clip else None,
             dtype=self.dtype,
         )
         drop_rates = [
@@ -262,7 +339,7 @@ class Encoder(nn.Module):
             for i, drop_rate in enumerate(drop_rates):
                 x, _ = block_class(**block, name=f"encoderblock_{i}")(x, drop_rate)
         x = ops.row_major(x)[:, :n]
-        return nn.LayerNorm(dtype=self.dtype, name="encoder_norm")(x)
+        return nn.LayerNorm(self.norm_epsilon, dtype=self.dtype, name="encoder_norm")(x)
 
     def _wants_even(self, x: jax.Array) -> bool:
         """Whether attention is differentiated faster with an even number of tokens."""
@@ -282,6 +359,7 @@ class MAPHead(nn.Module):
     mlp_dim: int
     activation: str = "gelu_tanh"
     attention_implementation: str | None = None
+    norm_epsilon: float = 1e-6
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -295,7 +373,7 @@ class MAPHead(nn.Module):
             dtype=self.dtype,
             name="MultiHeadDotProductAttention_0",
         )(jnp.tile(probe, (b, 1, 1)), x)
-        y = nn.LayerNorm(dtype=self.dtype, name="LayerNorm_0")(x)
+        y = nn.LayerNorm(self.norm_epsilon, dtype=self.dtype, name="LayerNorm_0")(x)
         mlp = MlpBlock(self.mlp_dim, self.activation, dtype=self.dtype, name="MlpBlock_0")
         x = x + mlp(y)
         return x[:, 0]

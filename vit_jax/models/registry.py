@@ -96,7 +96,7 @@ def list_models() -> dict[str, int]:
 
 
 def _count_parameters(model: Model) -> int:
-    inputs = model.inputs((64, 64) if model.any_size else (224, 224))
+    inputs = model.inputs(model.usual_size)
     shapes = jax.eval_shape(model.init, jax.random.key(0), *inputs)["params"]
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 

@@ -21,9 +21,14 @@ from flax import traverse_util
 
 from vit_jax import ops
 from vit_jax.layers import count_blocks
-from vit_jax.models import bit_resnet
+from vit_jax.models import bit_resnet, published_images, tower_names
 from vit_jax.models.base import Model
-from vit_jax.models.encoder import Encoder, MAPHead, MultiHeadAttention  # noqa: F401
+from vit_jax.models.encoder import (  # noqa: F401
+    INITIALIZATIONS,
+    Encoder,
+    MAPHead,
+    MultiHeadAttention,
+)
 
 SIZES = {
     "Ti": dict(hidden_size=192, mlp_dim=768, num_heads=3, num_layers=12),
@@ -31,6 +36,8 @@ SIZES = {
     "B": dict(hidden_size=768, mlp_dim=3072, num_heads=12, num_layers=12),
     "L": dict(hidden_size=1024, mlp_dim=4096, num_heads=16, num_layers=24),
     "H": dict(hidden_size=1280, mlp_dim=5120, num_heads=16, num_layers=32),
+    "So400m": dict(hidden_size=1152, mlp_dim=4304, num_heads=16, num_layers=27),
+    "g-opt": dict(hidden_size=1536, mlp_dim=6144, num_heads=16, num_layers=40),
 }
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -75,6 +82,7 @@ PARAMETER_COUNTS = {
     "R50+ViT-L_32": 328_994_856,
 }
 
+REPRESENTATIONS = ("tanh", "linear", "projection")
 CLASSIFIERS = ("token", "gap", "map", "unpooled", "token_unpooled")
 POSITION_EMBEDDINGS = ("learned", "sincos2d", "none")
 ATTENTION_IMPLEMENTATIONS = ("xla", "cudnn")
@@ -87,6 +95,7 @@ class PatchEmbedding(nn.Module):
 
     features: int
     patch_size: int
+    use_bias: bool = True
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -94,36 +103,11 @@ class PatchEmbedding(nn.Module):
         """(b, h, w, c) -> (b, h / patch_size, w / patch_size, features)."""
         shape = (self.patch_size, self.patch_size, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
+        x = ops.patch_conv(x.astype(self.dtype), kernel.astype(self.dtype))
+        if not self.use_bias:
+            return x
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        return ops.patch_conv(x.astype(self.dtype), kernel.astype(self.dtype)) + bias.astype(
-            self.dtype
-        )
-
-
-def _transformers_names(num_layers: int, is_bare: bool) -> dict[str, str]:
-    """Names of transformers' ViT, `is_bare` without a head and the prefix of one that has it."""
-    prefix = "" if is_bare else "vit."
-    names = {
-        "cls": f"{prefix}embeddings.cls_token",
-        "Transformer/posembed_input/pos_embedding": f"{prefix}embeddings.position_embeddings",
-        "embedding": f"{prefix}embeddings.patch_embeddings.projection",
-        "Transformer/encoder_norm": f"{prefix}layernorm",
-        "pre_logits": f"{prefix}pooler.dense",
-        "head": "classifier",
-    }
-    for i in range(num_layers):
-        for ours, theirs in {
-            "LayerNorm_0": "layernorm_before",
-            "MultiHeadDotProductAttention_1/query": "attention.attention.query",
-            "MultiHeadDotProductAttention_1/key": "attention.attention.key",
-            "MultiHeadDotProductAttention_1/value": "attention.attention.value",
-            "MultiHeadDotProductAttention_1/out": "attention.output.dense",
-            "LayerNorm_2": "layernorm_after",
-            "MlpBlock_3/Dense_0": "intermediate.dense",
-            "MlpBlock_3/Dense_1": "output.dense",
-        }.items():
-            names[f"Transformer/encoderblock_{i}/{ours}"] = f"{prefix}encoder.layer.{i}.{theirs}"
-    return names
+        return x + bias.astype(self.dtype)
 
 
 class VisionTransformer(Model):
@@ -136,16 +120,26 @@ class VisionTransformer(Model):
         num_layers: number of encoder blocks.
         num_heads: attention heads; must divide hidden_size.
         mlp_dim: hidden width of the MLP blocks.
-        activation: of the MLP blocks: "gelu_tanh", as in google-research's models, or "gelu", the
-            exact one, as in timm's, DINOv2's and transformers'.
+        activation: of the MLP blocks: "gelu_tanh", as in google-research's models; "gelu", the
+            exact one, as in timm's, DINOv2's and transformers'; or "quick_gelu", as in CLIP's.
         dropout_rate: dropout after positions, attention and both MLP layers.
         attention_dropout_rate: dropout of the attention weights.
         stochastic_depth_rate: rate of the last block; rises linearly from 0 at the first.
         classifier: what the head sees: "token" the class token, "gap" the mean of the patches,
             "map" attention pooling, "unpooled" every patch, "token_unpooled" class token and
             every patch.
-        representation_size: width of a tanh layer before the head, or None.
+        representation_size: width of a layer before the head, or None.
+        representation: what that layer is: "tanh"; "linear"; or "projection", without a bias.
+        cosine: whether what the head sees is made of length 1 first, see `ops.unit_length`.
+        pre_norm: whether there is a norm before the blocks, after the positions.
+        norm_epsilon: of all norms.
+        patch_bias: whether the patches' convolution has a bias.
+        initialization: of the encoder: "xavier", as in google-research's models, or "clip".
+        preparation: of the images that published weights know: "clip", "big_vision", or "", a plain
+            resize; see `published_images`.
         position_embedding: "learned", "sincos2d" or "none".
+        position_resize: how learned ones are fitted to other images: "linear", as google-research's
+            are, or "bicubic", as open_clip does; see `ops.resize_position_embedding`.
         resnet_layers: units of each stage of a ResNet whose features are cut into patches in place
             of the image; () is its root alone, None no ResNet.
         resnet_width_factor: width of that ResNet; 1 is 64 channels after the root.
@@ -169,7 +163,15 @@ class VisionTransformer(Model):
     stochastic_depth_rate: float = 0.0
     classifier: str = "token"
     representation_size: int | None = None
+    representation: str = "tanh"
+    cosine: bool = False
+    pre_norm: bool = False
+    norm_epsilon: float = 1e-6
+    patch_bias: bool = True
+    initialization: str = "xavier"
+    preparation: str = ""
     position_embedding: str = "learned"
+    position_resize: str = "linear"
     resnet_layers: tuple[int, ...] | None = None
     resnet_width_factor: float = 1.0
     head_bias_init: float = 0.0
@@ -179,7 +181,8 @@ class VisionTransformer(Model):
     dtype: Any = jnp.float32
 
     task = "classify"
-    torch_namings = ("timm", "transformers", "transformers-ViTModel")
+    torch_namings = tower_names.IMAGE_NAMINGS
+    torch_buffers = tower_names.BUFFERS
     # What whoever published weights with such names computes with; of timm's it is not known.
     naming_fields = {  # noqa: RUF012
         "transformers": {"activation": "gelu"},
@@ -213,12 +216,15 @@ class VisionTransformer(Model):
             x = bit_resnet.apply_resnet(x, self.resnet_layers, self._resnet_width, self.dtype)
 
         p = self.patch_size
-        x = PatchEmbedding(self.hidden_size, p, self.dtype, name="embedding")(x)
+        x = PatchEmbedding(self.hidden_size, p, self.patch_bias, self.dtype, name="embedding")(x)
         b, rows, columns, _ = x.shape
         x = x.reshape(b, -1, self.hidden_size)
 
         if self.classifier in ("token", "token_unpooled"):
-            cls = self.param("cls", nn.initializers.zeros, (1, 1, self.hidden_size), jnp.float32)
+            is_clip = self.initialization == "clip"
+            normal, zeros = nn.initializers.normal(self.hidden_size**-0.5), nn.initializers.zeros
+            init = normal if is_clip else zeros
+            cls = self.param("cls", init, (1, 1, self.hidden_size), jnp.float32)
             x = jnp.concatenate([jnp.tile(cls.astype(x.dtype), (b, 1, 1)), x], axis=1)
 
         x = Encoder(
@@ -235,6 +241,9 @@ class VisionTransformer(Model):
             attention_implementation=self.attention_implementation,
             remat=self.remat,
             scan=self.scan,
+            pre_norm=self.pre_norm,
+            norm_epsilon=self.norm_epsilon,
+            initialization=self.initialization,
             dtype=self.dtype,
             name="Transformer",
         )(x)
@@ -243,9 +252,11 @@ class VisionTransformer(Model):
             return (x[:, -rows * columns :].reshape(b, rows, columns, self.hidden_size),)
         x = self._pooled(x)
         if self.representation_size is not None:
-            x = nn.Dense(self.representation_size, dtype=self.dtype, name="pre_logits")(x)
-            x = nn.tanh(x)
-        x = x.astype(jnp.float32)
+            has_bias = self.representation != "projection"
+            x = nn.Dense(self.representation_size, has_bias, self.dtype, name="pre_logits")(x)
+            if self.representation == "tanh":
+                x = nn.tanh(x)
+        x = ops.unit_length(x) if self.cosine else x.astype(jnp.float32)
         if self.num_classes:
             x = nn.Dense(
                 self.num_classes,
@@ -268,10 +279,20 @@ class VisionTransformer(Model):
             mlp_dim=self.mlp_dim,
             activation=self.activation,
             attention_implementation=self.attention_implementation,
+            norm_epsilon=self.norm_epsilon,
             dtype=self.dtype,
             name="MAPHead_0",
         )
         return head(x)
+
+    @property
+    def input_values(self) -> str:  # type: ignore[override]
+        """The values that its published weights expect."""
+        return published_images.input_values(self.preparation)
+
+    def preprocessing(self, size: tuple[int, int]) -> str:
+        """See the field `preparation`."""
+        return published_images.preprocessing(self.preparation, size)
 
     @property
     def feature_strides(self) -> tuple[int, ...]:
@@ -337,51 +358,18 @@ class VisionTransformer(Model):
                 f"position embeddings of shape {table.shape} are not those of images of "
                 f"{old_size[0]} x {old_size[1]} pixels"
             )
-        grid = ops.resize_position_embedding(table[:, split:], old_grid, new_grid)
+        grid = ops.resize_position_embedding(
+            table[:, split:], old_grid, new_grid, self.position_resize
+        )
         if self.classifier in ("token", "token_unpooled"):
             first = table[:, :1] if split else jnp.zeros_like(grid[:, :1])
             grid = jnp.concatenate([first, grid], axis=1)
         return traverse_util.unflatten_dict({**flat, _POSITIONS: grid})
 
     def torch_names(self, naming: str = "timm") -> dict[str, str]:
-        """Returns names of the submodules and of the parameters outside of them.
-
-        `[i]` marks part i of a tensor that is kept fused; see `checkpoints.torch`.
-
-        Args:
-            naming: timm's; or transformers', of its ViTForImageClassification or its ViTModel,
-                whose pooler is our pre_logits.
-        """
-        if naming != "timm":
-            return _transformers_names(self.num_layers, naming == "transformers-ViTModel")
-        names = {
-            "cls": "cls_token",
-            "Transformer/posembed_input/pos_embedding": "pos_embed",
-            "embedding": "patch_embed.proj",
-            "Transformer/encoder_norm": "norm",
-            "MAPHead_0/probe": "attn_pool.latent",
-            "MAPHead_0/MultiHeadDotProductAttention_0/query": "attn_pool.q",
-            "MAPHead_0/MultiHeadDotProductAttention_0/key": "attn_pool.kv[0]",
-            "MAPHead_0/MultiHeadDotProductAttention_0/value": "attn_pool.kv[1]",
-            "MAPHead_0/MultiHeadDotProductAttention_0/out": "attn_pool.proj",
-            "MAPHead_0/LayerNorm_0": "attn_pool.norm",
-            "MAPHead_0/MlpBlock_0/Dense_0": "attn_pool.mlp.fc1",
-            "MAPHead_0/MlpBlock_0/Dense_1": "attn_pool.mlp.fc2",
-            "head": "head",
-        }
-        for i in range(self.num_layers):
-            for ours, theirs in {
-                "LayerNorm_0": "norm1",
-                "MultiHeadDotProductAttention_1/query": "attn.qkv[0]",
-                "MultiHeadDotProductAttention_1/key": "attn.qkv[1]",
-                "MultiHeadDotProductAttention_1/value": "attn.qkv[2]",
-                "MultiHeadDotProductAttention_1/out": "attn.proj",
-                "LayerNorm_2": "norm2",
-                "MlpBlock_3/Dense_0": "mlp.fc1",
-                "MlpBlock_3/Dense_1": "mlp.fc2",
-            }.items():
-                names[f"Transformer/encoderblock_{i}/{ours}"] = f"blocks.{i}.{theirs}"
-        if self.resnet_layers is not None:
+        """Names of the parts, by one of `tower_names.IMAGE_NAMINGS`."""
+        names = tower_names.image_names(naming, self.num_layers)
+        if self.resnet_layers is not None and naming == "timm":
             names |= bit_resnet.torch_names(self.resnet_layers, "patch_embed.backbone.")
         return names
 
@@ -397,6 +385,8 @@ class VisionTransformer(Model):
             "num_layers": sum(count_blocks(shapes, r"Transformer/encoderblock_()(\d+)/")),
             "mlp_dim": shapes[f"{first}/MlpBlock_3/Dense_0/kernel"][1],
             "classifier": "token" if "cls" in shapes else pooled,
+            "pre_norm": "Transformer/pre_norm/scale" in shapes,
+            "patch_bias": "embedding/bias" in shapes,
         }
         if "/".join(_POSITIONS) in shapes:
             fields["position_embedding"] = "learned"
@@ -404,13 +394,19 @@ class VisionTransformer(Model):
             fields["patch_size"] = height
         if len(query) == 3:  # which PyTorch's layout does not say
             fields["num_heads"] = query[1]
+        elif fields["pre_norm"]:  # as in CLIP, whose heads are always 64 wide
+            fields["num_heads"] = max(hidden_size // 64, 1)
         return fields
 
     def _validate(self, images: jax.Array) -> None:
         ops.activation(self.activation)
         choices = {
             "classifier": CLASSIFIERS,
+            "representation": REPRESENTATIONS,
+            "initialization": INITIALIZATIONS,
+            "preparation": published_images.PREPARATIONS,
             "position_embedding": POSITION_EMBEDDINGS,
+            "position_resize": ops.POSITION_RESIZES,
             "attention_implementation": (None, *ATTENTION_IMPLEMENTATIONS),
         }
         for field, allowed in choices.items():

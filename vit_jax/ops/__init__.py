@@ -1,7 +1,7 @@
 """Pure array functions that several models share."""
 
-from vit_jax.ops.activations import activation, gelu, gelu_tanh, leaky_relu
-from vit_jax.ops.attending import attention, fuses_attention
+from vit_jax.ops.activations import activation, gelu, gelu_tanh, leaky_relu, quick_gelu
+from vit_jax.ops.attending import attended_keys, attention, fuses_attention
 from vit_jax.ops.compiling import compiler_options, cuda_capability, portable, row_major
 from vit_jax.ops.convolutions import (
     as_rows,
@@ -12,6 +12,7 @@ from vit_jax.ops.convolutions import (
     pointwise_conv,
 )
 from vit_jax.ops.flow import convex_upsample, cost_lookup, upflow8
+from vit_jax.ops.lengths import unit_length
 from vit_jax.ops.pixels import (
     PADDINGS,
     bicubic_upsample,
@@ -24,6 +25,7 @@ from vit_jax.ops.pixels import (
     reflect_pad,
 )
 from vit_jax.ops.positions import (
+    POSITION_RESIZES,
     resize_bias_table,
     resize_position_embedding,
     sincos2d_position_embedding,
@@ -40,12 +42,13 @@ from vit_jax.ops.windows import (
 )
 
 __all__ = [
-    "PADDINGS", "activation", "as_rows", "attention", "biased_window_attention", "bicubic_upsample",
-    "bilinear_sample", "compiler_options", "conv", "convex_upsample", "cost_lookup",
-    "cuda_capability", "depthwise_conv", "fuses_attention", "gelu", "gelu_tanh", "leaky_relu",
-    "looped_conv", "luma", "multiple_margins", "nearest_upsample", "pad_to_multiple", "patch_conv",
-    "pixel_shuffle", "pixel_unshuffle", "pointwise_conv", "portable", "reflect_pad",
-    "relative_position_index", "resize_bias_table", "resize_bilinear", "resize_nearest",
-    "resize_position_embedding", "row_major", "shifted_window_mask", "sincos2d_position_embedding",
-    "stochastic_depth", "to_windows", "upflow8", "window_attention",
+    "PADDINGS", "POSITION_RESIZES", "activation", "as_rows", "attended_keys", "attention",
+    "biased_window_attention", "bicubic_upsample", "bilinear_sample", "compiler_options", "conv",
+    "convex_upsample", "cost_lookup", "cuda_capability", "depthwise_conv", "fuses_attention",
+    "gelu", "gelu_tanh", "leaky_relu", "looped_conv", "luma", "multiple_margins",
+    "nearest_upsample", "pad_to_multiple", "patch_conv", "pixel_shuffle", "pixel_unshuffle",
+    "pointwise_conv", "portable", "quick_gelu", "reflect_pad", "relative_position_index",
+    "resize_bias_table", "resize_bilinear", "resize_nearest", "resize_position_embedding",
+    "row_major", "shifted_window_mask", "sincos2d_position_embedding", "stochastic_depth",
+    "to_windows", "unit_length", "upflow8", "window_attention",
 ]  # fmt: skip

@@ -24,12 +24,14 @@ _ERF_LIMIT = 3.832506856900711
 
 
 def activation(name: str) -> Callable[[jax.Array], jax.Array]:
-    """The function of a name: "gelu" is exact, as in PyTorch, "gelu_tanh" its approximation.
+    """The function of a name.
+
+    "gelu" is exact, as in PyTorch, "gelu_tanh" its approximation, "quick_gelu" CLIP's.
 
     Raises:
         ValueError: for another name.
     """
-    known = {"gelu_tanh": gelu_tanh, "gelu": gelu}
+    known = {"gelu_tanh": gelu_tanh, "gelu": gelu, "quick_gelu": quick_gelu}
     if name not in known:
         raise ValueError(f"activation={name!r} is not one of {', '.join(known)}")
     return known[name]
@@ -46,6 +48,15 @@ def gelu(x: jax.Array) -> jax.Array:
 def gelu_tanh(x: jax.Array) -> jax.Array:
     """GELU in its approximation by tanh, as the published ViTs have it."""
     return _keeping_input(jax.nn.gelu)(x)
+
+
+def quick_gelu(x: jax.Array) -> jax.Array:
+    """X sigmoid(1.702 x), in place of a GELU where CLIP was trained (Radford et al., 2021)."""
+    return _keeping_input(_quick_gelu)(x)
+
+
+def _quick_gelu(x: jax.Array) -> jax.Array:
+    return x * jax.nn.sigmoid(1.702 * x)
 
 
 def _keeping_input(function: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:

@@ -18,11 +18,14 @@ def attention(
     bias: jax.Array | None = None,
     implementation: str | None = None,
     length: int | None = None,
+    mask: jax.Array | None = None,
+    causal: bool = False,
 ) -> jax.Array:
     """Scaled dot-product attention (Vaswani et al., 2017) with a softmax in float32.
 
     On a CPU the heads go before the tokens, so that XLA makes one program of the two products and
-    the softmax between them. On an NVIDIA GPU, cuDNN's fused attention takes what it can.
+    the softmax between them. On an NVIDIA GPU, cuDNN's fused attention takes what it can, which is
+    not a mask: that is always XLA's.
 
     Args:
         q: (b, n, heads, c).
@@ -31,11 +34,21 @@ def attention(
         bias: added to the scaled scores, (1 or b, heads, n, m), or None.
         implementation: "xla" or "cudnn" of `jax.nn.dot_product_attention`, or None: the fastest.
         length: how many of the m tokens are attended to, the first; None for all.
+        mask: which of the m tokens are attended to, (b, m) bool; None for all.
+        causal: whether token i attends to the first i + 1 alone; then n is m.
 
     Returns:
-        (b, n, heads, c).
+        (b, n, heads, c); 0 where a mask leaves a token nothing to attend to.
     """
+    if mask is not None:
+        allowed = attended_keys(q.shape[1], k.shape[1], mask, causal)
+        bias = _hiding(allowed) if bias is None else bias + _hiding(allowed)
+        out = attention(q, k, v, bias, None if compiling.is_for_cpu() else "xla", length)
+        return out * jnp.any(allowed, axis=-1).swapaxes(1, 2)[..., None].astype(out.dtype)
     if implementation is None and compiling.is_for_cpu():
+        if causal:
+            hidden = _hiding(attended_keys(q.shape[1], k.shape[1], None, causal))
+            bias = hidden if bias is None else bias + hidden
         if length is not None:
             hidden = jnp.where(np.arange(k.shape[1]) < length, 0, -jnp.inf)
             bias = hidden if bias is None else bias + hidden
@@ -43,7 +56,9 @@ def attention(
         return attend(q, k, v, 0 if bias is None else bias).swapaxes(1, 2)
     if implementation is None:
         implementation = "cudnn" if bias is None and fuses_attention(q) else "xla"
-    apply = functools.partial(_attention, implementation=implementation, length=length)
+    apply = functools.partial(
+        _attention, implementation=implementation, length=length, causal=causal
+    )
     if implementation == "cudnn" and bias is None and (q.shape[1] % 2 or k.shape[1] % 2):
         return _differentiable_if_even(apply, q, k, v)
     return apply(q, k, v, bias)
@@ -57,11 +72,35 @@ def _attention(
     *,
     implementation: Any,
     length: int | None,
+    causal: bool,
 ) -> jax.Array:
     lengths: dict[str, Any] = {}
     if length is not None:
         lengths["key_value_seq_lengths"] = jnp.full(q.shape[0], length, jnp.int32)
-    return jax.nn.dot_product_attention(q, k, v, bias, implementation=implementation, **lengths)
+    return jax.nn.dot_product_attention(
+        q, k, v, bias, is_causal=causal, implementation=implementation, **lengths
+    )
+
+
+def attended_keys(n: int, m: int, mask: jax.Array | None, causal: bool) -> Any:
+    """Which of m tokens each of n attends to, where not all: see `attention`.
+
+    Returns:
+        (b or 1, 1, n, m) bool, or None if nothing is hidden from anybody.
+    """
+    past = np.tri(n, m, dtype=bool)[None, None] if causal else None
+    if mask is None:
+        return past
+    seen = jnp.broadcast_to(mask[:, None, None], (mask.shape[0], 1, n, m))
+    return seen if past is None else seen & past
+
+
+def _hiding(allowed: jax.Array) -> jax.Array:
+    """What is added to scores so that nothing but what is allowed has a weight.
+
+    It is finite, since a softmax of nothing but -inf is NaN, and so is its gradient.
+    """
+    return jnp.where(allowed, 0.0, -1e30).astype(jnp.float32)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

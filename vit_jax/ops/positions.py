@@ -1,8 +1,12 @@
 """Positions on a grid: their embeddings, and tables of them for another grid."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+POSITION_RESIZES = ("linear", "bicubic")
 
 
 def sincos2d_position_embedding(height: int, width: int, hidden_size: int) -> jax.Array:
@@ -38,21 +42,30 @@ def sincos2d_position_embedding(height: int, width: int, hidden_size: int) -> ja
 
 
 def resize_position_embedding(
-    table: jax.Array, old_grid: tuple[int, int], new_grid: tuple[int, int]
+    table: jax.Array,
+    old_grid: tuple[int, int],
+    new_grid: tuple[int, int],
+    method: str = "linear",
 ) -> jax.Array:
     """Interpolates position embeddings from one grid to another.
 
-    Bilinear with aligned corners: the corners of both grids coincide, as
-    `scipy.ndimage.zoom(order=1)` has it and the published fine-tunings used it.
+    "linear" is bilinear with aligned corners: the corners of both grids coincide, as
+    `scipy.ndimage.zoom(order=1)` has it and the published fine-tunings used it. "bicubic" is
+    antialiased, and the borders of both grids coincide, as in open_clip.
 
     Args:
         table: (1, h * w, d), row-major.
         old_grid: (h, w).
         new_grid: (h', w').
+        method: one of `POSITION_RESIZES`.
 
     Returns:
         (1, h' * w', d) float32.
     """
+    if method == "bicubic":
+        grid = jnp.asarray(table, jnp.float32).reshape(*old_grid, -1)
+        resized = jax.image.resize(grid, (*new_grid, grid.shape[-1]), "cubic", antialias=True)
+        return resized.reshape(1, math.prod(new_grid), -1)
 
     def weights(old: int, new: int) -> np.ndarray:
         position = np.linspace(0, old - 1, new)[:, None]  # in float64

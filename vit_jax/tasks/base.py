@@ -18,6 +18,7 @@ import numpy as np
 Batch = Mapping[str, Any]
 Out = Any  # what a model returns: an array, or a tree of them
 Loss = Callable[[Out, Batch], jax.Array]
+Probe = Callable[[Any], Callable[[Any], float]]
 
 INPUT = "input/"  # begins the names of figures of the input itself, see `Task.baseline`
 
@@ -144,6 +145,7 @@ class Pretrained(Protocol):
     eval_pp: str
     loss: str
     settings: Mapping[str, Any]
+    vocabulary: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,6 +168,11 @@ def option(default: Any, text: str, choices: Sequence[str] = (), writes: bool = 
 
 def _no_fields(model: Any, data: Any) -> dict[str, Any]:
     del model, data
+    return {}
+
+
+def _no_probes(config: Any) -> Mapping[str, Probe]:
+    del config
     return {}
 
 
@@ -197,8 +204,9 @@ class Task:
         settings: keys of the config that this task alone reads; unset they are 0, "", ()
             or False.
         is_independent: whether the loss of an example depends on that example alone. If not, it
-            compares a whole batch, which is not accumulated in parts, and must leave out those
-            that `_mask` marks as padding.
+            compares a whole batch, and must leave out those that `_mask` marks as padding. With
+            accum_steps it still sees the whole batch, for which every array that the model returns
+            in training has a row for each example.
         fit: fields of the model that the data decides, given the model and the data; raises a
             ValueError if they do not fit each other.
         prepare: makes what is done to a batch on the device before a training step, a function of
@@ -208,6 +216,9 @@ class Task:
         answer: makes what a trained model says to a batch, where that is not what it returns when
             it is applied, but decoded, say: a function of its variables and the batch, given the
             model and the `settings` of its run by key, none if they are not known; or None.
+        probes: what is measured at each evaluation besides, on other data: by the figure's name,
+            what makes of an `Experiment` a function from the model's variables to the figure, given
+            the config; raises a ValueError for what does not fit.
     """
 
     name: str
@@ -226,6 +237,7 @@ class Task:
     prepare: Callable[[Any, Any], Callable[[jax.Array, Batch], Batch] | None] = _no_preparation
     baseline: Callable[[Any, Batch], Out] | None = None
     answer: Callable[[Any, Mapping[str, Any]], Callable[[Any, Batch], Out] | None] = _no_answer
+    probes: Callable[[Any], Mapping[str, Probe]] = _no_probes
 
     def apply(self, model: Any, variables: Any, batch: Batch, **how: Any) -> Out:
         """Applies a model to what it gets of a batch; `how` are flax's arguments, and `train`."""

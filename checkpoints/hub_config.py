@@ -1,0 +1,118 @@
+"""What a config of transformers, open_clip or timm beside weights says that the weights do not show.
+
+That is which activation and how many heads they were trained with. A wrong activation moves the
+embeddings of CLIP by some hundredths of their deviation, which is too little to notice and enough
+to lose by.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from checkpoints import files
+
+_TRANSFORMERS, _OPEN_CLIP = "config.json", "open_clip_config.json"
+# Transformers' names of activations, by ours.
+_ACTIVATIONS = {
+    "quick_gelu": "quick_gelu",
+    "gelu": "gelu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+}
+# What transformers assumes where its config does not say: activation and heads, of each part.
+_ASSUMED = {
+    "clip": {"vision_config": ("quick_gelu", 12), "text_config": ("quick_gelu", 8)},
+    "siglip": {
+        "vision_config": ("gelu_pytorch_tanh", 12),
+        "text_config": ("gelu_pytorch_tanh", 12),
+    },
+    "clip_vision_model": {"": ("quick_gelu", 12)},
+    "clip_text_model": {"": ("quick_gelu", 8)},
+    "siglip_vision_model": {"": ("gelu_pytorch_tanh", 12)},
+    "siglip_text_model": {"": ("gelu_pytorch_tanh", 12)},
+    "bert": {"": ("gelu", 12)},
+    "vit": {"": ("gelu", 12)},
+}
+_PREFIXES = {"": "", "vision_config": "", "text_config": "text_"}
+_HEAD_WIDTH = 64  # of the towers that open_clip builds itself
+
+
+def read_fields(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads fields of a model off the config that lies beside weights.
+
+    Args:
+        path: of the weights, local, in a bucket, or hf://.
+
+    Returns:
+        `activation` and `num_heads`, of an image tower or of the only one, and `text_activation`
+        and `text_num_heads`, as far as they are said; {} without a config of a kind that is known.
+
+    Raises:
+        ValueError: if it says an activation that is not known.
+    """
+    is_open_clip = os.path.basename(os.fspath(path)).startswith("open_clip")
+    names = (_OPEN_CLIP, _TRANSFORMERS) if is_open_clip else (_TRANSFORMERS, _OPEN_CLIP)
+    for name in names:
+        found = files.find_beside(path, [name])
+        if found is None:
+            continue
+        try:
+            config = json.loads(found.read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # of another kind, which is not ours to judge
+            continue
+        if not isinstance(config, Mapping):
+            continue
+        try:
+            fields = _read_open_clip(config) if name == _OPEN_CLIP else _read_transformers(config)
+        except (AttributeError, TypeError):
+            continue
+        except ValueError as error:
+            raise ValueError(f"{found}: {error}") from None
+        if fields:
+            return fields
+    return {}
+
+
+def _read_transformers(config: Mapping[str, Any]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for part, (activation, num_heads) in _ASSUMED.get(config.get("model_type", ""), {}).items():
+        own = config.get(part) or {} if part else config
+        prefix = _PREFIXES[part]
+        fields[f"{prefix}activation"] = _our_activation(own.get("hidden_act", activation))
+        fields[f"{prefix}num_heads"] = own.get("num_attention_heads", num_heads)
+    return fields or _read_timm(config)
+
+
+def _read_timm(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of timm's towers of CLIP the name tells; those of SigLIP were trained with the tanh."""
+    name = str(config.get("architecture", ""))
+    if "siglip" in name:
+        return {"activation": "gelu_tanh"}
+    if "_clip" in name:
+        return {"activation": "quick_gelu" if "quickgelu" in name else "gelu"}
+    return {}
+
+
+def _read_open_clip(config: Mapping[str, Any]) -> dict[str, Any]:
+    model = config.get("model_cfg") or {}
+    image, text = model.get("vision_cfg") or {}, model.get("text_cfg") or {}
+    if "timm_model_name" in image:  # of SigLIP, whose definition there has not its own activation
+        return {"text_num_heads": text["heads"]} if "heads" in text else {}
+    if "width" not in image:
+        return {}
+    activation = "quick_gelu" if model.get("quick_gelu") else "gelu"
+    return {
+        "activation": activation,
+        "text_activation": activation,
+        "num_heads": image["width"] // image.get("head_width", _HEAD_WIDTH),
+        "text_num_heads": text.get("heads", 8),
+    }
+
+
+def _our_activation(name: str) -> str:
+    if name not in _ACTIVATIONS:
+        raise ValueError(
+            f"the activation {name!r} is not one of those known, {', '.join(_ACTIVATIONS)}"
+        )
+    return _ACTIVATIONS[name]

@@ -1,0 +1,203 @@
+"""Makes a vocabulary of one's own texts, for a text tower that is trained from the beginning.
+
+    python -m input_pipeline.train_tokenizer texts.txt vocabulary/vocab.txt --kind=bert --size=8000
+
+Texts are the lines of a .txt, or the captions of a .csv, .tsv, .json or .jsonl. The same texts make
+the same file, which `input_pipeline.tokenizers` reads: BERT's vocab.txt, CLIP's list of merges
+(.txt.gz), or a model of sentencepiece (.model). Weights of others keep their own vocabulary.
+"""
+
+import argparse
+import collections
+import gzip
+import io
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from etils import epath
+
+from input_pipeline import vocabularies
+from input_pipeline.arguments import expand_home
+from input_pipeline.tokenizers import KINDS, make_tokenizer
+
+_FILES = {"bert": "vocab.txt", "clip": "bpe.txt.gz", "sentencepiece": "tokenizer.model"}
+_BERT_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_LONG = 1_000  # pieces of a text, to find out how many there are
+
+
+def train_tokenizer(
+    texts: Iterable[str], path: str | os.PathLike[str], kind: str, size: int
+) -> str:
+    """Writes a vocabulary in which frequent words are one piece, and others several.
+
+    Source: Schuster and Nakajima, "Japanese and Korean voice search" (ICASSP 2012), for BERT's;
+    Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units" (ACL 2016), for
+    CLIP's; Kudo, "Subword Regularization" (ACL 2018), for sentencepiece's.
+
+    Args:
+        texts: to learn it from.
+        path: of the file to write, whose name ends as such files do, or of the folder for it.
+        kind: of `tokenizers.KINDS`, such as "bert".
+        size: most pieces there are to be; few texts have fewer.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ValueError: for another kind or ending, too small a size, no texts, or if a package of the
+            extra `text` is not installed.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
+    family = KINDS[kind].family
+    file = _file_to_write(path, family)
+    clean = KINDS[kind].clean
+    cleaned = [text for text in map(clean, texts) if text.strip()]
+    if not cleaned:
+        raise ValueError(f"there is not a word to make {file} of")
+    data = _TRAINERS[family](cleaned, size)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(data)
+    return str(file)
+
+
+def _file_to_write(path: str | os.PathLike[str], family: str) -> epath.Path:
+    name = _FILES[family]
+    file = epath.Path(path)
+    if file.is_dir() or not file.suffix:
+        return file / name
+    ending = "".join(epath.Path(name).suffixes)
+    if not file.name.endswith(ending):
+        raise ValueError(f"a vocabulary for {family} ends in {ending}, and {file} does not")
+    return file
+
+
+def _train_bert(texts: Sequence[str], size: int) -> bytes:
+    tokenizers = vocabularies.load_package("tokenizers")
+    cutter = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token="[UNK]"))
+    cutter.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True, strip_accents=True)
+    cutter.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    normalized = (cutter.normalizer.normalize_str(text) for text in texts)
+    counts = collections.Counter(letter for text in normalized for letter in "".join(text.split()))
+    # Not more letters than leave room for words; a letter is in two pieces.
+    most = max((size - len(_BERT_SPECIALS)) // 4, 1)
+    letters = sorted(sorted(counts, key=lambda letter: (-counts[letter], letter))[:most])
+    first = [*_BERT_SPECIALS, *letters, *(f"##{letter}" for letter in letters)]
+    _check_room(first, size)
+    trainer = tokenizers.trainers.WordPieceTrainer(
+        vocab_size=size,
+        special_tokens=first,  # in this order, or theirs would be another in each process
+        initial_alphabet=letters,
+        limit_alphabet=len(letters),
+        show_progress=False,
+    )
+    cutter.train_from_iterator(texts, trainer)
+    pieces = cutter.get_vocab()
+    return "".join(f"{piece}\n" for piece in sorted(pieces, key=pieces.__getitem__)).encode()
+
+
+def _train_clip(texts: Sequence[str], size: int) -> bytes:
+    tokenizers = vocabularies.load_package("tokenizers")
+    letters = vocabularies.letters_of_bytes()
+    first = [*letters, *(letter + "</w>" for letter in letters)]
+    cutter = tokenizers.Tokenizer(tokenizers.models.BPE())
+    cutter.pre_tokenizer = vocabularies.words_of_clip()
+    _check_room(first, size - 2)
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=size - 2,
+        special_tokens=first,
+        initial_alphabet=letters,
+        end_of_word_suffix="</w>",
+        show_progress=False,
+    )
+    cutter.train_from_iterator(texts, trainer)
+    merges = [
+        merge if isinstance(merge, str) else " ".join(merge)
+        for merge in json.loads(cutter.to_str())["model"]["merges"]
+    ]
+    return gzip.compress("\n".join(["#version: 0.2", *merges, ""]).encode(), mtime=0)
+
+
+def _check_room(first: Sequence[str], size: int) -> None:
+    if size < len(first):
+        raise ValueError(f"a vocabulary of {size} has no room for its {len(first)} letters")
+
+
+def _train_sentencepiece(texts: Sequence[str], size: int) -> bytes:
+    sentencepiece = vocabularies.load_package("sentencepiece")
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter([line for text in texts for line in text.splitlines()]),
+            model_writer=model,
+            vocab_size=size,
+            hard_vocab_limit=False,
+            pad_id=0,
+            eos_id=1,
+            unk_id=2,
+            bos_id=-1,
+            max_sentence_length=2**20,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise ValueError(f"sentencepiece makes no vocabulary of {size} of it: {error}") from error
+    return model.getvalue()
+
+
+_TRAINERS = {"bert": _train_bert, "clip": _train_clip, "sentencepiece": _train_sentencepiece}
+
+
+def read_texts(path: str | os.PathLike[str]) -> list[str]:
+    """The texts of a file: the lines of a .txt, or all captions of any other.
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
+    file = epath.Path(path)
+    if file.suffix != ".txt":
+        raise ValueError(f"{file} is no .txt")
+    try:
+        return file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read {file}: {error}") from error
+
+
+def describe(path: str, kind: str, texts: Sequence[str]) -> str:
+    """A line about a vocabulary, and about how long the texts are by it."""
+    tokenizer = make_tokenizer(f"{kind}({_LONG})", path)
+    specials = (tokenizer.begin is not None) + (tokenizer.end is not None)
+    lengths = [len(tokenizer.pieces(text)) + specials for text in texts]
+    return (
+        f"{path}: {tokenizer.vocabulary_size} pieces; of {len(texts)} texts, half have at most "
+        f"{int(np.median(lengths))}, 99 % at most {int(np.percentile(lengths, 99))}, and the "
+        f"longest has {max(lengths)}"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Makes the vocabulary; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m input_pipeline.train_tokenizer",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("texts", help="a file of texts or captions")
+    parser.add_argument("out", help="the file to write, or a folder for it")
+    parser.add_argument("--kind", choices=list(KINDS), default="bert", help="what is to read it")
+    parser.add_argument("--size", type=int, default=8000, help="most pieces")
+    parsed = parser.parse_args(expand_home(sys.argv[1:] if arguments is None else arguments))
+    try:
+        texts = read_texts(parsed.texts)
+        path = train_tokenizer(texts, parsed.out, parsed.kind, parsed.size)
+        print(describe(path, parsed.kind, texts))
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

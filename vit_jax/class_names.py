@@ -1,0 +1,81 @@
+"""Names of classes that a person asks for: by words, by a file, or by the name of a set."""
+
+import ast
+import importlib.metadata
+import logging
+import os
+
+from input_pipeline.palettes import known_sets
+from vit_jax import weights
+
+_LOG = logging.getLogger(__name__)
+
+_PACKAGE, _FILE, _TABLE = (
+    "open_clip_torch",
+    "open_clip/zero_shot_metadata.py",
+    "IMAGENET_CLASSNAMES",
+)
+
+
+def find(spec: str, flag: str = "--labels") -> tuple[str, ...]:
+    """Finds names of classes.
+
+    Args:
+        spec: a file with a name per line; "imagenet1k", see `imagenet1k`; a set of
+            `palettes.known_sets`; or the names themselves, with commas between them.
+        flag: by which a person says it.
+
+    Raises:
+        ValueError: if there is no such file, a name is empty, or there twice.
+    """
+    if spec == "imagenet1k":
+        return imagenet1k()
+    if spec in known_sets():
+        return tuple(known_sets()[spec].class_names)
+    is_file = os.path.isfile(os.path.expanduser(spec))
+    if is_file or "://" in spec or ("," not in spec and spec.endswith(".txt")):
+        names = weights.read_labels(os.path.expanduser(spec))
+    else:
+        names = tuple(name.strip() for name in spec.split(","))
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"{flag}={spec} has {twice[0]!r} twice: leave one of them out")
+    if not names or not all(name.strip() for name in names):
+        raise ValueError(
+            f"{flag}={spec} has {'an empty name' if names else 'no names'}: give names with commas "
+            "between them, such as 'cat,dog,a red car', or a file with one per line"
+        )
+    return names
+
+
+def imagenet1k() -> tuple[str, ...]:
+    """The 1000 classes of ImageNet in their order, by CLIP's names if they are installed.
+
+    CLIP's were chosen to be told apart by words, and are not WordNet's: its scores are theirs. They
+    are read from the package open_clip_torch as data, without importing it. Else TFDS' are taken.
+    """
+    try:
+        file = importlib.metadata.distribution(_PACKAGE).locate_file(_FILE)
+        names = _table_in(str(file))
+    except (importlib.metadata.PackageNotFoundError, OSError, SyntaxError, ValueError):
+        names = ()
+    if len(names) == 1000:
+        _LOG.info("ImageNet's classes have CLIP's names, of the package %s", _PACKAGE)
+        return names
+    # The builder of another data set spells out the names; imagenet2012's has the synsets.
+    from tensorflow_datasets.datasets.siscore.labels import IMAGENET_LABELS_LIST
+
+    _LOG.warning(
+        "ImageNet's classes have TFDS' names, and not CLIP's, by which its scores were reached: "
+        "those come with pip install %s", _PACKAGE,
+    )  # fmt: skip
+    return tuple(IMAGENET_LABELS_LIST)
+
+
+def _table_in(path: str) -> tuple[str, ...]:
+    with open(path, encoding="utf-8") as file:
+        tree = ast.parse(file.read())
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == _TABLE:
+            return tuple(map(str, ast.literal_eval(node.value)))
+    return ()

@@ -1,0 +1,56 @@
+"""How images are prepared for published models that see images and texts, from a file on.
+
+The strings are those of `input_pipeline.preprocess`, where `resize` says what `like` means.
+"""
+
+from collections.abc import Callable
+
+CLIP_VALUES = "normalize((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))"
+
+
+def clip(size: tuple[int, int]) -> str:
+    """As OpenAI and open_clip prepare images of (h, w): the shorter side resized, the centre cut.
+
+    transformers rounds down where the cut begins, which is a row or column off for every fourth
+    size. What is to be no square is resized whole, since none of them makes such images.
+
+    Source: openai/CLIP's clip/clip.py.
+    """
+    if size[0] != size[1]:
+        return f"decode|resize({size}, 'bicubic', like='torchvision')|{CLIP_VALUES}"
+    return (
+        f"decode|resize_small({size[0]}, 'bicubic', like='torchvision')|"
+        f"central_crop({size[0]}, like='torchvision')|{CLIP_VALUES}"
+    )
+
+
+def big_vision(size: tuple[int, int]) -> str:
+    """As LiT, SigLIP and SigLIP 2 were trained: (h, w) whatever the aspect ratio, not antialiased.
+
+    open_clip and transformers give SigLIP antialiased, bicubic images instead.
+
+    Source: google-research/big_vision's pp/ops_image.py.
+    """
+    return f"decode|resize({_side(size)}, like='big_vision')|value_range(-1, 1)"
+
+
+def _side(size: tuple[int, int]) -> str:
+    return str(size[0] if size[0] == size[1] else size)
+
+
+# By the field `preparation` of models, with the last op of each if it is no value_range(-1, 1).
+_PREPARATIONS: dict[str, tuple[Callable[[tuple[int, int]], str], str]] = {
+    "clip": (clip, CLIP_VALUES),
+    "big_vision": (big_vision, ""),
+}
+PREPARATIONS = ("", *_PREPARATIONS)
+
+
+def preprocessing(preparation: str, size: tuple[int, int]) -> str:
+    """What makes images of (h, w) of a file, see `Model.preprocessing`; "" for nothing special."""
+    return _PREPARATIONS[preparation][0](size) if preparation else ""
+
+
+def input_values(preparation: str) -> str:
+    """See `Model`."""
+    return _PREPARATIONS[preparation][1] if preparation else ""

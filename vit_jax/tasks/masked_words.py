@@ -1,0 +1,91 @@
+"""BERT's pretraining, and what its models are used for: to tell words, and to embed texts."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from vit_jax import masked_words
+from vit_jax.tasks import plain
+from vit_jax.tasks.base import Batch, Metric, Predictor, Pretrained, Task, option
+
+
+def get_metric(name: str, loss: str) -> Metric:
+    """Finds a metric by its name, see `masked_words.FIGURES`.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    del loss
+    if name not in masked_words.FIGURES:
+        known = ", ".join(masked_words.FIGURES)
+        raise ValueError(f"unknown metric {name!r} of masked words; there are: {known}")
+    return Metric(*masked_words.FIGURES[name])
+
+
+def fit(model: Any, data: Any) -> dict[str, Any]:
+    """The size of the vocabulary, which is that of the data's tokenizer."""
+    del model
+    tokenizer = getattr(data, "tokenize", None)  # which made-up data lack
+    return {} if tokenizer is None else {"vocabulary_size": tokenizer.vocabulary_size}
+
+
+def prepare(config: Any, model: Any) -> Callable[[jax.Array, Batch], Batch]:
+    """Weighs the texts of a batch, see `masked_words.add_weight`."""
+    del config, model
+    return masked_words.add_weight
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is asked of texts."""
+
+    words: int | None = option(None, "How many words are said for each [MASK]; unset: 5.")
+    embed: bool = option(
+        False, "Write embeddings of the texts to --output, and tell no words.", writes=True
+    )
+    pool: str | None = option(
+        None,
+        "Which embedding: the mean of all tokens' states, which is the default, the state of the "
+        "first, or the pooler's output.",
+        ("mean", "first", "pooler"),
+    )
+
+
+def make_predictor(pretrained: Pretrained, options: Options, output: Path | None) -> Predictor:
+    """Makes what fills in [MASK] in a person's texts, or embeds them.
+
+    Raises:
+        ValueError: for options that do not fit each other or the model.
+    """
+    from vit_jax import text_predictors  # which imports this package
+
+    del output
+    if options.embed:
+        if options.words is not None:
+            raise ValueError("--words is for [MASK]: leave it out, or --embed")
+        return text_predictors.Embedder(pretrained, options.pool or "mean")
+    if options.pool is not None:
+        raise ValueError("--pool says which embedding --embed writes: add --embed")
+    return text_predictors.WordTeller(pretrained, 5 if options.words is None else options.words)
+
+
+TASK = Task(
+    name="masked_words",
+    inputs=("tokens", "segments", "mask", "positions"),
+    truths=("words", "next"),
+    losses={
+        "masked_words": masked_words.word_loss,
+        "next_sentence": masked_words.next_loss,
+    },
+    metric=get_metric,
+    metrics=("masked_accuracy", "next_accuracy", "perplexity"),
+    kind="text",
+    fit=fit,
+    prepare=prepare,
+    report=plain.report,
+    predictor=make_predictor,
+    options=Options,
+)

@@ -1,0 +1,314 @@
+"""What `predict` does with texts: words in the place of [MASK], and embeddings."""
+
+import csv
+import functools
+import io
+import itertools
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vit_jax import photos
+from vit_jax.tasks import base
+
+_LOG = logging.getLogger(__name__)
+
+MASK = "[MASK]"
+POOLS = ("mean", "first", "pooler")
+_SUFFIX = ".txt"
+_BATCH = 32
+_STEP = 32  # texts are filled up to multiples of so many tokens, so that few programs are made
+_CSV, _NPZ = PurePath("embeddings.csv"), PurePath("embeddings.npz")
+
+
+class Text(NamedTuple):
+    """A text that a person gives.
+
+    Attributes:
+        path: of its file, or what says that it was typed.
+        line: its number in the file, or among those that were typed, from 1 on.
+        text: itself.
+    """
+
+    path: Path
+    line: int
+    text: str
+
+
+_TYPED = Path("command line")
+
+
+def find_texts(arguments: Sequence[str | os.PathLike[str]]) -> list[Text]:
+    """Reads texts: each argument that is a file has one per line; others are texts themselves.
+
+    Args:
+        arguments: texts, files, and folders with files whose names end in .txt.
+
+    Returns:
+        The texts in order, less empty lines.
+
+    Raises:
+        ValueError: if an argument looks like a file that is not there, a file cannot be read, or
+            there is no text.
+    """
+    found: list[Text] = []
+    typed = 0
+    for argument in map(os.fspath, arguments):
+        path = Path(argument)
+        try:
+            is_file, is_folder = path.is_file(), path.is_dir()
+        except OSError:  # too long for a name
+            is_file = is_folder = False
+        if is_folder:
+            inside = sorted(p for p in path.rglob("*") if p.name.lower().endswith(_SUFFIX))
+            found.extend(itertools.chain.from_iterable(map(_lines, inside)))
+        elif is_file:
+            found.extend(_lines(path))
+        elif argument.lower().endswith(_SUFFIX) and not any(map(str.isspace, argument)):
+            raise ValueError(f"there is no file {argument}")
+        elif argument.strip():
+            typed += 1
+            found.append(Text(_TYPED, typed, argument))
+    if not found:
+        raise ValueError("there are no texts: give some in quotation marks, or a file with a line "
+                         "each")  # fmt: skip
+    return found
+
+
+def _lines(path: Path) -> list[Text]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read the texts {path}: {photos.explain(error)}") from None
+    return [Text(path, i, line.strip()) for i, line in enumerate(lines, 1) if line.strip()]
+
+
+class _Reader:
+    """Tokens of texts, and what a model makes of them, batch by batch.
+
+    Args:
+        pretrained: the model.
+        apply: from a model, its variables and tokens, segments and mask, to arrays with a row each.
+    """
+
+    def __init__(self, pretrained: base.Pretrained, apply: Callable[..., Any]) -> None:
+        from input_pipeline import tokenizers
+
+        model = pretrained.model
+        self.tokenizer = tokenizers.make_tokenizer(model.tokenizer, pretrained.vocabulary)
+        if self.tokenizer.vocabulary_size != model.vocabulary_size:
+            raise ValueError(
+                f"{pretrained.name} has {model.vocabulary_size} words, and the vocabulary "
+                f"{self.tokenizer.vocabulary} {self.tokenizer.vocabulary_size}: say which is its "
+                "own, --vocabulary=FILE"
+            )
+        self._apply = jax.jit(functools.partial(apply, model))
+        self._variables = jax.device_put(pretrained.variables)
+
+    def read(self, texts: Sequence[str], *more: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
+        """Reads at most `_BATCH` texts.
+
+        Args:
+            texts: of which a [MASK] is one.
+            *more: (texts, ...) that the model's function takes besides.
+
+        Returns:
+            (texts, n) int32 tokens, (texts,) bool whether a text was cut, and what came of it.
+        """
+        tokens, is_cut = self.tokenizer.encode(texts, masks=True)
+        mask = tokens != self.tokenizer.pad
+        n = min(-(-int(mask.sum(axis=1).max()) // _STEP) * _STEP, tokens.shape[1])
+        spare = [(0, _BATCH - len(texts)), (0, 0)]
+        rows = (np.pad(x[:, :n], spare) for x in (tokens, np.zeros_like(tokens), mask))
+        out = jax.device_get(self._apply(self._variables, *rows, *more))
+        return tokens[:, :n], is_cut, jax.tree.map(lambda leaf: leaf[: len(texts)], out)
+
+
+def _batches(texts: Sequence[Text]) -> Iterator[Sequence[Text]]:
+    for i in range(0, len(texts), _BATCH):
+        yield texts[i : i + _BATCH]
+
+
+def _where(text: Text) -> str:
+    return f"line {text.line} of {text.path}" if text.path != _TYPED else f"text {text.line}"
+
+
+class WordTeller:
+    """Says which words are the likeliest in the place of each [MASK].
+
+    Args:
+        pretrained: a model with `heads`.
+        count: how many words.
+
+    Raises:
+        ValueError: if the model tells none, or not so many.
+    """
+
+    header = ("line", "text", "filled", "words")
+    has_files = False
+
+    def __init__(self, pretrained: base.Pretrained, count: int) -> None:
+        model = pretrained.model
+        if not model.heads:
+            raise ValueError(
+                f"{pretrained.name} has no head that tells words, and embeds texts alone: add "
+                "--embed and --output=FOLDER"
+            )
+        if not 1 <= count <= model.vocabulary_size:
+            raise ValueError(
+                f"--words must lie between 1 and the model's {model.vocabulary_size}, not {count}"
+            )
+
+        def apply(model: Any, variables: Any, *inputs: jax.Array) -> Any:
+            words = model.apply(variables, *inputs)["words"]
+            return jax.lax.top_k(jax.nn.softmax(words), count)
+
+        self._reader = _Reader(pretrained, apply)
+
+    def find(self, arguments: Sequence[str | os.PathLike[str]]) -> list[base.Item]:
+        """An item for each file, and one for all that was typed; see `find_texts`."""
+        self._texts: dict[Path, list[Text]] = {}
+        for text in find_texts(arguments):
+            self._texts.setdefault(text.path, []).append(text)
+        return [
+            base.Item((path,), PurePath(path.name), len(texts))
+            for path, texts in self._texts.items()
+        ]
+
+    def outputs(self, item: base.Item) -> Sequence[PurePath]:
+        del item
+        return ()
+
+    def answers(self, items: Sequence[base.Item]) -> Iterator[base.Answer]:
+        for (path,) in (item.paths for item in items):
+            for batch in _batches(self._texts[path]):
+                yield from self._answer(batch)
+
+    def _answer(self, texts: Sequence[Text]) -> Iterator[base.Answer]:
+        tokens, is_cut, (shares, ids) = self._reader.read([text.text for text in texts])
+        for i, text in enumerate(texts):
+            places = np.flatnonzero(tokens[i] == self._reader.tokenizer.mask)
+            missing = text.text.count(MASK) - len(places)
+            if missing or not len(places):
+                what = f"is too long, and {missing} of its {MASK} were cut off" if missing else (
+                    f"has no {MASK} to fill in")  # fmt: skip
+                yield base.Answer(text.path, problems=(f"{_where(text)} {what}: {text.text!r}",))
+                continue
+            if is_cut[i]:
+                _LOG.warning("%s is too long, and its end is not looked at", _where(text))
+            said = [self._say(shares[i, place], ids[i, place]) for place in places]
+            filled = text.text
+            for place in places:
+                filled = filled.replace(MASK, self._word(ids[i, place, 0]), 1)
+            line = f"{text.text}: {' | '.join(said)}"
+            yield base.Answer(text.path, line, (text.line, text.text, filled, " | ".join(said)))
+
+    def _say(self, shares: np.ndarray, ids: np.ndarray) -> str:
+        return ", ".join(f"{self._word(i)} {share:.1%}" for i, share in zip(ids, shares))
+
+    def _word(self, i: int) -> str:
+        return self._reader.tokenizer.decode([i]) or f"[{i}]"
+
+
+class Embedder:
+    """Writes the embeddings of texts, as arrays and as a table.
+
+    Args:
+        pretrained: the model.
+        pool: one of `POOLS`; all are of length 1 afterwards.
+
+    Raises:
+        ValueError: if the model has no pooler, and that is wanted.
+    """
+
+    header = ()
+    has_files = True
+
+    def __init__(self, pretrained: base.Pretrained, pool: str) -> None:
+        if pool == "pooler" and not pretrained.model.pooler:
+            raise ValueError(f"{pretrained.name} has no pooler: take --pool=mean or first")
+
+        def apply(model: Any, variables: Any, *inputs: jax.Array) -> jax.Array:
+            return embed(model, variables, *inputs, pool=pool)
+
+        self._reader = _Reader(pretrained, apply)
+
+    def find(self, arguments: Sequence[str | os.PathLike[str]]) -> list[base.Item]:
+        """One item for all texts, see `find_texts`."""
+        self._texts = find_texts(arguments)
+        paths = tuple(dict.fromkeys(text.path for text in self._texts))
+        return [base.Item(paths, _NPZ, len(self._texts))]
+
+    def outputs(self, item: base.Item) -> Sequence[PurePath]:
+        del item
+        return (_NPZ, _CSV)
+
+    def answers(self, items: Sequence[base.Item]) -> Iterator[base.Answer]:
+        """An answer for each text, the last of which has the files of all."""
+        del items
+        found: list[np.ndarray] = []
+        for batch in _batches(self._texts):
+            _, is_cut, rows = self._reader.read([text.text for text in batch])
+            found.extend(rows)
+            for text, cut in zip(batch, is_cut):
+                if cut:
+                    _LOG.warning("%s is too long, and its end is not embedded", _where(text))
+                is_last = len(found) == len(self._texts) and text is batch[-1]
+                files = self._files(np.stack(found)) if is_last else {}
+                yield base.Answer(text.path, f"{_where(text)} is embedded", files=files)
+
+    def _files(self, embeddings: np.ndarray) -> Mapping[PurePath, bytes]:
+        arrays = io.BytesIO()
+        np.savez(
+            arrays,
+            embeddings=embeddings,
+            texts=[text.text for text in self._texts],
+            files=[str(text.path) for text in self._texts],
+            lines=[text.line for text in self._texts],
+        )
+        table = io.StringIO(newline="")
+        writer = csv.writer(table)
+        numbers = range(embeddings.shape[1])
+        writer.writerow(["file", "line", "text", *(f"embedding_{i}" for i in numbers)])
+        for text, row in zip(self._texts, embeddings):
+            writer.writerow([*text, *(f"{value:.9g}" for value in row)])
+        data = table.getvalue().encode("utf-8", errors="surrogateescape")
+        return {_NPZ: arrays.getvalue(), _CSV: data}
+
+
+def embed(
+    model: Any,
+    variables: Any,
+    tokens: jax.Array,
+    segments: jax.Array | None,
+    mask: jax.Array,
+    pool: str = "mean",
+) -> jax.Array:
+    """Embeds texts.
+
+    Args:
+        model: a BERT.
+        variables: of it.
+        tokens: (b, n) int32.
+        segments: (b, n) int32, or None.
+        mask: (b, n), not 0 for tokens that are none of the padding.
+        pool: "mean" of the states of these tokens, [CLS] and [SEP] among them, as
+            sentence-transformers takes it; "first", the state of [CLS]; or "pooler".
+
+    Returns:
+        (b, d) float32, of length 1.
+    """
+    assert pool in POOLS
+    out = model.clone(heads=False).apply(variables, tokens, segments, mask)
+    if pool == "mean":
+        weights = mask.astype(jnp.float32)[..., None]
+        rows = (out["states"] * weights).sum(axis=1) / jnp.maximum(weights.sum(axis=1), 1)
+    else:
+        rows = out["pooled"] if pool == "pooler" else out["states"][:, 0]
+    return rows / jnp.maximum(jnp.linalg.norm(rows, axis=1, keepdims=True), 1e-12)

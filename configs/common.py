@@ -86,6 +86,8 @@ def get_config() -> ConfigDict:
 
     config.text = ConfigDict()  # of a model that reads texts
     config.text.vocabulary = ""  # file, or folder it is in; "" is an installed package's
+    # Weights to begin a tower of texts with, as pretrained, which may then be an image tower's.
+    config.text.pretrained = ""
 
     config.batch_size = 512  # over all devices
     config.accum_steps = 1  # micro-batches per step
@@ -123,6 +125,12 @@ def get_config() -> ConfigDict:
     config.flow.tile = ()  # (h, w) of tiles whose flows are blended; () is the whole frame
     config.flow.iterations = 0  # of the model, when it does not train; 0 is as many as it has
     config.flow.noise = 0.0  # in training: largest deviation of Gaussian noise, of 255; 0 is off
+
+    # Labelled images, which a model of images and texts is to classify by the classes' names at each
+    # evaluation: a folder, "tfds:NAME" for its test split, or "tfds:NAME:SPLIT".
+    config.image_text = ConfigDict()
+    config.image_text.zero_shot = ""
+    config.image_text.prompts = ""  # imagenet80, imagenet7, or such as "a photo of a {}|a {}"
 
     config.metrics = ("accuracy",)  # of the task; of images PROTOCOL/FIGURE
     config.benchmark = ""  # SOTS-indoor, RESIDE-6K, Set5-x2, ..., where the test set is that

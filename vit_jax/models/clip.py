@@ -6,7 +6,10 @@ GELU; open_clip's are trained with the exact one unless their name says quickgel
 `activation="gelu"`, and few things show that it is wrong.
 """
 
+import math
 from typing import Any
+
+import jax.numpy as jnp
 
 from vit_jax.models import tower_names
 from vit_jax.models.base import Shapes
@@ -57,8 +60,11 @@ IMAGE_TOWER_COUNTS = {
 }
 
 
+_MAX_SCALE = 100.0
+
+
 class CLIP(TwoTowers):
-    """See `TwoTowers`. The scale is to be kept at 100 or below in training."""
+    """See `TwoTowers`. The scale is kept at 100 or below in training."""
 
     activation: str = "quick_gelu"
     pre_norm: bool = True
@@ -98,3 +104,7 @@ class CLIP(TwoTowers):
         fields = TwoTowers.fields_in(shapes)
         fields.setdefault("text_num_heads", max(fields["text_hidden_size"] // HEAD_WIDTH, 1))
         return fields
+
+    def constrain(self, params: Any) -> Any:
+        """Parameters with a scale that is not above 100."""
+        return {**params, "t": jnp.minimum(params["t"], math.log(_MAX_SCALE))}

@@ -245,6 +245,11 @@ class TwoTowers(Model):
         text = jax.ShapeDtypeStruct((1, self.text_length), jnp.int32)
         return (*super().inputs(image_size), text)
 
+    @property
+    def input_limits(self) -> tuple[int, ...]:
+        """See `Model.input_limits`."""
+        return 0, self.vocabulary_size
+
     def image_size(self, params: Mapping[str, Any]) -> tuple[int, int]:
         """Height and width of the square images that parameters were made for.
 

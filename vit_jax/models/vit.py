@@ -404,7 +404,6 @@ class VisionTransformer(Model):
             "classifier": CLASSIFIERS,
             "representation": REPRESENTATIONS,
             "initialization": INITIALIZATIONS,
-            "preparation": published_images.PREPARATIONS,
             "position_embedding": POSITION_EMBEDDINGS,
             "position_resize": ops.POSITION_RESIZES,
             "attention_implementation": (None, *ATTENTION_IMPLEMENTATIONS),

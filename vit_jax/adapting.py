@@ -1,4 +1,4 @@
-"""Trained weights fitted to another model, which is to be fine-tuned or which they are a part of."""
+"""Trained weights fitted to another model, to be fine-tuned, or which has them as a part."""
 
 import logging
 import re

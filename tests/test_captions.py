@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from input_pipeline import Shard, get_dataset
+from input_pipeline import Shard, check, get_dataset
 from input_pipeline.sources import captions_files, captions_layouts, get_splits
 from tests.helpers import data_config
 from tests.test_texts import Letters
+from tests.tiny_captions import TinyCaptions
+from tests.tiny_colors import TinyColors
 
 SPEC = "decode|resize(4)|value_range(0, 255)"
 
@@ -439,3 +441,93 @@ def test_a_corrupt_image_is_named_or_left_out(folder, caplog):
     (batch,) = get_dataset(config, 6, 0).eval_batches("train")
     assert set(numbers(batch)) == {0, 1, 2, 4, 5, 6}
     assert "3.png" in caplog.text
+
+
+# TFDS
+
+
+@pytest.fixture(scope="module", params=["tfrecord", "array_record"])
+def tfds_folder(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    TinyCaptions(data_dir=str(folder), file_format=request.param).download_and_prepare()
+    return folder
+
+
+def tfds_config(folder, **changes):
+    tfds = {"data_dir": str(folder), "shuffle_buffer": 10, **changes}
+    return data_config("tfds:tiny_captions", "captions", train_pp=SPEC, eval_pp=SPEC, tfds=tfds)
+
+
+def test_tfds_has_captions(tfds_folder, caplog):
+    class Short(Letters):
+        length = 1
+
+    data = get_dataset(tfds_config(tfds_folder), 3, 0, tokenize=Short())
+    assert data.keys == ("image", "text", "captions", "num_captions")
+    assert "train: 18 of 18 texts are longer than 1 tokens" in caplog.text
+    data = get_dataset(tfds_config(tfds_folder), 3, 0, tokenize=Letters())
+    epochs = [take(batches, 3) for batches in [data.train_batches()] for _ in range(12)]
+    drawn = {}
+    for batch in [batch for epoch in epochs for batch in epoch]:
+        for number, text in zip(numbers(batch), texts(batch["text"])):
+            drawn.setdefault(number, []).append(text)
+    for number in range(9):
+        assert len(drawn[number]) == 12
+        assert set(drawn[number]) == {f"{number}{'abc'[j]}" for j in range(number % 3 + 1)}
+    again = next(data.train_batches(7))
+    np.testing.assert_array_equal(again["text"], epochs[2][1]["text"])
+    seen = {}
+    for batch in data.eval_batches("test"):
+        assert batch["captions"].shape == (3, 3, 4)
+        for number, real, own, rows in zip(
+            numbers(batch), batch["_mask"], batch["num_captions"], batch["captions"]
+        ):
+            if real:
+                seen[number] = texts(rows[:own])
+                assert (rows[own:] == Letters.pad).all()
+    assert seen == {i: [f"{i}{'abc'[j]}" for j in range(i % 3 + 1)] for i in range(5)}
+
+
+def test_tfds_without_captions_is_refused(tmp_path):
+    TinyColors(data_dir=str(tmp_path)).download_and_prepare()
+    config = tfds_config(tmp_path)
+    config.source = "tfds:tiny_colors"
+    with pytest.raises(ValueError, match=r"tiny_colors/1.0.0 has no image and captions to learn f"):
+        get_splits(config)
+    config.source = "digits"
+    with pytest.raises(
+        ValueError, match=r"'captions' needs a folder or tfds:NAME, and data.source"
+    ):
+        get_splits(config)
+
+
+# The command that checks
+
+
+def test_check(tmp_path, capsys):
+    photos(tmp_path / "images", *(f"{i}.png" for i in range(4)))
+    rows = ["0.png,A dog .,train", "0.png,A dog .,train", "1.png,A brown cat sleeps .,train",
+            "2.png,x,test", "3.png,x,test", "4.png,x,test"]  # fmt: skip
+    write(tmp_path / "captions.csv", "image,caption,split\n" + "\n".join(rows))
+    (tmp_path / "images" / "2.png").write_bytes((tmp_path / "images" / "1.png").read_bytes())
+    (tmp_path / "images" / "3.png").write_bytes(b"nothing")
+    assert check.main([str(tmp_path), "--kind=captions"]) == 1
+    out = capsys.readouterr().out
+    for line in (
+        "train: 2 images",
+        "    3 captions, 1 to 2 of an image, 2 of them different",
+        "    3.7 words on average, the longest has 5: 'A brown cat sleeps .'",
+        "PROBLEM  1 images that are not there or have no caption: 4.png (captions.csv line 7)",
+        "PROBLEM  1 captions are there twice of one image: captions.csv line 3 (0.png: 'A dog .')",
+        "PROBLEM  1 images are in several splits: 1.png and 2.png",
+    ):
+        assert line in out.splitlines()
+    assert "PROBLEM  test: 1 unreadable: 3.png (not an image" in out
+
+
+def test_check_finds_nothing_wrong(folder, capsys):
+    assert check.main([str(folder), "--kind=captions", "--file=captions.csv"]) == 0
+    assert "in no split: 7 images" in capsys.readouterr().out
+    assert check.main([str(folder), "--kind=captions", "--images=none"]) == 2
+    with pytest.raises(SystemExit):
+        check.main([str(folder), "--kind=flow", "--file=captions.csv"])

@@ -207,9 +207,7 @@ def of_two_towers(
         texts = text_names("text_model.", head, text_num_layers, is_openai=False)
         number = "" if has_bias_in_head else "[0,...]"  # SigLIP's have the shape (1,)
     else:
-        images = image_names(
-            naming if naming == "open_clip-timm" else "open_clip", num_layers
-        )
+        images = image_names(naming if naming == "open_clip-timm" else "open_clip", num_layers)
         prefix = "" if naming == "open_clip" else "text."
         head = f"{prefix}text_projection" + ("" if has_bias_in_head else "[D,E]")
         texts = text_names(prefix, head, text_num_layers, is_openai=True)

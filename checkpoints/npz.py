@@ -44,7 +44,10 @@ _SECOND_TABLE = "Encoder_0/pos_embedding"  # of positions, in old files of big_v
 
 
 def save(
-    path: str | os.PathLike[str], params: Mapping[str, Any], made_for: MadeFor | None = None
+    path: str | os.PathLike[str],
+    params: Mapping[str, Any],
+    made_for: MadeFor | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> None:
     """Writes weights under their published names; the file appears whole or not at all.
 
@@ -53,8 +56,9 @@ def save(
         params: nested dict of arrays, see `tree.merge` for those of a model with batch norms;
             stacked encoder blocks are written unstacked.
         made_for: kept in the comment of the archive, which numpy passes over.
+        names: by ours, of what is called otherwise in such files, see `Model.npz_names`.
     """
-    flat = traverse_util.flatten_dict(tree.unstack(params), sep="/")
+    flat = rename(traverse_util.flatten_dict(tree.unstack(params), sep="/"), names or {})
     with (
         files.written_whole(path) as partial,
         partial.open("wb") as file,

@@ -75,6 +75,8 @@ def canonicalize(text: str) -> str:
 
 def _whole(text: str) -> str:
     """Without halves of characters, which no file has, but a command line can."""
+    if not isinstance(text, str):
+        raise ValueError(f"texts must be str, and {text!r} is {type(text).__name__}: decode it")
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 

@@ -241,7 +241,10 @@ def _of_clip(
     merges: list[tuple[str, str]],
 ) -> Vocabulary:
     tokenizers = load_package("tokenizers")
-    model = tokenizers.models.BPE(ids, merges, end_of_word_suffix="</w>")
+    try:
+        model = tokenizers.models.BPE(ids, merges, end_of_word_suffix="</w>")
+    except Exception as error:  # it raises nothing narrower
+        raise ValueError(f"{file} is no vocabulary of clip: {error}") from error
     cutter = tokenizers.Tokenizer(model)
     cutter.pre_tokenizer = words_of_clip()
     cutter.decoder = tokenizers.decoders.ByteLevel()
@@ -357,7 +360,8 @@ def _roles(find: Callable[[str], int | None]) -> dict[str, int]:
 def _read_sentencepiece(file: epath.Path, data: bytes) -> Vocabulary:
     sentencepiece = load_package("sentencepiece")
     try:
-        cutter = sentencepiece.SentencePieceProcessor(model_proto=data)
+        # Of nothing it makes a model without pieces.
+        cutter = sentencepiece.SentencePieceProcessor(model_proto=data or b"nothing")
     except RuntimeError as error:
         raise ValueError(f"{file} is no model of sentencepiece: {error}") from error
     size = cutter.get_piece_size()

@@ -339,6 +339,8 @@ def test_weights_from_the_hub(saved, tmp_path, monkeypatch):
     asked = []
 
     def download(repository, file, revision=None):
+        if file in ("config.json", "open_clip_config.json"):
+            raise huggingface_hub.errors.EntryNotFoundError("no config")
         asked.append((repository, file, revision))
         if repository == "timm/none":
             raise huggingface_hub.errors.LocalEntryNotFoundError("no such file here.\nmore")

@@ -48,8 +48,8 @@ _NAMING = flags.DEFINE_string(
     "naming",
     None,
     "Whose names a .safetensors or .pth file gets, of a model with several: timm or official for "
-    "Swin, timm or transformers for ViT, basicsr or esrgan for RRDB; unset: the first of them. "
-    "Reading takes any.",
+    "Swin, timm or transformers for ViT, open_clip or transformers for CLIP and SigLIP, basicsr or "
+    "esrgan for RRDB; unset: the first of them. Reading takes any.",
 )
 _CLASSES = flags.DEFINE_string(
     "classes",
@@ -91,11 +91,15 @@ def main(argv: Sequence[str]) -> int:
     agree = True
     for what in ("features", "logits") if num_classes else ("outputs",):
         expected, found = (run(model, what != "features") for model in (before, after))
-        pairs = list(zip(jax.tree.leaves(expected), jax.tree.leaves(found)))
-        largest = max(float(np.abs(a).max()) for a, _ in pairs)
-        difference = max(float(np.abs(a - b).max()) for a, b in pairs)
-        print(f"largest difference of the {what}: {difference:.3g}, of values up to {largest:.3g}")
-        agree = agree and difference <= _TOLERANCE * largest
+        named = expected if isinstance(expected, dict) else {what: expected}
+        for name in named:  # each for itself, since the scale of two towers is a large number
+            of_it = found[name] if isinstance(expected, dict) else found
+            pairs = list(zip(jax.tree.leaves(named[name]), jax.tree.leaves(of_it)))
+            largest = max(float(np.abs(a).max()) for a, _ in pairs)
+            difference = max(float(np.abs(a - b).max()) for a, b in pairs)
+            print(f"largest difference of the {name}: {difference:.3g}, "
+                  f"of values up to {largest:.3g}")  # fmt: skip
+            agree = agree and difference <= _TOLERANCE * largest
     if not agree:
         _LOG.error("%s does not do what %s does: do not use it", target, source)
         return 1
@@ -144,16 +148,20 @@ def _with_heads_of_noise(params: Any, heads: Sequence[str]) -> Any:
 
 
 def random_inputs(model: Pretrained, count: int, seed: int) -> tuple[np.ndarray, ...]:
-    """Examples of noise for a model: images from -1 to 1."""
+    """Examples of noise for a model: images from -1 to 1, and tokens that it has."""
     random = np.random.default_rng(seed)
     shapes = model.model.inputs(model.image_size)
+    limits = model.model.input_limits or (0,) * len(shapes)
     return tuple(
-        random.uniform(-1, 1, (count, *leaf.shape[1:])).astype(leaf.dtype) for leaf in shapes
+        (random.integers(0, limit, shape) if limit else random.uniform(-1, 1, shape)).astype(dtype)
+        for limit, shape, dtype in (
+            (limit, (count, *leaf.shape[1:]), leaf.dtype) for limit, leaf in zip(limits, shapes)
+        )
     )
 
 
 def write(path: str | os.PathLike[str], model: Pretrained, naming: str | None = None) -> None:
-    """Writes weights, and labels.txt beside them if the class names are known.
+    """Writes weights, and beside them labels.txt and the vocabulary, if these are known.
 
     Args:
         path: a .npz, .safetensors or .pth file, or a folder, which becomes that of a run.
@@ -161,8 +169,8 @@ def write(path: str | os.PathLike[str], model: Pretrained, naming: str | None = 
         naming: of PyTorch's names, see `checkpoints.torch.names_of`.
 
     Raises:
-        ValueError: if the path is of no such kind or would overwrite other labels or a run, or
-            if the format has no place for one of the parameters.
+        ValueError: if the path is of no such kind or would overwrite other labels, another
+            vocabulary or a run, or if the format has no place for one of the parameters.
     """
     path = os.fspath(path)
     if naming is not None and not path.endswith((*torch.SAFETENSORS, *torch.PICKLED)):
@@ -179,10 +187,11 @@ def write(path: str | os.PathLike[str], model: Pretrained, naming: str | None = 
         _write_workdir(Workdir(path), model)
         return
     check_labels_beside(found.parent, model.labels)
+    pretrained.check_vocabulary_beside(found.parent, model)
     found.parent.mkdir(parents=True, exist_ok=True)
     made_for = pretrained.say_all(model)
     if found.suffix == ".npz":
-        npz.save(found, tree.merge(model.variables), made_for)
+        npz.save(found, tree.merge(model.variables), made_for, model.model.npz_names())
     else:
         arrays = _to_state_dict(model, naming)
         torch.write(found, arrays, made_for)
@@ -191,6 +200,7 @@ def write(path: str | os.PathLike[str], model: Pretrained, naming: str | None = 
             _LOG.warning("%s has no place for what its model is: use it with --model=%s %s",
                          found, model.name, fields)  # fmt: skip
     write_labels_beside(found.parent, model.labels)
+    pretrained.write_vocabulary(found.parent, model)
 
 
 def _to_state_dict(model: Pretrained, naming: str | None) -> dict[str, np.ndarray]:
@@ -231,10 +241,11 @@ def _write_workdir(workdir: Workdir, model: Pretrained) -> None:
 
     workdir.claim(config, {} if model.labels is None else {"classes": list(model.labels)})
     write_labels_beside(workdir.path, model.labels)
+    pretrained.write_vocabulary(workdir.vocabulary, model)
     with Checkpointer(workdir.checkpoints, 1, config.best_metric, config.best_mode) as checkpointer:
         checkpointer.save(0, state, None)
     made_for = pretrained.say_made_for(model.name, fields)
-    npz.save(workdir.weights, tree.merge(model.variables), made_for)
+    npz.save(workdir.weights, tree.merge(model.variables), made_for, model.model.npz_names())
 
 
 def inspect(path: str, key: str = "") -> str:

@@ -239,7 +239,7 @@ def _write(
     if "test" in figures:
         workdir.append_metrics(step, "test", {"protocol": data.eval_pp, **figures["test"]})
     made_for = pretrained.say_made_for(config.model_name, config.model)
-    npz.save(workdir.weights, tree.merge(variables), made_for)
+    npz.save(workdir.weights, tree.merge(variables), made_for, experiment.model.npz_names())
     if data.class_names:
         workdir.write_labels(data.class_names)
     report.write_curves(workdir.read_metrics(), workdir.report)

@@ -1,291 +1,31 @@
-"""Trained weights fitted to a model: to be fine-tuned, or ready for use."""
+"""Trained weights fitted to their model, ready for use."""
 
 import dataclasses
 import logging
 import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
-from flax import traverse_util
+from etils import epath
 
-from checkpoints import formats, torch, tree
+from checkpoints import files, formats, hub_images, packages, tree
+from input_pipeline import tokenizers, vocabularies
 from vit_jax import class_names, preprocessing
+from vit_jax.adapting import WHICH_GELU, adapt, backbone_of, fit_for
 from vit_jax.identify import find_relative, identify, what_fits
 from vit_jax.models import MODELS, get_model
 from vit_jax.models.base import Model
 from vit_jax.tasks import get_task
 from vit_jax.weights import UNSEEN, Weights, choose_labels, read
 
+__all__ = ["Pretrained", "adapt", "load", "say_all", "say_made_for"]
+
 _LOG = logging.getLogger(__name__)
 
 # Fields of how a model is run, which are none of its weights' business.
 _RUN = ("dtype", "scan", "remat", "attention_implementation", "band_rows")
-_WHICH_GELU = (
-    "%s does not say with which GELU it was trained; %s is taken. google-research trained with "
-    "gelu_tanh, timm and DINOv2 do with gelu: --%s=gelu"
-)
-
-
-def adapt(
-    weights: Weights,
-    init: Mapping[str, Any],
-    model: Model,
-    image_size: tuple[int, int],
-    old_size: tuple[int, int] | None = None,
-    class_names: Sequence[str] | None = None,
-    dont_load: str = "",
-    labels: str = "",
-) -> dict[str, Any]:
-    """Fits weights to a model that is to be fine-tuned.
-
-    A head for other classes is replaced by the model's own, as is one without the pre_logits that
-    it stood on; one for the same classes in another order is put in order; position embeddings are
-    resized. Weights of the model's backbone begin that alone, and what is not in it is left out;
-    what it has as a part of the model alone, such as norms of its maps, stays as initialised.
-    Everything else must fit exactly.
-
-    Args:
-        weights: from `read`.
-        init: the model's own initial variables, unrolled.
-        model: to be fine-tuned.
-        image_size: (h, w) of its images.
-        old_size: (h, w) of the images that the weights were trained with; None: that of their run,
-            or of a square.
-        class_names: of the model's head; None compares the number of classes alone.
-        dont_load: regular expression; parameters in whose path it is found stay as initialised,
-            and may be missing from the file, extra in it, or of another shape. "" is none.
-        labels: a file with the weights' class names, a line each, or "imagenet1k"; "" for the
-            labels.txt beside them, if there is one.
-
-    Returns:
-        Variables like `init`, of the same types.
-
-    Raises:
-        ValueError: with sorted lists of what is missing, extra, or of another shape.
-    """
-    backbone = _backbone_of(weights, model)
-    if backbone is not None:
-        return _adapt_backbone(weights, init, model, image_size, old_size, dont_load)
-    old = traverse_util.flatten_dict(weights.tree(model), sep="/")
-    new = traverse_util.flatten_dict(tree.merge(init), sep="/")
-    regex = compile_pattern(dont_load, (*old, *new))
-    # What is not loaded need not fit; but the class token says how the positions are to be read.
-    old = {k: v for k, v in old.items() if k == "cls" or not (dont_load and regex.search(k))}
-    params = traverse_util.unflatten_dict(old, sep="/")
-    old_size = old_size or weights.image_size or _image_size(weights, params, model, image_size)
-    shapes = jax.tree.map(np.shape, params)
-    params = model.resize_params(params, old_size, image_size)
-    if jax.tree.map(np.shape, params) != shapes:
-        _LOG.info("resized for images of %s pixels, from %s", _by(image_size), _by(old_size))
-    old = traverse_util.flatten_dict(params, sep="/")
-    _tell_unseen(weights, model)
-    heads = model.class_heads
-    bias = f"{heads[0]}/bias"
-    old_names = _old_names(weights, labels, len(old.get(bias, ())))
-    reason = _why_new_head(old, new, bias, old_names, class_names)
-    if reason:
-        _LOG.info("the head begins anew: %s", reason)
-    elif class_names is not None and bias in new:
-        old |= _ordered_heads(old, heads, old_names, class_names)
-    own = set(heads) if reason else set()
-    if "pre_logits/kernel" in old and "pre_logits/kernel" not in new:
-        _LOG.info("pre_logits is left out: the model has none")
-        own.add("pre_logits")
-
-    def is_own(name: str) -> bool:
-        is_head = any(name.startswith(f"{head}/") for head in own)
-        return is_head or bool(dont_load and regex.search(name))
-
-    for name in sorted(name for name in new if dont_load and regex.search(name)):
-        _LOG.info("%s stays as initialised", name)
-    loaded = {name: array for name, array in old.items() if not is_own(name)}
-    wanted = {name: array for name, array in new.items() if not is_own(name)}
-    return replaced(new, loaded, wanted, weights)
-
-
-def replaced(
-    new: Mapping[str, Any], loaded: Mapping[str, Any], wanted: Mapping[str, Any], weights: Weights
-) -> dict[str, Any]:
-    """A model's own variables with those of a file in the place of the ones that are wanted."""
-    try:
-        tree.check(loaded, wanted)
-    except ValueError as error:
-        raise ValueError(
-            f"{weights.path}: {error}. {what_fits(weights)}; --config.dont_load=REGEX "
-            "leaves parameters as they were initialised"
-        ) from None
-    loaded = {name: np.asarray(array, new[name].dtype) for name, array in loaded.items()}
-    return tree.split(traverse_util.unflatten_dict({**new, **loaded}, sep="/"))
-
-
-def _backbone_of(weights: Weights, model: Model) -> Model | None:
-    """A model's backbone, if weights are of that, and not of the model itself."""
-    backbone = model.backbone_model
-    if backbone is None:
-        return None
-    if not weights.is_torch:
-        is_whole = any(_backbone_part(name, model) for name in weights.arrays)
-        return None if is_whole else backbone
-    known, known_by_backbone = (
-        torch.shapes_by_our_names(weights.arrays, m)[1] for m in (model, backbone)
-    )
-    return backbone if known_by_backbone > known else None
-
-
-def _adapt_backbone(
-    weights: Weights,
-    init: Mapping[str, Any],
-    model: Model,
-    image_size: tuple[int, int],
-    old_size: tuple[int, int] | None,
-    dont_load: str,
-) -> dict[str, Any]:
-    """Fits weights of a backbone to the model that has it, once or more often, see `adapt`."""
-    backbone = model.backbone_model
-    assert backbone is not None
-    new = traverse_util.flatten_dict(tree.merge(init), sep="/")
-    params = weights.tree(backbone)
-    old_size = old_size or weights.image_size or _image_size(weights, params, backbone, image_size)
-    params = backbone.resize_params(params, old_size, image_size)
-    _tell_unseen(weights, backbone)
-    flat = traverse_util.flatten_dict(params, sep="/")
-    old = {f"{place}/{k}": v for place in model.backbones for k, v in flat.items()}
-    regex = compile_pattern(dont_load, (*old, *new))
-    of_it_alone = tree.shapes(backbone, image_size)
-
-    def is_wanted(name: str) -> bool:
-        part = _backbone_part(name, model)
-        if not part or (dont_load and regex.search(name)):
-            return False
-        return name in old or part in of_it_alone
-
-    wanted = {name: array for name, array in new.items() if is_wanted(name)}
-    parts = {_backbone_part(name, model) for name in wanted}
-    loaded = {k: v for k, v in old.items() if is_wanted(k) and _backbone_part(k, model) in parts}
-    left_out = sorted({_backbone_part(k, model) for k in old} - parts)
-    _LOG.info(
-        "%s begins the backbone; the rest of the model is initialised%s",
-        weights.path, f", and these parts are left out: {_some(left_out)}" if left_out else "",
-    )  # fmt: skip
-    return replaced(new, loaded, wanted, weights)
-
-
-def _backbone_part(name: str, model: Model) -> str:
-    """The part of a backbone that a parameter of a model is in; "" if it is in none."""
-    for place in model.backbones:
-        if name.startswith(f"{place}/"):
-            return name.removeprefix(f"{place}/").partition("/")[0]
-    return ""
-
-
-def _image_size(
-    weights: Weights, params: Mapping[str, Any], model: Model, new: tuple[int, int]
-) -> tuple[int, int]:
-    try:
-        return model.image_size(params)
-    except KeyError:  # tree.check will say what is missing
-        return new
-    except ValueError as error:
-        raise ValueError(
-            f"{weights.path}: {error}: say the size of the images they were made for, "
-            "--config.pretrained_size='(HEIGHT, WIDTH)'"
-        ) from None
-
-
-def _why_new_head(
-    old: Mapping[str, Any],
-    new: Mapping[str, Any],
-    bias: str,
-    old_names: Sequence[str] | None,
-    new_names: Sequence[str] | None,
-) -> str:
-    """Says why a head, of which the name of the bias is known, cannot be kept; "" if it can."""
-    if bias not in new:
-        return ""
-    if bias not in old:
-        return "the file has none"
-    before, now = len(old[bias]), len(new[bias])
-    if before != now:
-        return f"it was for {before} classes, and is for {now} now"
-    if "pre_logits/kernel" in old and "pre_logits/kernel" not in new:
-        return "it stood on pre_logits"
-    if old_names is not None and new_names is not None and {*old_names} != {*new_names}:
-        return f"it was for other {before} classes"
-    return ""
-
-
-def _old_names(weights: Weights, labels: str, count: int) -> Sequence[str] | None:
-    """The names of a head's classes, if they are known."""
-    if labels and count:
-        return choose_labels(labels, None, count, flag="--config.pretrained_labels")
-    beside = weights.labels
-    if beside is not None and len(beside) != count:
-        if count:
-            _LOG.warning("the labels.txt beside %s has %d names, and its head %d classes: it is "
-                         "passed over", weights.path, len(beside), count)  # fmt: skip
-        return None
-    return beside
-
-
-def _ordered_heads(
-    old: Mapping[str, Any],
-    heads: Sequence[str],
-    old_names: Sequence[str] | None,
-    new_names: Sequence[str],
-) -> dict[str, Any]:
-    """The heads, their classes in the order of the data; says which is assumed if none is known."""
-    head = {name: np.asarray(old[name]) for name in old if name.rpartition("/")[0] in heads}
-    if old_names is None:
-        _LOG.warning(
-            "the head is kept, and its %d classes are taken to be, in this order: %s. If they are "
-            "others or in another order, say --config.pretrained_labels=FILE, a name per line; "
-            "--config.dont_load='^(%s)/' begins it anew",
-            len(new_names), _some(new_names), "|".join(heads),
-        )  # fmt: skip
-        return head
-    if tuple(old_names) == tuple(new_names):
-        return head
-    _LOG.info("the head's classes are put in the order of the data's")
-    order = [old_names.index(name) for name in new_names]
-    return {name: array[..., order] for name, array in head.items()}
-
-
-def _some(names: Sequence[str], most: int = 20) -> str:
-    rest = f", ... {names[-1]}" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
-
-
-def _tell_unseen(weights: Weights, model: Model) -> None:
-    """Says if a model computes otherwise than the weights' own, or if that is not known."""
-    known = weights.unseen_fields(model)
-    for name, own in model.values_of(known).items():
-        if own != known[name]:
-            _LOG.warning(
-                "%s was trained with %s=%s, and the model has %s: say --config.model.%s=%s",
-                weights.path, name, known[name], own, name, known[name],
-            )  # fmt: skip
-    if weights.is_torch and "activation" not in known and model.has_field("activation"):
-        _LOG.info(_WHICH_GELU, weights.path, model.activation, "config.model.activation")
-
-
-def compile_pattern(pattern: str, names: Sequence[str]) -> re.Pattern[str]:
-    """Compiles `config.dont_load`; a ValueError says if it is found in no name."""
-    try:
-        regex = re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"dont_load={pattern!r} is not a regular expression: {error}") from None
-    if not any(map(regex.search, names)):
-        raise ValueError(
-            f"dont_load={pattern!r} is found in none of: {', '.join(sorted(set(names)))}"
-        )
-    return regex
-
-
-def _by(size: tuple[int, int]) -> str:
-    return f"{size[0]} x {size[1]}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -328,6 +68,7 @@ def load(
     labels: str | None = None,
     old_size: tuple[int, int] | None = None,
     key: str = "",
+    vocabulary: str = "",
 ) -> Pretrained:
     """Loads a model for use.
 
@@ -340,9 +81,10 @@ def load(
             beside the weights, if there is one.
         old_size: (h, w) that the weights were made for, where no run and no square tells.
         key: which weights of a PyTorch file with several, see `checkpoints.torch.read`.
+        vocabulary: path of a model's of texts; "" for that of the run, or beside the weights.
 
     Returns:
-        The model with its weights.
+        The model with its weights; of two towers that of images alone, if the name is of such.
 
     Raises:
         ValueError: if something is missing or does not fit; the message says what.
@@ -350,7 +92,8 @@ def load(
     weights = read(path, key)
     name, fields = _which_model(weights, name, fields or {})
     model = tree.unrolled(get_model(name, **fields))
-    if weights.workdir is None and _backbone_of(weights, model) is not None:
+    weights = fit_for(model, weights)
+    if weights.workdir is None and backbone_of(weights, model) is not None:
         raise ValueError(f"{path} holds weights of the backbone of {name} alone, with which a "
                          "training of it can begin: --config.pretrained")  # fmt: skip
     head = weights.head_fields(model)
@@ -359,7 +102,7 @@ def load(
         raise ValueError(f"{path} has {wrong[0]}={head[wrong[0]]}, and not {fields[wrong[0]]}")
     model = model.clone(**head)
     if weights.is_torch and model.has_field("activation") and "activation" not in fields:
-        _LOG.info(_WHICH_GELU, path, model.activation, "field=activation")
+        _LOG.info(WHICH_GELU, path, model.activation, "field=activation")
     arrays = weights.tree(model)
     old_size = old_size or weights.image_size or _square_or(image_size, path, model, arrays)
     size = image_size or old_size
@@ -372,7 +115,7 @@ def load(
         raise ValueError(f"{path}: {error}. {what_fits(weights)}") from None
     arrays = jax.tree.map(lambda a, s: np.asarray(a, s.dtype), arrays, shapes)
     config = weights.workdir.read_config() if weights.workdir else None
-    eval_pp, loss = _trained_with(weights, name)
+    eval_pp, loss = _trained_with(weights, name, model, old_size)
     task = get_task(model)
     return Pretrained(
         name=name,
@@ -385,7 +128,64 @@ def load(
         loss=loss or next(iter(task.losses)),
         settings=task.settings_in(config) if config else {},
         plugins=tuple(config.plugins) if config else (),
+        vocabulary=_find_vocabulary(vocabulary, weights, model),
     )
+
+
+def _find_vocabulary(wanted: str, weights: Weights, model: Model) -> str:
+    """The path of the vocabulary of a model of texts, or "" where only a package may have it."""
+    if not model.tokenizer:
+        if wanted:
+            raise ValueError(f"{weights.path} reads no texts: leave the vocabulary {wanted} out")
+        return ""
+    path = os.path.expanduser(wanted) or weights.path
+    if packages.is_packaged(path):
+        return packages.find_vocabulary(path)
+    if path.startswith("hf://"):
+        return _fetch_vocabulary(path, model.tokenizer)
+    if weights.workdir is not None and not wanted:
+        folder = weights.workdir.vocabulary
+        return tokenizers.find_vocabulary(folder, model.tokenizer) if folder.exists() else ""
+    if files.is_download(path):
+        return ""
+    found = tokenizers.find_vocabulary(path, model.tokenizer)
+    if wanted and not found:
+        raise ValueError(f"there is no vocabulary {wanted} for {model.tokenizer}")
+    return found
+
+
+def check_vocabulary_beside(folder: epath.Path, model: Pretrained) -> None:
+    """Raises a ValueError if a folder holds another vocabulary of the name of a model's."""
+    for file in _vocabulary_files(model):
+        there = folder / file.name
+        if there.exists() and there.read_bytes() != file.read_bytes():
+            raise ValueError(f"{there} is another vocabulary than {file}: choose another folder")
+
+
+def write_vocabulary(folder: epath.Path, model: Pretrained) -> None:
+    """Copies a model's vocabulary to a folder, if it is known."""
+    for file in _vocabulary_files(model):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / file.name).exists():
+            file.copy(folder / file.name)
+
+
+def _vocabulary_files(model: Pretrained) -> list[epath.Path]:
+    """Its file, and what belongs to it: the merges of vocab.json."""
+    if not model.vocabulary:
+        return []
+    found = epath.Path(model.vocabulary)
+    merges = found.with_name("merges.txt")
+    return [found, merges] if found.name == "vocab.json" and merges.exists() else [found]
+
+
+def _fetch_vocabulary(path: str, spec: str) -> str:
+    """The vocabulary of a repository of the hub, with what belongs to it."""
+    names = vocabularies.NAMES[tokenizers.parse(spec)[0].family]
+    found = files.find_beside(path, names)
+    if found is not None and found.name == "vocab.json":
+        files.find_beside(path, ["merges.txt"])  # into the same folder
+    return "" if found is None else os.fspath(found)
 
 
 def _choose_labels(labels: str | None, weights: Weights, model: Model) -> tuple[str, ...] | None:
@@ -396,15 +196,32 @@ def _choose_labels(labels: str | None, weights: Weights, model: Model) -> tuple[
     return choose_labels(labels, weights.labels, classes)
 
 
-def _trained_with(weights: Weights, name: str) -> tuple[str | None, str]:
+def _trained_with(
+    weights: Weights, name: str, model: Model, size: tuple[int, int]
+) -> tuple[str | None, str]:
     """The preprocessing and the loss that weights say; None and "" for what they do not."""
     if weights.workdir is not None:
         config = weights.workdir.read_config()
         return config.data.eval_pp, config.loss
     made_for = weights.made_for
     if made_for is None or made_for.model != name:
-        return None, ""
+        return _said_beside(weights, model, size) or None, ""
     return made_for.eval_pp or None, made_for.loss
+
+
+def _said_beside(weights: Weights, model: Model, size: tuple[int, int]) -> str:
+    """How a file beside weights from the hub has images prepared, if not as they were trained."""
+    usual = model.preprocessing(size)
+    if not usual or not weights.is_torch or packages.is_packaged(weights.path):
+        return ""
+    said = hub_images.read_preprocessing(weights.path, size)
+    if said in ("", usual):
+        return ""
+    _LOG.info(
+        "images are prepared by %s, as a file beside %s says; such models were trained with %s",
+        said, weights.path, usual,
+    )  # fmt: skip
+    return said
 
 
 def _which_model(
@@ -420,12 +237,28 @@ def _which_model(
         config = weights.workdir.read_config()
         return config.model_name, {**config.model, "dtype": config.dtype}
     made_for = weights.made_for
+    read_fields: Mapping[str, Any] = {}
     if made_for is not None and made_for.model in MODELS and name in (None, made_for.model):
-        name, fields = made_for.model, {**made_for.fields, **fields}
-    if name is None:
+        name, read_fields = made_for.model, made_for.fields
+    elif name is None:
         name, read_fields = _choose_model(weights)
-        fields = {**read_fields, **fields}
-    return name, {**weights.unseen_fields(get_model(name)), **fields}
+    known = {**weights.unseen_fields(get_model(name)), **read_fields, **fields}
+    _check_told(weights, name, known)
+    return name, known
+
+
+def _check_told(weights: Weights, name: str, known: Mapping[str, Any]) -> None:
+    """Raises a ValueError if nothing says with what weights of others' names were trained."""
+    model = get_model(name)
+    if not weights.is_torch or (weights.made_for and weights.made_for.model in MODELS):
+        return
+    for field, what in model.must_be_told.items():
+        if field not in known:
+            raise ValueError(
+                f"{weights.path} does not say with which {field} it was trained, and the wrong one "
+                f"would go unnoticed: say --field={field}=..., {what}; a config.json or "
+                "open_clip_config.json beside it says it as well"
+            )
 
 
 def _square_or(

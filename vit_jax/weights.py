@@ -18,7 +18,7 @@ from checkpoints import files, formats, hub_config, npz, packages, torch, tree
 from checkpoints.train_state import Checkpointer
 from input_pipeline.palettes import known_sets
 from vit_jax import plugins
-from vit_jax.models import get_model
+from vit_jax.models import get_model, tower_names
 from vit_jax.models.base import Model
 from vit_jax.workdir import Workdir
 
@@ -142,9 +142,9 @@ class Weights:
         kernel = find("pre_logits", "kernel")
         if model.has_field("representation_size"):
             fields["representation_size"] = None if kernel is None else kernel.shape[-1]
-        if kernel is not None and find("pre_logits", "bias") is None:
-            if model.has_field("representation"):
-                fields["representation"] = "projection"
+        is_plain = kernel is not None and find("pre_logits", "bias") is None
+        if is_plain and model.has_field("representation"):
+            fields["representation"] = "projection"
         return fields
 
     @functools.cached_property
@@ -182,6 +182,32 @@ class Weights:
                 "text, and a model here has the same for both"
             )
         return {k: v for k, v in fields.items() if k in UNSEEN and model.has_field(k)}
+
+    @property
+    def has_two_towers(self) -> bool:
+        """Whether they are of images and of texts."""
+        if not self.is_torch:
+            return {"img", "txt"} <= {name.partition("/")[0] for name in self.arrays}
+        return all(
+            any(name.startswith(of) for name in self.arrays)
+            for of in (tower_names.OF_IMAGES, tower_names.OF_TEXT)
+        )
+
+    def image_tower(self) -> "Weights":
+        """Those of the images, of two towers, as a `VisionTransformer` has them."""
+        if self.is_torch:
+            arrays = {k: v for k, v in self.arrays.items() if not k.startswith(tower_names.OF_TEXT)}
+        else:  # in LiT the projection has the name of a head of classes
+            images = {k.removeprefix("img/"): v for k, v in self.arrays.items() if k[:4] == "img/"}
+            arrays = npz.rename(images, {"head": "pre_logits"})
+        return dataclasses.replace(self, arrays=arrays)
+
+    @property
+    def is_bert(self) -> bool:
+        """Whether they are a BERT's, with or without its heads."""
+        if not self.is_torch:
+            return "encoder/token_embedding" in self.arrays
+        return any(name.endswith("embeddings.word_embeddings.weight") for name in self.arrays)
 
     def named(self, model: Model) -> dict[str, np.ndarray]:
         """The arrays of a .npz file with our names where google-research has others."""

@@ -43,6 +43,12 @@ _PRETRAINED_SIZE = flags.DEFINE_string(
     None,
     "HEIGHTxWIDTH of the images that a checkpoint was made for; unset: of a square.",
 )
+_VOCABULARY = flags.DEFINE_string(
+    "vocabulary",
+    "",
+    "Of a model that reads texts: the file, or its folder; unset: that of the run, beside the "
+    "weights, or in an installed package.",
+)
 
 
 def path_given() -> str | None:
@@ -73,6 +79,7 @@ def load_from(path: str) -> Any:
         labels=_LABELS.value,
         old_size=parse_size("pretrained_size", _PRETRAINED_SIZE.value),
         key=KEY.value,
+        vocabulary=_VOCABULARY.value,
     )
     named = [name for name in _PLUGINS.value if name not in model.plugins]
     return dataclasses.replace(model, plugins=(*model.plugins, *named))

@@ -122,6 +122,11 @@ class Model(nn.Module):
         del size
         return ""
 
+    @property
+    def input_limits(self) -> tuple[int, ...]:
+        """Of each input, below which the whole numbers in it lie; 0 for images. () is all 0."""
+        return ()
+
     def image_size(self, params: Mapping[str, Any]) -> tuple[int, int]:
         """Height and width of the square images that parameters were made for.
 

@@ -354,6 +354,11 @@ class BERT(Model):
         del image_size
         return (jax.ShapeDtypeStruct((1, min(self.length, 128)), jnp.int32),) * 3
 
+    @property
+    def input_limits(self) -> tuple[int, ...]:
+        """See `Model.input_limits`."""
+        return self.vocabulary_size, _NUM_SEGMENTS, 2
+
     @staticmethod
     def fields_in(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         """Reads fields off the shapes of a file's arrays, by our names; see `identify`.

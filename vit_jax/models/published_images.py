@@ -40,17 +40,23 @@ def _side(size: tuple[int, int]) -> str:
 
 # By the field `preparation` of models, with the last op of each if it is no value_range(-1, 1).
 _PREPARATIONS: dict[str, tuple[Callable[[tuple[int, int]], str], str]] = {
+    "": (lambda size: "", ""),
     "clip": (clip, CLIP_VALUES),
     "big_vision": (big_vision, ""),
 }
-PREPARATIONS = ("", *_PREPARATIONS)
 
 
 def preprocessing(preparation: str, size: tuple[int, int]) -> str:
-    """What makes images of (h, w) of a file, see `Model.preprocessing`; "" for nothing special."""
-    return _PREPARATIONS[preparation][0](size) if preparation else ""
+    """What makes images of (h, w) of a file, see `Model`; a ValueError if there is no such."""
+    return _find(preparation)[0](size)
 
 
 def input_values(preparation: str) -> str:
-    """See `Model`."""
-    return _PREPARATIONS[preparation][1] if preparation else ""
+    """See `Model`; a ValueError if there is no such."""
+    return _find(preparation)[1]
+
+
+def _find(preparation: str) -> tuple[Callable[[tuple[int, int]], str], str]:
+    if preparation not in _PREPARATIONS:
+        raise ValueError(f"preparation={preparation!r} is not one of {tuple(_PREPARATIONS)}")
+    return _PREPARATIONS[preparation]

@@ -33,6 +33,11 @@ _OF_IMAGES = (
 )  # fmt: skip
 
 
+def recalls(image_to_text: float, text_to_image: float) -> dict[str, float]:
+    """Names the shares of images and of captions whose nearest neighbour is a right one."""
+    return {"image_to_text/recall@1": image_to_text, "text_to_image/recall@1": text_to_image}
+
+
 class BertTower(nn.Module):
     """Embeds texts: the state of BERT's first token, and a dense layer.
 
@@ -244,6 +249,11 @@ class TwoTowers(Model):
         """An image of (h, w) pixels, and a text."""
         text = jax.ShapeDtypeStruct((1, self.text_length), jnp.int32)
         return (*super().inputs(image_size), text)
+
+    @property
+    def input_limits(self) -> tuple[int, ...]:
+        """See `Model.input_limits`."""
+        return 0, self.vocabulary_size
 
     def image_size(self, params: Mapping[str, Any]) -> tuple[int, int]:
         """Height and width of the square images that parameters were made for.

@@ -370,7 +370,7 @@ class VisionTransformer(Model):
         """Names of the parts, by one of `tower_names.IMAGE_NAMINGS`."""
         names = tower_names.image_names(naming, self.num_layers)
         if self.resnet_layers is not None and naming == "timm":
-            names |= bit_resnet.torch_names(self.resnet_layers, "patch_embed.backbone.")
+            names = names | bit_resnet.torch_names(self.resnet_layers, "patch_embed.backbone.")
         return names
 
     @staticmethod
@@ -404,7 +404,6 @@ class VisionTransformer(Model):
             "classifier": CLASSIFIERS,
             "representation": REPRESENTATIONS,
             "initialization": INITIALIZATIONS,
-            "preparation": published_images.PREPARATIONS,
             "position_embedding": POSITION_EMBEDDINGS,
             "position_resize": ops.POSITION_RESIZES,
             "attention_implementation": (None, *ATTENTION_IMPLEMENTATIONS),

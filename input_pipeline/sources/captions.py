@@ -141,8 +141,8 @@ def _load(row: Example) -> Example:
 
 
 def _digest(found: Sequence[Captioned]) -> str:
-    """Of all names and captions, but not of where they lie."""
+    """16 digits of a hash of all names and captions, but not of where they lie."""
     hashed = hashlib.sha256()
     for one in found:
         hashed.update("\0".join((one.name, *one.captions, "\0")).encode())
-    return hashed.hexdigest()
+    return hashed.hexdigest()[:16]

@@ -40,7 +40,8 @@ def get_config() -> ConfigDict:
     config.data.val_fraction = 0.1  # of each class, or of the scenes; split off without val
     config.data.skip_corrupt = False  # look for unreadable images first, and leave them out
     config.data.cache = False  # keep decoded training images of a folder, as many as fit in memory
-    config.data.test_source = ""  # of pairs, degraded and flow: another folder, to test on
+    # Of pairs, degraded, flow and captions: another folder, to test on.
+    config.data.test_source = ""
     config.data.pairs = ConfigDict()  # of pairs
     config.data.pairs.pattern = ""  # another layout: "foggy/{scene}_*.png sharp/{scene}.png"
     config.data.haze = ConfigDict()  # of hazy_from_clear, see there

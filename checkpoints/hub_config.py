@@ -1,4 +1,4 @@
-"""What a config of transformers, open_clip or timm beside weights says that the weights do not show.
+"""What a config of transformers, open_clip or timm says that the weights beside it do not show.
 
 That is which activation and how many heads they were trained with. A wrong activation moves the
 embeddings of CLIP by some hundredths of their deviation, which is too little to notice and enough

@@ -40,7 +40,8 @@ def get_config() -> ConfigDict:
     config.data.val_fraction = 0.1  # of each class, or of the scenes; split off without val
     config.data.skip_corrupt = False  # look for unreadable images first, and leave them out
     config.data.cache = False  # keep decoded training images of a folder, as many as fit in memory
-    config.data.test_source = ""  # of pairs, degraded and flow: another folder, to test on
+    # Of pairs, degraded, flow and captions: another folder, to test on.
+    config.data.test_source = ""
     config.data.pairs = ConfigDict()  # of pairs
     config.data.pairs.pattern = ""  # another layout: "foggy/{scene}_*.png sharp/{scene}.png"
     config.data.haze = ConfigDict()  # of hazy_from_clear, see there
@@ -70,6 +71,8 @@ def get_config() -> ConfigDict:
     config.data.flow.mixture = ""
     config.data.flow.test = ""  # the part of test_source to test on, such as sintel_clean
     config.data.flow.invalid = False  # whether Sintel's masks of invalid pixels are heeded
+    config.data.text = ConfigDict()  # of text
+    config.data.text.passes = 10  # in which documents are cut into other pairs, to train on
     config.data.captions = ConfigDict()  # of captions
     config.data.captions.file = ""  # of several the one in data.source that holds them; "": found
     config.data.captions.images = ""  # the folder in data.source of the images; "": found
@@ -81,6 +84,11 @@ def get_config() -> ConfigDict:
     config.data.tfds.data_dir = placeholder(str)
     config.data.tfds.manual_dir = placeholder(str)
     config.data.tfds.shuffle_buffer = 10_000  # encoded images held in memory
+
+    config.text = ConfigDict()  # of a model that reads texts
+    config.text.vocabulary = ""  # file, or folder it is in; "" is an installed package's
+    # Weights to begin a tower of texts with, as pretrained, which may then be an image tower's.
+    config.text.pretrained = ""
 
     config.batch_size = 512  # over all devices
     config.accum_steps = 1  # micro-batches per step
@@ -118,6 +126,12 @@ def get_config() -> ConfigDict:
     config.flow.tile = ()  # (h, w) of tiles whose flows are blended; () is the whole frame
     config.flow.iterations = 0  # of the model, when it does not train; 0 is as many as it has
     config.flow.noise = 0.0  # in training: largest deviation of Gaussian noise, of 255; 0 is off
+
+    # Labelled images, which a model of images and texts is to classify by the classes' names at each
+    # evaluation: a folder, "tfds:NAME" for its test split, or "tfds:NAME:SPLIT".
+    config.image_text = ConfigDict()
+    config.image_text.zero_shot = ""
+    config.image_text.prompts = ""  # imagenet80, imagenet7, or such as "a photo of a {}|a {}"
 
     config.metrics = ("accuracy",)  # of the task; of images PROTOCOL/FIGURE
     config.benchmark = ""  # SOTS-indoor, RESIDE-6K, Set5-x2, ..., where the test set is that

@@ -19,7 +19,7 @@ def recipe_array(name, shape):
         random = 0.5 + 0.1 * random
     elif len(shape) > 1:
         random *= float(np.prod(shape[1:])) ** -0.5 * 0.7
-    elif name.endswith("weight"):
+    elif name.endswith(("weight", "/scale")):
         random = 1 + 0.1 * random
     else:
         random *= 0.1

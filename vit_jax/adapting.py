@@ -1,4 +1,4 @@
-"""Trained weights fitted to another model, which is to be fine-tuned or which they are a part of."""
+"""Trained weights fitted to another model, to be fine-tuned, or which has them as a part."""
 
 import logging
 import re
@@ -11,16 +11,13 @@ from flax import traverse_util
 
 from checkpoints import torch, tree
 from vit_jax.identify import what_fits
-from vit_jax.models import get_model
 from vit_jax.models.base import Model
 from vit_jax.tasks import get_task
 from vit_jax.weights import UNSEEN, Weights, choose_labels
 
 _LOG = logging.getLogger(__name__)
 
-_TEXTS, _TEXT_HEAD = "txt/", "txt/head/"  # how names of two towers begin
 _PROJECTION = "pre_logits"  # the part of a tower of images
-_BERT_SIZES = ("hidden_size", "num_layers", "num_heads", "mlp_dim")
 
 WHICH_GELU = (
     "%s does not say with which GELU it was trained; %s is taken. google-research trained with "
@@ -71,7 +68,7 @@ def adapt(
         return _adapt_backbone(weights, init, model, image_size, old_size, dont_load)
     old = traverse_util.flatten_dict(weights.tree(model), sep="/")
     new = traverse_util.flatten_dict(tree.merge(init), sep="/")
-    regex = _compile(dont_load, (*old, *new))
+    regex = compile_pattern(dont_load, (*old, *new))
     # What is not loaded need not fit; but the class token says how the positions are to be read.
     old = {k: v for k, v in old.items() if k == "cls" or not (dont_load and regex.search(k))}
     params = traverse_util.unflatten_dict(old, sep="/")
@@ -81,7 +78,7 @@ def adapt(
     if jax.tree.map(np.shape, params) != shapes:
         _LOG.info("resized for images of %s pixels, from %s", _by(image_size), _by(old_size))
     old = traverse_util.flatten_dict(params, sep="/")
-    _tell_unseen(weights, model)
+    tell_unseen(weights, model)
     heads = model.class_heads
     bias = f"{heads[0]}/bias" if heads else ""
     old_names = _old_names(weights, labels, len(old.get(bias, ())))
@@ -103,7 +100,7 @@ def adapt(
         _LOG.info("%s stays as initialised", name)
     loaded = {name: array for name, array in old.items() if not is_own(name)}
     wanted = {name: array for name, array in new.items() if not is_own(name)}
-    return _replaced(new, loaded, wanted, weights)
+    return replaced(new, loaded, wanted, weights)
 
 
 def fit_for(model: Model, weights: Weights) -> Weights:
@@ -114,83 +111,7 @@ def fit_for(model: Model, weights: Weights) -> Weights:
     return weights.image_tower()
 
 
-def adapt_texts(
-    weights: Weights, init: Mapping[str, Any], model: Model, dont_load: str = ""
-) -> dict[str, Any]:
-    """Begins the tower of texts of a model that has two with that of another, or with a BERT.
-
-    Its projection stays as initialised if the weights have none, or one of another shape, as do
-    the scale and the bias between the towers. Of more positions than the model has, the first are
-    taken.
-
-    Args:
-        weights: from `read`.
-        init: the model's variables, unrolled.
-        model: to be fine-tuned.
-        dont_load: see `adapt`.
-
-    Returns:
-        Variables like `init`, of the same types.
-
-    Raises:
-        ValueError: if they hold no texts, or do not fit; with sorted lists of what does not.
-    """
-    new = traverse_util.flatten_dict(tree.merge(init), sep="/")
-    if not any(name.startswith(_TEXTS) for name in new):
-        raise ValueError(f"{weights.path} is to begin a tower of texts, and {type(model).__name__} "
-                         "has none: leave config.text.pretrained out")  # fmt: skip
-    old = _texts_of_bert(weights, model) if weights.is_bert else _texts_of_towers(weights, model)
-    regex = _compile(dont_load, (*old, *new)) if dont_load else None
-    for name in ("txt/bert/position_embedding",):
-        if name in old and name in new and len(old[name]) > len(new[name]):
-            _LOG.info("of %d positions the first %d are taken", len(old[name]), len(new[name]))
-            old[name] = old[name][: len(new[name])]
-    head = {name: array for name, array in old.items() if name.startswith(_TEXT_HEAD)}
-    own = {name: array for name, array in new.items() if name.startswith(_TEXT_HEAD)}
-    keeps_head = {k: np.shape(v) for k, v in head.items()} == {k: v.shape for k, v in own.items()}
-    if own and not keeps_head:
-        _LOG.info("the projection of texts begins anew: %s",
-                  "it had another shape" if head else "the file has none")  # fmt: skip
-
-    def is_wanted(name: str) -> bool:
-        if not name.startswith(_TEXTS) or (regex is not None and regex.search(name)):
-            return False
-        return keeps_head or not name.startswith(_TEXT_HEAD)
-
-    left_out = sorted({name.partition("/")[0] for name in old if not name.startswith(_TEXTS)})
-    _LOG.info("%s begins the tower of texts%s", weights.path,
-              f", and these parts are left out: {_some(left_out)}" if left_out else "")  # fmt: skip
-    loaded, wanted = ({k: v for k, v in each.items() if is_wanted(k)} for each in (old, new))
-    return _replaced(new, loaded, wanted, weights)
-
-
-def _texts_of_towers(weights: Weights, model: Model) -> dict[str, np.ndarray]:
-    old = traverse_util.flatten_dict(weights.tree(model), sep="/")
-    if not any(name.startswith(_TEXTS) for name in old):
-        raise ValueError(f"{weights.path} holds no tower of texts, nor a BERT; its parts are: "
-                         f"{_some(sorted({name.partition('/')[0] for name in old}))}")  # fmt: skip
-    _tell_unseen(weights, model, ("activation", "text_num_heads"))
-    return old
-
-
-def _texts_of_bert(weights: Weights, model: Model) -> dict[str, np.ndarray]:
-    """A BERT's parameters, by the names that they have in a tower of texts if they are of it."""
-    sizes = model.values_of(f"text_{field}" for field in _BERT_SIZES)
-    bert = get_model(
-        "BERT-base",
-        **{name.removeprefix("text_"): value for name, value in sizes.items()},
-        **model.values_of(("activation", "vocabulary_size")),
-    )
-    known = weights.unseen_fields(bert).get("activation")
-    own = bert.values_of(["activation"])["activation"]
-    if known not in (None, own):
-        _LOG.info("%s was trained with activation=%s, and goes on with %s, which both towers have",
-                  weights.path, known, own)  # fmt: skip
-    old = traverse_util.flatten_dict(weights.tree(bert), sep="/")
-    return {re.sub("^encoder/", f"{_TEXTS}bert/", name): array for name, array in old.items()}
-
-
-def _replaced(
+def replaced(
     new: Mapping[str, Any], loaded: Mapping[str, Any], wanted: Mapping[str, Any], weights: Weights
 ) -> dict[str, Any]:
     """A model's own variables with those of a file in the place of the ones that are wanted."""
@@ -236,10 +157,10 @@ def _adapt_backbone(
     params = weights.tree(backbone)
     old_size = old_size or weights.image_size or _image_size(weights, params, backbone, image_size)
     params = backbone.resize_params(params, old_size, image_size)
-    _tell_unseen(weights, backbone)
+    tell_unseen(weights, backbone)
     flat = traverse_util.flatten_dict(params, sep="/")
     old = {f"{place}/{k}": v for place in model.backbones for k, v in flat.items()}
-    regex = _compile(dont_load, (*old, *new))
+    regex = compile_pattern(dont_load, (*old, *new))
     of_it_alone = tree.shapes(backbone, image_size)
 
     keeps_projection = _has_same(_PROJECTION, flat, of_it_alone)
@@ -260,9 +181,9 @@ def _adapt_backbone(
     left_out = sorted({_backbone_part(k, model) for k in old} - parts)
     _LOG.info(
         "%s begins the backbone; the rest of the model is initialised%s",
-        weights.path, f", and these parts are left out: {_some(left_out)}" if left_out else "",
+        weights.path, f", and these parts are left out: {some(left_out)}" if left_out else "",
     )  # fmt: skip
-    return _replaced(new, loaded, wanted, weights)
+    return replaced(new, loaded, wanted, weights)
 
 
 def _has_same(part: str, old: Mapping[str, Any], of_new: Mapping[str, Any]) -> bool:
@@ -347,7 +268,7 @@ def _ordered_heads(
             "the head is kept, and its %d classes are taken to be, in this order: %s. If they are "
             "others or in another order, say --config.pretrained_labels=FILE, a name per line; "
             "--config.dont_load='^(%s)/' begins it anew",
-            len(new_names), _some(new_names), "|".join(heads),
+            len(new_names), some(new_names), "|".join(heads),
         )  # fmt: skip
         return head
     if tuple(old_names) == tuple(new_names):
@@ -357,12 +278,13 @@ def _ordered_heads(
     return {name: array[..., order] for name, array in head.items()}
 
 
-def _some(names: Sequence[str], most: int = 20) -> str:
+def some(names: Sequence[str], most: int = 20) -> str:
+    """Lists names, and the last one where there are too many."""
     rest = f", ... {names[-1]}" if len(names) > most else ""
     return ", ".join(names[:most]) + rest
 
 
-def _tell_unseen(weights: Weights, model: Model, of: Sequence[str] = UNSEEN) -> None:
+def tell_unseen(weights: Weights, model: Model, of: Sequence[str] = UNSEEN) -> None:
     """Says if a model computes otherwise than the weights' own, or if that is not known.
 
     Args:
@@ -381,7 +303,8 @@ def _tell_unseen(weights: Weights, model: Model, of: Sequence[str] = UNSEEN) -> 
         _LOG.info(WHICH_GELU, weights.path, model.activation, "config.model.activation")
 
 
-def _compile(pattern: str, names: Sequence[str]) -> re.Pattern[str]:
+def compile_pattern(pattern: str, names: Sequence[str]) -> re.Pattern[str]:
+    """Compiles `config.dont_load`; a ValueError says if it is found in no name."""
     try:
         regex = re.compile(pattern)
     except re.error as error:

@@ -35,10 +35,14 @@ class EvalStep:
             and `index`.
         finish: from a figure of all examples to that of the split, by name; a baseline's ends as
             the figure itself does.
+        same: names of figures that end otherwise, but are made of the numbers of another one.
+        probes: from a model's variables to figures that are of no split, by name, see `Task`.
     """
 
     step: Callable[[Any, Batch], tuple[dict[str, jax.Array], Any]]
     finish: Mapping[str, Callable[[np.ndarray], float]]
+    same: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    probes: Mapping[str, Callable[[Any], float]] = dataclasses.field(default_factory=dict)
 
     def __call__(self, variables: Any, batch: Batch) -> tuple[dict[str, jax.Array], Any]:
         return self.step(variables, batch)
@@ -52,17 +56,35 @@ class EvalStep:
         }
         return {**figures, "examples": len(next(iter(each.values())))}
 
+    def probe(self, variables: Any) -> dict[str, float]:
+        """The figures that are of no split."""
+        return {name: measure(variables) for name, measure in self.probes.items()}
+
+    def with_same(self, each: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Numbers of all figures, where each was computed once."""
+        named = {name: each[self.same.get(name, name)] for name in self.finish}
+        return {**named, **{name: x for name, x in each.items() if name not in named}}
+
 
 def make_eval_step(experiment: Experiment) -> EvalStep:
-    """Makes the step for the metrics of a config."""
+    """Makes the step for the metrics of a config.
+
+    Raises:
+        ValueError: if there is not what one of the task's probes needs.
+    """
     config, model, task = experiment.config, experiment.model, experiment.task
     metrics = {name: task.metric(name, config.loss) for name in config.metrics}
     answer = task.make_answer(model, task.settings_in(config))
     figures = {"loss": Metric(get_loss(config.loss, task.losses)), **metrics}
+    # What several are made of is computed once; a baseline's are not, since none is large.
+    first = {metric.each: name for name, metric in reversed(figures.items())}
+    same = {name: first[metric.each] for name, metric in figures.items()}
+    probes = {name: make(experiment) for name, make in task.probes(config).items()}
 
     def eval_step(variables: Any, batch: Batch) -> Any:
         out = answer(variables, batch)
-        each = {name: metric.each(out, batch) for name, metric in figures.items()}
+        with sharding.known(mesh):
+            each = {name: figures[name].each(out, batch) for name in sorted(set(same.values()))}
         if task.baseline is not None:
             before = task.baseline(model, batch)
             each |= {f"{INPUT}{k}": metric.each(before, batch) for k, metric in metrics.items()}
@@ -74,14 +96,16 @@ def make_eval_step(experiment: Experiment) -> EvalStep:
         out_shardings=(sharding.replicated(mesh), sharding.batch_sharding(mesh)),
         compiler_options=ops.compiler_options(),
     )
-    return EvalStep(step, {name: metric.finish for name, metric in figures.items()})
+    finish = {name: metric.finish for name, metric in figures.items()}
+    return EvalStep(step, finish, same, probes)
 
 
 def evaluate(
     eval_step: EvalStep, variables: Any, batches: Iterable[Mapping[str, np.ndarray]], mesh: Mesh
 ) -> dict[str, float]:
-    """Computes the figures of a split, see `EvalStep.summarize`."""
-    return eval_step.summarize(evaluate_each(eval_step, variables, batches, mesh))
+    """Computes the figures of a split, see `EvalStep.summarize`, and those that are of none."""
+    figures = eval_step.summarize(evaluate_each(eval_step, variables, batches, mesh))
+    return {**figures, **eval_step.probe(variables)}
 
 
 def evaluate_each(
@@ -122,7 +146,8 @@ def evaluate_each(
             rows = {k: _local_rows(v)[real] for k, v in batch.items()}
             observe(rows, jax.tree.map(lambda leaf, real=real: _local_rows(leaf)[real], out))
     collect()
-    return {k: np.concatenate([figures[k] for figures in collected]) for k in collected[0]}
+    each = {k: np.concatenate([figures[k] for figures in collected]) for k in collected[0]}
+    return eval_step.with_same(each)
 
 
 def open_checkpoints(experiment: Experiment, workdir: Workdir) -> Checkpointer:
@@ -147,7 +172,8 @@ def evaluate_workdir(
         workdir: the run's folder.
 
     Returns:
-        Figures by split, "val" and "test" as far as the data has them.
+        Figures by split, "val" and "test" as far as the data has them; of a run of no steps that
+        has neither, "train".
 
     Raises:
         ValueError: if the folder holds no checkpoint.
@@ -156,7 +182,8 @@ def evaluate_workdir(
     workdir.check_data(data.identity)
     step, variables = _read_best(experiment, workdir)
     each, shown = _evaluate_splits(experiment, eval_step, variables)
-    figures = {split: eval_step.summarize(values) for split, values in each.items()}
+    probed = eval_step.probe(variables) if each else {}
+    figures = {split: {**eval_step.summarize(values), **probed} for split, values in each.items()}
     # Whole on every process, so that the first can write them.
     gather = jax.jit(lambda x: x, out_shardings=sharding.replicated(experiment.mesh))
     variables = gather(variables)
@@ -184,6 +211,8 @@ def _evaluate_splits(
     """Figures of each example by split, and the report of the last one."""
     data, mesh = experiment.data, experiment.mesh
     splits = [split for split in ("val", "test") if split in data.splits]
+    if not splits and experiment.total_steps == 0:
+        splits = ["train"]  # from which nothing was learned
     shown, each = None, {}
     for split in splits:
         observe = None

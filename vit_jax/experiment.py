@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from checkpoints import tree
-from vit_jax import optim, pretrained, weights
+from vit_jax import optim, pretrained, text_weights, weights
 from vit_jax.adversary import Adversary, AdversaryState, make_adversary
 from vit_jax.machinery import processes, sharding
 from vit_jax.models import get_model
@@ -28,6 +28,7 @@ from vit_jax.validation import check, check_data, check_metrics, validate_config
 if TYPE_CHECKING:  # TensorFlow is imported where data is read, and only there
     from input_pipeline import Dataset, MadeUp
     from input_pipeline.pipeline import Shapes
+    from input_pipeline.tokenizers import Tokenizer
 
 _LOG = logging.getLogger(__name__)
 
@@ -94,6 +95,11 @@ class Experiment:
     state_sharding: TrainState
     abstract_state: TrainState
 
+    @property
+    def tokenizer(self) -> "Tokenizer | None":
+        """What made tokens of the data's texts; None if there are none, or they are made up."""
+        return getattr(self.data, "tokenize", None)
+
     def init_state(self) -> TrainState:
         """Initialises a state, spread over the devices: from the seed, and config.pretrained.
 
@@ -103,7 +109,12 @@ class Experiment:
         inputs = _inputs(self.task, self.data.example)
         init = _state_maker(self.config, self.model, inputs, self.tx, self.adversary)
         state = jax.jit(init, out_shardings=self.state_sharding)()
-        return self._load_pretrained(state) if self.config.pretrained else state
+        config = self.config
+        if config.pretrained:
+            state = self._with_variables(state, self._pretrained)
+        if config.text.pretrained:
+            state = self._with_variables(state, self._text_pretrained)
+        return state
 
     def forward(
         self, params: Any, model_state: Any, batch: Batch, key: jax.Array
@@ -160,15 +171,25 @@ class Experiment:
             return None
         return optax.incremental_update(new, old, 1 - self.config.ema_decay)
 
-    def _load_pretrained(self, state: TrainState) -> TrainState:
-        config = self.config
-        path = weights.find(config.pretrained, config.pretrained_dir)
-        _LOG.info("reading %s", path)
+    def _with_variables(
+        self, state: TrainState, adapted: Callable[[dict[str, Any]], dict[str, Any]]
+    ) -> TrainState:
+        """A new run's state with the variables that a function makes of its own, both unrolled."""
         gather = jax.jit(lambda x: x, out_shardings=sharding.replicated(self.mesh))
         own = {"params": state.params, **state.model_state}
-        variables = pretrained.adapt(
-            weights.read(path, config.pretrained_key),
-            tree.unstack(jax.device_get(gather(own))),
+        variables = adapted(tree.unstack(jax.device_get(gather(own))))
+        is_unrolled = tree.unrolled(self.model) is self.model
+        variables = variables if is_unrolled else tree.stack(variables)
+        shardings = {"params": self.state_sharding.params, **self.state_sharding.model_state}
+        variables = jax.device_put(variables, shardings)
+        return state.replace(**_beginning(self.config, variables))
+
+    def _pretrained(self, own: dict[str, Any]) -> dict[str, Any]:
+        """A model's variables with those of `config.pretrained`."""
+        config = self.config
+        return pretrained.adapt(
+            _read(config.pretrained, config),
+            own,
             self.model,
             self.data.image_shape[:2],
             old_size=tuple(config.pretrained_size) or None,
@@ -176,10 +197,18 @@ class Experiment:
             dont_load=config.dont_load,
             labels=config.pretrained_labels,
         )
-        variables = variables if tree.unrolled(self.model) is self.model else tree.stack(variables)
-        shardings = {"params": self.state_sharding.params, **self.state_sharding.model_state}
-        variables = jax.device_put(variables, shardings)
-        return state.replace(**_beginning(config, variables))
+
+    def _text_pretrained(self, own: dict[str, Any]) -> dict[str, Any]:
+        """A model's variables with a text tower of `config.text.pretrained`."""
+        config = self.config
+        found = _read(config.text.pretrained, config)
+        return text_weights.adapt(found, own, self.model, config.dont_load)
+
+
+def _read(name: str, config: ConfigDict) -> weights.Weights:
+    path = weights.find(name, config.pretrained_dir)
+    _LOG.info("reading %s", path)
+    return weights.read(path, config.pretrained_key)
 
 
 def build(config: ConfigDict, data: "MadeUp | None" = None) -> Experiment:
@@ -248,6 +277,8 @@ def _make_paths_absolute(config: ConfigDict) -> None:
             (config, "pretrained_labels"),
             (config.gan, "vgg19"),
             (config.distill, "teacher"),
+            (config.text, "vocabulary"),
+            (config.text, "pretrained"),
         ):
             group[key] = weights.get_absolute(group[key])
 
@@ -260,13 +291,22 @@ def _open_data(config: ConfigDict, mesh: Mesh) -> "Dataset":
     with config.unlocked():
         for key in ("source", "test_source"):
             config.data[key] = get_absolute(config.data[key])
+        config.image_text.zero_shot = get_absolute(config.image_text.zero_shot)
         classes = Path(config.data.masks.classes).expanduser()
         if classes.is_file():  # else the name of a known set, or nothing
             config.data.masks.classes = str(classes.resolve())
-    scale = get_model(config.model_name, **config.model).upscale
+    model = get_model(config.model_name, **config.model)
+    scale = model.upscale
     check(scale >= 1, f"model.upscale must be at least 1, not {scale}")
     shard = Shard(jax.process_index(), jax.process_count())
-    return get_dataset(config.data, config.batch_size, config.seed, shard, mesh.size, scale)
+    tokenize = None
+    if model.tokenizer:
+        from input_pipeline.tokenizers import make_tokenizer
+
+        tokenize = make_tokenizer(model.tokenizer, config.text.vocabulary)
+    return get_dataset(
+        config.data, config.batch_size, config.seed, shard, mesh.size, scale, tokenize
+    )
 
 
 def _fit_model(config: ConfigDict, data: "Dataset | MadeUp") -> Model:

@@ -6,7 +6,7 @@ A model says how its fields show in the shapes of its parameters: `fields_in` re
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from flax import traverse_util
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vit_jax.weights import Weights
 
 _LEAST_KNOWN = 0.5  # share of a file's names that a model knows, to be related to it
+_TOO_FEW = 0.2  # less than others know: of two towers, one knows about half
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,11 +73,16 @@ def _candidates(weights: "Weights") -> list[Match]:
     Those with the fewest come first, and among them those of about as many parameters.
     """
     found = []
+    read: dict[Any, tuple[dict[str, tuple[int, ...]], float]] = {}
     size = sum(array.size for array in weights.arrays.values())
     for name, count in list_models().items():
         model = tree.unrolled(get_model(name))
         try:
-            shapes, known = _shapes(weights, model.clone(**model.deepest))
+            deep = model.clone(**model.deepest)
+            key = _names(deep) if weights.is_torch else name
+            if key not in read:  # many rows of a table differ in no name
+                read[key] = _shapes(weights, deep)
+            shapes, known = read[key]
             if known < _LEAST_KNOWN:
                 continue
             fields = model.fields_in(shapes)
@@ -86,16 +92,19 @@ def _candidates(weights: "Weights") -> list[Match]:
         fields |= {field: value for field, value in told.items() if field.endswith("num_heads")}
         own = model.values_of(fields)
         differing = {field: v for field, v in fields.items() if own[field] != v}
-        is_sure = not weights.is_torch or all(
-            heads in fields or width not in differing
+        is_sure = all(
+            heads in fields or width not in differing or not model.has_field(heads)
             for width, heads in (
                 ("hidden_size", "num_heads"),
                 ("text_hidden_size", "text_num_heads"),
             )
         )
         distance = abs(math.log(max(size, 1) / count))
-        found.append((len(differing), distance, Match(name, differing, is_sure=is_sure)))
-    return [match for *_, match in sorted(found, key=lambda row: row[:2])]
+        match = Match(name, differing, is_sure=is_sure)
+        found.append((known, len(differing), distance, match))
+    most = max((row[0] for row in found), default=0)
+    likely = [row for row in found if row[0] > most - _TOO_FEW]
+    return [match for *_, match in sorted(likely, key=lambda row: row[1:3])]
 
 
 def what_fits(weights: "Weights") -> str:
@@ -122,6 +131,12 @@ def _fault(weights: "Weights", name: str, fields: Mapping[str, Any]) -> str:
     except (ValueError, TypeError) as error:
         return str(error)
     return ""
+
+
+def _names(model: Model) -> Hashable:
+    """What decides how a file in PyTorch's names is read."""
+    tables = [model.torch_names(naming) for naming in model.torch_namings or ("",)]
+    return type(model), tuple(frozenset(table.items()) for table in tables)
 
 
 def _shapes(weights: "Weights", model: Model) -> tuple[dict[str, tuple[int, ...]], float]:

@@ -41,6 +41,8 @@ def train_and_evaluate(
     exp = experiment.build(config)
     folder = Workdir(workdir)
     folder.claim(config, exp.data.identity, writes=processes.is_first())
+    if exp.tokenizer is not None and processes.is_first():
+        folder.write_vocabulary(exp.tokenizer.words.files)
     train_step = make_train_step(exp)
     eval_step = evaluate.make_eval_step(exp)
 

@@ -31,7 +31,7 @@ def validate_config(config: ConfigDict) -> None:
     get_loss(config.loss, task.losses)
     for name in config.metrics:
         task.metric(name, config.loss)
-    figures = ("loss", *config.metrics)
+    figures = ("loss", *config.metrics, *task.probes(config))
     check(
         config.best_metric in figures,
         f"best_metric={config.best_metric!r} is not evaluated; there are: {', '.join(figures)}",
@@ -109,7 +109,7 @@ def _check_weights(config: ConfigDict) -> None:
     )
     for key in ("dont_load", "pretrained_key", "pretrained_labels"):
         check(
-            bool(config.pretrained) or not config[key],
+            bool(config.pretrained or config.text.pretrained) or not config[key],
             f"{key} is for pretrained weights: say --config.pretrained=PATH",
         )
 

@@ -142,9 +142,9 @@ class Weights:
         kernel = find("pre_logits", "kernel")
         if model.has_field("representation_size"):
             fields["representation_size"] = None if kernel is None else kernel.shape[-1]
-        if kernel is not None and find("pre_logits", "bias") is None:
-            if model.has_field("representation"):
-                fields["representation"] = "projection"
+        is_plain = kernel is not None and find("pre_logits", "bias") is None
+        if is_plain and model.has_field("representation"):
+            fields["representation"] = "projection"
         return fields
 
     @functools.cached_property

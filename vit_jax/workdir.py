@@ -7,7 +7,7 @@ checkpoints/       orbax, the whole train state
 events.out...      the same figures for TensorBoard
 weights.npz        the chosen parameters and norms' statistics, with published names
 labels.txt         the class names, one per line, in the order of the head
-vocabulary/        that of a model of texts
+vocabulary/        what the tokenizer of a model that reads texts was made of
 report/            pictures
 """
 
@@ -163,6 +163,13 @@ class Workdir:
     def write_labels(self, names: Sequence[str]) -> None:
         """Writes the class names."""
         _write(self._labels, "".join(f"{name}\n" for name in names))
+
+    def write_vocabulary(self, paths: Sequence[str]) -> None:
+        """Keeps copies of the files that a tokenizer was made of."""
+        self.vocabulary.mkdir(parents=True, exist_ok=True)
+        for path in map(epath.Path, paths):
+            with files.written_whole(self.vocabulary / path.name) as partial:
+                partial.write_bytes(path.read_bytes())
 
     def append_metrics(self, step: int, split: str, figures: Mapping[str, Any]) -> None:
         """Adds a line to metrics.jsonl; a figure that is not finite becomes null."""

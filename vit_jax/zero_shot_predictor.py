@@ -11,27 +11,11 @@ import numpy as np
 from vit_jax import prompts as prompt_sets
 from vit_jax.embedder import Embedded, Embedder
 from vit_jax.tasks import plain
-from vit_jax.tasks.base import Answer, Item, Pretrained, option
+from vit_jax.tasks.base import Answer, Item, Pretrained
+from vit_jax.tasks.image_text import EMBEDDINGS, Options
 
+_UNSET = Options()
 _TOP = 5  # labels that are said of a photo
-_EMBEDDINGS = PurePath("embeddings.npz")
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """How a model of images and texts answers."""
-
-    prompts: str | None = option(
-        None,
-        "Sentences into which each of --labels is put: imagenet80, imagenet7, or one's own with {} "
-        f"for the label and | between them; unset: {prompt_sets.DEFAULT!r}.",
-    )
-    embed: bool = option(
-        False, f"Write the photos' vectors to {_EMBEDDINGS} in --output.", writes=True
-    )
-    texts: str | None = option(
-        None, "With --embed: a file with a text per line, whose vectors are written as well."
-    )
 
 
 class ZeroShotPredictor:
@@ -49,7 +33,7 @@ class ZeroShotPredictor:
     has_files = False
 
     def __init__(
-        self, pretrained: Pretrained, options: Options = Options(), output: Path | None = None
+        self, pretrained: Pretrained, options: Options = _UNSET, output: Path | None = None
     ) -> None:
         del output  # answers are written by whoever asks
         self.labels = pretrained.labels or ()
@@ -84,7 +68,7 @@ class ZeroShotPredictor:
         return items
 
     def outputs(self, item: Item) -> Sequence[PurePath]:
-        return (_EMBEDDINGS,) if self._embeds and item is self._last else ()
+        return (EMBEDDINGS,) if self._embeds and item is self._last else ()
 
     def answers(self, items: Sequence[Item]) -> Iterator[Answer]:
         paths = [path for item in items for path in item.paths]
@@ -101,7 +85,7 @@ class ZeroShotPredictor:
                 answer = dataclasses.replace(
                     answer,
                     line="\n".join(filter(None, (answer.line, self._say_embedded(len(found))))),
-                    files={_EMBEDDINGS: self._pack(found)},
+                    files={EMBEDDINGS: self._pack(found)},
                 )
             yield answer
 
@@ -142,7 +126,7 @@ class ZeroShotPredictor:
 
     def _say_embedded(self, count: int) -> str:
         texts = f" and {len(self._texts)} texts" if self._texts else ""
-        return f"{_EMBEDDINGS}: {count} photos{texts}, vectors of {self._embedder.size} numbers"
+        return f"{EMBEDDINGS}: {count} photos{texts}, vectors of {self._embedder.size} numbers"
 
     def _pack(self, found: Sequence[Embedded]) -> bytes:
         """A .npz file: image (n, d), image_files (n,), and text (m, d), texts (m,) if given."""

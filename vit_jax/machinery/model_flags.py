@@ -46,7 +46,7 @@ _PRETRAINED_SIZE = flags.DEFINE_string(
 _VOCABULARY = flags.DEFINE_string(
     "vocabulary",
     "",
-    "Of a model that reads texts: the file, or a folder with it; unset: that of the run, beside the "
+    "Of a model that reads texts: the file, or its folder; unset: that of the run, beside the "
     "weights, or in an installed package.",
 )
 

@@ -6,11 +6,14 @@ GELU; open_clip's are trained with the exact one unless their name says quickgel
 `activation="gelu"`, and few things show that it is wrong.
 """
 
+import math
 from typing import Any
+
+import jax.numpy as jnp
 
 from vit_jax.models import tower_names
 from vit_jax.models.base import Shapes
-from vit_jax.models.two_towers import TwoTowers
+from vit_jax.models.two_towers import TwoTowers, recalls
 from vit_jax.models.vit import SIZES
 
 HEAD_WIDTH = 64
@@ -31,6 +34,28 @@ PARAMETER_COUNTS = {
     "CLIP-B_16": 149_620_737,
     "CLIP-L_14": 427_616_513,
     "CLIP-L_14_336": 427_944_193,
+}
+
+# Zero-shot retrieval as open_clip measured it.
+PUBLISHED_SCORES: dict[str, tuple[int, dict[str, dict[str, float]]]] = {
+    "Flickr30k-test": (
+        1000,
+        {
+            "CLIP-B_32": recalls(0.789, 0.588),
+            "CLIP-B_16": recalls(0.822, 0.622),
+            "CLIP-L_14": recalls(0.852, 0.65),
+            "CLIP-L_14_336": recalls(0.877, 0.669),
+        },
+    ),
+    "COCO-Karpathy-test": (
+        5000,
+        {
+            "CLIP-B_32": recalls(0.501, 0.304),
+            "CLIP-B_16": recalls(0.524, 0.331),
+            "CLIP-L_14": recalls(0.563, 0.365),
+            "CLIP-L_14_336": recalls(0.579, 0.371),
+        },
+    ),
 }
 
 _IMAGES = dict(
@@ -57,8 +82,11 @@ IMAGE_TOWER_COUNTS = {
 }
 
 
+_MAX_SCALE = 100.0
+
+
 class CLIP(TwoTowers):
-    """See `TwoTowers`. The scale is to be kept at 100 or below in training."""
+    """See `TwoTowers`. The scale is kept at 100 or below in training."""
 
     activation: str = "quick_gelu"
     pre_norm: bool = True
@@ -98,3 +126,7 @@ class CLIP(TwoTowers):
         fields = TwoTowers.fields_in(shapes)
         fields.setdefault("text_num_heads", max(fields["text_hidden_size"] // HEAD_WIDTH, 1))
         return fields
+
+    def constrain(self, params: Any) -> Any:
+        """Parameters with a scale that is not above 100."""
+        return {**params, "t": jnp.minimum(params["t"], math.log(_MAX_SCALE))}

@@ -1,9 +1,11 @@
 """Names in PyTorch's files of the towers of images and of text, see `base.Model.torch_names`.
 
 Sources: the state dicts of timm and transformers, and those of OpenAI's CLIP, whose names open_clip
-has too. Where OpenAI keeps a projection as a parameter of its own, it is not transposed.
+has too. Where OpenAI keeps a projection as a parameter of its own, it is not transposed. What the
+functions return is kept, and not to be changed.
 """
 
+import functools
 from collections.abc import Mapping
 
 IMAGE_NAMINGS = (
@@ -64,6 +66,7 @@ _OPENAI_BLOCK = {
 _POSITIONS = "Transformer/posembed_input/pos_embedding"
 
 
+@functools.cache
 def image_names(naming: str, num_layers: int) -> dict[str, str]:
     """Names of a `VisionTransformer`'s parts.
 
@@ -82,6 +85,7 @@ def image_names(naming: str, num_layers: int) -> dict[str, str]:
     return _of_timm("visual.trunk." if naming == "open_clip-timm" else "", num_layers)
 
 
+@functools.cache
 def text_names(prefix: str, head: str, num_layers: int, is_openai: bool) -> dict[str, str]:
     """Names of a `TextTransformer`'s parts.
 
@@ -184,6 +188,7 @@ def _of_openai(num_layers: int) -> dict[str, str]:
     return {ours: f"visual.{theirs}" for ours, theirs in names.items()}
 
 
+@functools.cache
 def of_two_towers(
     naming: str, num_layers: int, text_num_layers: int, has_bias_in_head: bool
 ) -> dict[str, str]:
@@ -202,9 +207,7 @@ def of_two_towers(
         texts = text_names("text_model.", head, text_num_layers, is_openai=False)
         number = "" if has_bias_in_head else "[0,...]"  # SigLIP's have the shape (1,)
     else:
-        images = image_names(
-            naming if naming == "open_clip-timm" else "open_clip", num_layers
-        )
+        images = image_names(naming if naming == "open_clip-timm" else "open_clip", num_layers)
         prefix = "" if naming == "open_clip" else "text."
         head = f"{prefix}text_projection" + ("" if has_bias_in_head else "[D,E]")
         texts = text_names(prefix, head, text_num_layers, is_openai=True)
@@ -214,6 +217,7 @@ def of_two_towers(
     return names | {"t": f"logit_scale{number}", "b": f"logit_bias{number}"}
 
 
+@functools.cache
 def flaxformer_names(num_layers: int) -> dict[str, str]:
     """Names in google-research's .npz files of the parts of a `BertEncoder`, by ours."""
     names = {

@@ -370,7 +370,7 @@ class VisionTransformer(Model):
         """Names of the parts, by one of `tower_names.IMAGE_NAMINGS`."""
         names = tower_names.image_names(naming, self.num_layers)
         if self.resnet_layers is not None and naming == "timm":
-            names |= bit_resnet.torch_names(self.resnet_layers, "patch_embed.backbone.")
+            names = names | bit_resnet.torch_names(self.resnet_layers, "patch_embed.backbone.")
         return names
 
     @staticmethod

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from vit_jax.tasks import classify, flow, masked_words, restore, segment
+from vit_jax.tasks import classify, flow, image_text, masked_words, restore, segment
 from vit_jax.tasks.base import Task
 
 TASKS: dict[str, Task] = {}
@@ -39,5 +39,12 @@ def get_task(model: Any) -> Task:
     return TASKS[model.task]
 
 
-for _task in (classify.TASK, flow.TASK, masked_words.TASK, restore.TASK, segment.TASK):
+for _task in (
+    classify.TASK,
+    flow.TASK,
+    image_text.TASK,
+    masked_words.TASK,
+    restore.TASK,
+    segment.TASK,
+):
     register(_task)

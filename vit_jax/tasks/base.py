@@ -18,6 +18,7 @@ import numpy as np
 Batch = Mapping[str, Any]
 Out = Any  # what a model returns: an array, or a tree of them
 Loss = Callable[[Out, Batch], jax.Array]
+Probe = Callable[[Any], Callable[[Any], float]]
 
 INPUT = "input/"  # begins the names of figures of the input itself, see `Task.baseline`
 
@@ -170,6 +171,11 @@ def _no_fields(model: Any, data: Any) -> dict[str, Any]:
     return {}
 
 
+def _no_probes(config: Any) -> Mapping[str, Probe]:
+    del config
+    return {}
+
+
 def _no_answer(model: Any, settings: Mapping[str, Any]) -> None:
     del model, settings
 
@@ -210,6 +216,9 @@ class Task:
         answer: makes what a trained model says to a batch, where that is not what it returns when
             it is applied, but decoded, say: a function of its variables and the batch, given the
             model and the `settings` of its run by key, none if they are not known; or None.
+        probes: what is measured at each evaluation besides, on other data: by the figure's name,
+            what makes of an `Experiment` a function from the model's variables to the figure, given
+            the config; raises a ValueError for what does not fit.
     """
 
     name: str
@@ -228,6 +237,7 @@ class Task:
     prepare: Callable[[Any, Any], Callable[[jax.Array, Batch], Batch] | None] = _no_preparation
     baseline: Callable[[Any, Batch], Out] | None = None
     answer: Callable[[Any, Mapping[str, Any]], Callable[[Any, Batch], Out] | None] = _no_answer
+    probes: Callable[[Any], Mapping[str, Probe]] = _no_probes
 
     def apply(self, model: Any, variables: Any, batch: Batch, **how: Any) -> Out:
         """Applies a model to what it gets of a batch; `how` are flax's arguments, and `train`."""

@@ -7,6 +7,9 @@ Command:   python -m input_pipeline.train_tokenizer PHOTOS/captions.csv VOCABULA
                --config.text.vocabulary=VOCABULARY
            PHOTOS has images and captions.csv, see docs/data.md
 Hardware:  two CPU cores
+Time:      1 minute of processor time on an Intel Xeon
+Score:     16 photos of Flickr8k with 80 captions, which it was trained on: 100 % recall@1 both
+           ways, where chance has 6 %; it knows no other photos
 """
 
 from ml_collections import ConfigDict

@@ -26,7 +26,7 @@ import safetensors.flax
 import safetensors.numpy
 from etils import epath
 
-from checkpoints import files, formats
+from checkpoints import files, formats, torchscript
 from checkpoints.formats import MadeFor
 
 _LOG = logging.getLogger(__name__)
@@ -80,6 +80,8 @@ def read(path: str | os.PathLike[str], key: str = "") -> dict[str, np.ndarray]:
     found = files.fetch(path)
     if formats.find_format(found) == formats.SAFETENSORS:
         loaded, weight, refusal = _read_safetensors(found), object, ""
+    elif torchscript.is_torchscript(found):
+        loaded, weight, refusal = torchscript.read(found), np.ndarray, ""
     else:
         torch = _import_torch()
         loaded, refusal = _read_pickled(found, torch)

@@ -2,9 +2,10 @@
 
     python -m input_pipeline.train_tokenizer texts.txt vocabulary/vocab.txt --kind=bert --size=8000
 
-Texts are the lines of a .txt, or the captions of a .csv, .tsv, .json or .jsonl. The same texts make
-the same file, which `input_pipeline.tokenizers` reads: BERT's vocab.txt, CLIP's list of merges
-(.txt.gz), or a model of sentencepiece (.model). Weights of others keep their own vocabulary.
+Texts are the lines of a .txt, or the captions of a data set, see `sources.captions_layouts`, of
+which those to test are left out. The same texts make the same file, which
+`input_pipeline.tokenizers` reads: BERT's vocab.txt, CLIP's list of merges (.txt.gz), or a model of
+sentencepiece (.model). Weights of others keep their own vocabulary.
 """
 
 import argparse
@@ -13,18 +14,23 @@ import gzip
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 from etils import epath
 
 from input_pipeline import vocabularies
 from input_pipeline.arguments import expand_home
+from input_pipeline.sources import captions_files, captions_layouts
 from input_pipeline.tokenizers import KINDS, make_tokenizer
 
 _FILES = {"bert": "vocab.txt", "clip": "bpe.txt.gz", "sentencepiece": "tokenizer.model"}
 _BERT_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+# Captions that are called .txt all the same: Flickr8k's, and tables whose header names an image.
+_TABLE = re.compile(r"\s*([^\t\n]+#\d+\t|\"?(image|file|photo)[\w ]*\"?\s*[,;|\t])", re.IGNORECASE)
 _LONG = 1_000  # pieces of a text, to find out how many there are
 
 
@@ -151,18 +157,22 @@ _TRAINERS = {"bert": _train_bert, "clip": _train_clip, "sentencepiece": _train_s
 
 
 def read_texts(path: str | os.PathLike[str]) -> list[str]:
-    """The texts of a file: the lines of a .txt, or all captions of any other.
+    """The lines of a .txt; or else the captions of a file or folder, as far as they are to train.
 
     Raises:
         ValueError: if it cannot be read.
     """
-    file = epath.Path(path)
-    if file.suffix != ".txt":
-        raise ValueError(f"{file} is no .txt")
-    try:
-        return file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read {file}: {error}") from error
+    file = Path(path)
+    if file.is_dir():
+        splits = captions_layouts.find(file).splits
+        chosen = [splits["train"]] if "train" in splits else splits.values()
+        return [text for images in chosen for image in images for text in image.captions]
+    text = captions_files.read_text(file)
+    if file.suffix == ".txt" and not _TABLE.match(text):
+        return text.splitlines()
+    rows = captions_files.read(file)
+    to_train = [row for row in rows if row.split == "train"]
+    return [caption for row in to_train or rows for caption in row.captions]
 
 
 def describe(path: str, kind: str, texts: Sequence[str]) -> str:
@@ -184,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("texts", help="a file of texts or captions")
+    parser.add_argument("texts", help="a file of texts, or a file or folder of captions")
     parser.add_argument("out", help="the file to write, or a folder for it")
     parser.add_argument("--kind", choices=list(KINDS), default="bert", help="what is to read it")
     parser.add_argument("--size", type=int, default=8000, help="most pieces")

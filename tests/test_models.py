@@ -12,9 +12,11 @@ from vit_jax.models import (
     AUGREG_NAMES,
     MODELS,
     PUBLISHED_SCORES,
+    clip,
     dehazeformer,
     get_model,
     list_models,
+    siglip,
     swinir,
 )
 
@@ -55,7 +57,7 @@ def unrolled(shapes):
 
 def test_scores_of_all_models_are_kept():
     """Also of models in different files on the same test set."""
-    for file in (dehazeformer, swinir):
+    for file in (dehazeformer, swinir, clip, siglip):
         for benchmark, (count, scores) in file.PUBLISHED_SCORES.items():
             assert PUBLISHED_SCORES[benchmark][0] == count
             assert PUBLISHED_SCORES[benchmark][1].items() >= scores.items()

@@ -87,6 +87,72 @@ def test_attention(bias):
     agree(ops.attention, jax.nn.dot_product_attention, *args)
 
 
+MASK = np.array([[1, 1, 0, 1, 0, 1], [0, 0, 1, 0, 1, 1]], bool)
+
+
+def masked_attention(q, k, v, mask, causal):
+    """In float64, query by query."""
+    out = np.zeros(q.shape)
+    for b, i, head in np.ndindex(q.shape[:3]):
+        seen = (np.ones(k.shape[1], bool) if mask is None else mask[b]).copy()
+        if causal:
+            seen[i + 1 :] = False
+        if seen.any():
+            scores = np.exp(k[b, seen, head].astype(np.float64) @ q[b, i, head] / 8**0.5)
+            out[b, i, head] = scores / scores.sum() @ v[b, seen, head]
+    return out
+
+
+@pytest.mark.parametrize("implementation", [None, "xla"])
+@pytest.mark.parametrize(("mask", "causal"), [(None, True), (MASK, False), (MASK, True)])
+def test_attention_that_is_masked(implementation, mask, causal):
+    """The second text has nothing to attend to at first, if it is causal, and 0 comes of that."""
+    q, k, v = qkv(6)
+    attend = functools.partial(
+        ops.attention, implementation=implementation, mask=mask, causal=causal
+    )
+    out, *grads = with_gradients(attend, [q, k, v])
+    np.testing.assert_allclose(out, masked_attention(q, k, v, mask, causal), atol=1e-6)
+    assert np.any(out[1, :2]) != (causal and mask is not None)
+    assert all(np.isfinite(grad).all() for grad in grads)
+    nothing = ops.attention(q, k, v, mask=np.zeros((2, 6), bool), implementation=implementation)
+    assert not np.any(nothing)
+
+
+def test_attention_that_is_masked_takes_a_bias_and_a_length_as_well():
+    q, k, v = qkv(6)
+    bias = noise((2, 3, 6, 6), 5)
+    found = ops.attention(q, k, v, bias, length=4, mask=MASK)
+    hidden = np.where(MASK & (np.arange(6) < 4), 0, -1e9)[:, None, None]
+    np.testing.assert_allclose(found, ops.attention(q, k, v, bias + hidden), atol=1e-6)
+
+
+def test_what_computes_attention_on_a_gpu(monkeypatch):
+    """cuDNN, as long as there is no mask."""
+    seen = []
+
+    def compute(q, k, v, bias=None, *, is_causal, implementation, **lengths):
+        seen.append((implementation, is_causal, bias is not None))
+        return q
+
+    monkeypatch.setattr(compiling, "is_for_cpu", lambda: False)
+    monkeypatch.setattr(attending, "fuses_attention", lambda q: q.dtype == jnp.bfloat16)
+    monkeypatch.setattr(jax.nn, "dot_product_attention", compute)
+    half = [x.astype(jnp.bfloat16) for x in qkv(6)]
+    ops.attention(*half)
+    ops.attention(*half, causal=True)
+    ops.attention(*half, mask=MASK)
+    ops.attention(*qkv(6))
+    ops.attention(*half, implementation="xla")
+    assert seen == [
+        ("cudnn", False, False),
+        ("cudnn", True, False),
+        ("xla", False, True),
+        ("xla", False, False),
+        ("xla", False, False),
+    ]
+
+
 def test_attention_keeps_its_type_and_a_softmax_in_float32():
     q, k, v = (30 * noise((1, 64, 2, 16), seed) for seed in range(3))
     half = [x.astype(jnp.bfloat16) for x in (q, k, v)]
@@ -122,6 +188,26 @@ def test_gelu(dtype):
     slope = jax.grad(lambda x: jnp.sum(ops.gelu(x).astype(jnp.float32)))(x).astype(jnp.float32)
     density = np.exp(-0.5 * x64**2) / math.sqrt(2 * math.pi)
     np.testing.assert_allclose(slope, cdf + x64 * density, atol=atol)
+
+
+def test_quick_gelu():
+    """With its gradient, against float64; the two GELUs are others."""
+    x = np.linspace(-8, 8, 101)
+    share = 1 / (1 + np.exp(-1.702 * x))
+    function = ops.activation("quick_gelu")
+    np.testing.assert_allclose(function(jnp.float32(x)), x * share, atol=1e-6)
+    slope = jax.vmap(jax.grad(function))(jnp.float32(x))
+    np.testing.assert_allclose(slope, share + 1.702 * x * share * (1 - share), atol=1e-5)
+    assert np.abs(ops.gelu(jnp.float32(x)) - x * share).max() > 0.01
+
+
+def test_vectors_of_unit_length():
+    x = noise((3, 5))
+    x[1] = 0
+    found, pull = jax.vjp(ops.unit_length, x)
+    lengths = np.linalg.norm(x, axis=1, keepdims=True)
+    np.testing.assert_allclose(found, x / (lengths + 1e-8), atol=1e-6)
+    assert np.isfinite(pull(noise((3, 5), 1))[0]).all()
 
 
 def qkv(tokens, keys=None):
@@ -162,7 +248,16 @@ def test_attention_that_is_differentiated_for_even_numbers_alone(length):
 
 
 @pytest.mark.parametrize(
-    "op", ["patch_conv", "pointwise_conv", "gelu", "gelu_tanh", "depthwise_conv", "attention"]
+    "op",
+    [
+        "patch_conv",
+        "pointwise_conv",
+        "gelu",
+        "gelu_tanh",
+        "quick_gelu",
+        "depthwise_conv",
+        "attention",
+    ],
 )
 def test_what_is_chosen_for_a_cpu_computes_the_same(op, monkeypatch):
     args = {

@@ -1,5 +1,7 @@
 """Images as published models see them, to the pixel; see tests/golden/published_images.npz."""
 
+import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +9,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from checkpoints import hub_images, torch
 from input_pipeline import preprocess
-from vit_jax import preprocessing
+from tests.helpers import TINY, random_variables
+from vit_jax import preprocessing, pretrained
 from vit_jax.models import get_model, published_images
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "published_images.npz")
@@ -157,3 +161,81 @@ def test_an_unknown_preparation():
         get_model("ViT-B_32-CLIP", preparation="x").preprocessing((224, 224))
     with pytest.raises(ValueError, match="preparation='x' is not one of"):
         print(get_model("CLIP-B_32", preparation="x").input_values)
+
+
+# What files on the hub say.
+
+HALVES = [0.5, 0.5, 0.5]
+MEAN = [0.48145466, 0.4578275, 0.40821073]
+STD = [0.26862954, 0.26130258, 0.27577711]
+OF_CLIP = dict(
+    do_center_crop=True, crop_size=24, do_resize=True, size=24, resample=3, image_mean=MEAN,
+    image_std=STD,
+)  # fmt: skip
+OF_SIGLIP = dict(
+    do_resize=True, size=dict(height=24, width=24), resample=3, image_mean=HALVES, image_std=HALVES
+)
+SQUASHED = "decode|resize(24, 'bicubic', like='torchvision')|value_range(-1, 1)"
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "expected"),
+    [
+        ("preprocessor", OF_CLIP, CLIP),
+        ("preprocessor", dict(OF_CLIP, size=dict(shortest_edge=24)), CLIP),
+        ("preprocessor", dict(OF_CLIP, crop_size=dict(height=24, width=24)), CLIP),
+        (
+            "preprocessor",
+            dict(OF_CLIP, crop_size=32, size=36),
+            CLIP.replace("small(24", "small(27"),
+        ),
+        ("preprocessor", OF_SIGLIP, SQUASHED),
+        ("preprocessor", dict(OF_SIGLIP, resample=2), SQUASHED.replace("bicubic", "bilinear")),
+        ("preprocessor", dict(OF_SIGLIP, size=99), SQUASHED),
+        ("processor", dict(image_processor=OF_SIGLIP), SQUASHED),
+        ("open_clip", dict(preprocess_cfg=dict(mean=MEAN, std=STD)), CLIP),
+        (
+            "open_clip",
+            dict(preprocess_cfg=dict(mean=HALVES, std=HALVES, resize_mode="squash")),
+            SQUASHED,
+        ),
+        ("open_clip", dict(preprocess_cfg=dict(mean=MEAN, std=STD, resize_mode="longest")), ""),
+        ("preprocessor", dict(OF_CLIP, do_resize=False), ""),
+        ("preprocessor", dict(OF_CLIP, resample=5), ""),
+        ("preprocessor", dict(OF_CLIP, size=dict(longest_edge=24)), ""),
+        ("preprocessor", dict(OF_SIGLIP, size=dict(shortest_edge=24)), ""),
+        ("preprocessor", dict(size=24), ""),
+        ("preprocessor", [1], ""),
+    ],
+)
+def test_files_beside_weights(tmp_path, name, config, expected):
+    file = f"{name}_config.json"
+    (tmp_path / file).write_text(json.dumps(config))
+    weights = tmp_path / ("open_clip_model.bin" if name == "open_clip" else "model.safetensors")
+    assert hub_images.read_preprocessing(weights, (SIZE, SIZE)) == expected
+    if expected:
+        assert preprocess.output_shape(expected) == (24, 24, 3)
+        wide = hub_images.read_preprocessing(weights, (24, 48))
+        assert preprocess.output_shape(wide) == (24, 48, 3)
+    (tmp_path / file).write_text("{")
+    assert hub_images.read_preprocessing(weights, (SIZE, SIZE)) == ""
+    (tmp_path / file).unlink()
+    assert hub_images.read_preprocessing(weights, (SIZE, SIZE)) == ""
+
+
+def test_another_filter_is_taken_and_said(tmp_path, caplog):
+    name, fields = "ViT-B_16-SigLIP", dict(TINY, num_classes=3)
+    model = get_model(name, **fields)
+    variables = random_variables(model, (SIZE, SIZE))
+    path = tmp_path / "model.safetensors"
+    torch.write(path, torch.to_state_dict(variables, model))
+    caplog.set_level(logging.INFO)
+    assert pretrained.load(path, name, fields).eval_pp == LIT
+    assert "images are prepared" not in caplog.text
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(OF_SIGLIP))
+    loaded = pretrained.load(path, name, fields)
+    assert loaded.eval_pp == SQUASHED
+    assert f"prepared by {SQUASHED}, as a file beside {path} says; such" in caplog.text
+    larger = pretrained.load(path, name, fields, image_size=(48, 48))
+    assert larger.eval_pp == SQUASHED.replace("24", "48")
+    assert pretrained.say_all(loaded).eval_pp == SQUASHED  # so that what is converted keeps it

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from input_pipeline import train_tokenizer as command
 from input_pipeline.tokenizers import KINDS, make_tokenizer
@@ -88,9 +89,35 @@ def test_what_cannot_be(tmp_path, kind, name, size, texts, message):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", 'image,caption\na.jpg,One\nb.jpg,"Two, too"\n'),
+        ("captions.txt", 'image,caption\na.jpg,One\nb.jpg,"Two, too"\n'),
+        ("tokens.txt", "a.jpg#0\tOne\nb.jpg#1\tTwo, too\n"),
+        ("a.jsonl", '{"image": "a.jpg", "text": "One"}\n{"image": "b", "text": "Two, too"}\n'),
+        ("a.tsv", "image\tcaption\tsplit\na\tOne\ttrain\nb\tNo\ttest\nc\tTwo, too\ttrain\n"),
+        ("lines.txt", "One\nTwo, too\n"),
+        ("about.txt", "Images of one#1 thing\nTwo, too\n"),
+    ],
+)
+def test_texts_of_files(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    expected = ["Images of one#1 thing" if name == "about.txt" else "One", "Two, too"]
+    assert command.read_texts(tmp_path / name) == expected
+
+
+def test_texts_beside_photos(tmp_path):
+    for split, text in [("train", "One\nTwo, too\n"), ("test", "No\n")]:
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "a.txt").write_text(text)
+        Image.new("RGB", (8, 8)).save(tmp_path / split / "a.jpg")
+    assert command.read_texts(tmp_path) == ["One", "Two, too"]
+
+
 def test_errors_of_the_command(tmp_path, capsys):
     assert command.main([str(tmp_path / "no.txt"), str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith(f"error: cannot read {tmp_path}/no.txt")
     (tmp_path / "latin.txt").write_bytes("Café".encode("latin-1"))
     assert command.main([str(tmp_path / "latin.txt"), str(tmp_path)]) == 2
-    assert capsys.readouterr().err.startswith(f"error: cannot read {tmp_path}/latin.txt")
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path}/latin.txt line 1: the byte 0xe9")

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from checkpoints import files, formats, packages, tree
+from checkpoints import files, formats, hub_images, packages, tree
 from input_pipeline import tokenizers, vocabularies
 from vit_jax import class_names, preprocessing
 from vit_jax.adapting import WHICH_GELU, adapt, backbone_of, fit_for
@@ -115,7 +115,7 @@ def load(
         raise ValueError(f"{path}: {error}. {what_fits(weights)}") from None
     arrays = jax.tree.map(lambda a, s: np.asarray(a, s.dtype), arrays, shapes)
     config = weights.workdir.read_config() if weights.workdir else None
-    eval_pp, loss = _trained_with(weights, name)
+    eval_pp, loss = _trained_with(weights, name, model, old_size)
     task = get_task(model)
     return Pretrained(
         name=name,
@@ -196,15 +196,32 @@ def _choose_labels(labels: str | None, weights: Weights, model: Model) -> tuple[
     return choose_labels(labels, weights.labels, classes)
 
 
-def _trained_with(weights: Weights, name: str) -> tuple[str | None, str]:
+def _trained_with(
+    weights: Weights, name: str, model: Model, size: tuple[int, int]
+) -> tuple[str | None, str]:
     """The preprocessing and the loss that weights say; None and "" for what they do not."""
     if weights.workdir is not None:
         config = weights.workdir.read_config()
         return config.data.eval_pp, config.loss
     made_for = weights.made_for
     if made_for is None or made_for.model != name:
-        return None, ""
+        return _said_beside(weights, model, size) or None, ""
     return made_for.eval_pp or None, made_for.loss
+
+
+def _said_beside(weights: Weights, model: Model, size: tuple[int, int]) -> str:
+    """How a file beside weights from the hub has images prepared, if not as they were trained."""
+    usual = model.preprocessing(size)
+    if not usual or not weights.is_torch or packages.is_packaged(weights.path):
+        return ""
+    said = hub_images.read_preprocessing(weights.path, size)
+    if said in ("", usual):
+        return ""
+    _LOG.info(
+        "images are prepared by %s, as a file beside %s says; such models were trained with %s",
+        said, weights.path, usual,
+    )  # fmt: skip
+    return said
 
 
 def _which_model(

@@ -44,15 +44,15 @@ for _file, _model in {
     resnet: resnet.ResNet,
     visual_transformer: visual_transformer.VisualTransformer,
     bert: bert.BERT,
-    lit: lit.LiT,
-    clip: clip.CLIP,
-    siglip: siglip.SigLIP,
 }.items():
     register(_model, _file.VARIANTS, _file.PARAMETER_COUNTS)
 for _file, _model in {
     dehazeformer: dehazeformer.DehazeFormer,
     swinir: swinir.SwinIR,
     flowformer: flowformer.FlowFormer,
+    lit: lit.LiT,
+    clip: clip.CLIP,
+    siglip: siglip.SigLIP,
 }.items():
     register(_model, _file.VARIANTS, _file.PARAMETER_COUNTS, _file.PUBLISHED_SCORES)
 register(segmenter.Segmenter, segmenter.VARIANTS, segmenter.PARAMETER_COUNTS)

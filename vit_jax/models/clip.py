@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from vit_jax.models import tower_names
 from vit_jax.models.base import Shapes
-from vit_jax.models.two_towers import TwoTowers
+from vit_jax.models.two_towers import TwoTowers, recalls
 from vit_jax.models.vit import SIZES
 
 HEAD_WIDTH = 64
@@ -34,6 +34,28 @@ PARAMETER_COUNTS = {
     "CLIP-B_16": 149_620_737,
     "CLIP-L_14": 427_616_513,
     "CLIP-L_14_336": 427_944_193,
+}
+
+# Zero-shot retrieval as open_clip measured it.
+PUBLISHED_SCORES: dict[str, tuple[int, dict[str, dict[str, float]]]] = {
+    "Flickr30k-test": (
+        1000,
+        {
+            "CLIP-B_32": recalls(0.789, 0.588),
+            "CLIP-B_16": recalls(0.822, 0.622),
+            "CLIP-L_14": recalls(0.852, 0.65),
+            "CLIP-L_14_336": recalls(0.877, 0.669),
+        },
+    ),
+    "COCO-Karpathy-test": (
+        5000,
+        {
+            "CLIP-B_32": recalls(0.501, 0.304),
+            "CLIP-B_16": recalls(0.524, 0.331),
+            "CLIP-L_14": recalls(0.563, 0.365),
+            "CLIP-L_14_336": recalls(0.579, 0.371),
+        },
+    ),
 }
 
 _IMAGES = dict(

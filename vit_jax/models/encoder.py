@@ -131,6 +131,8 @@ class MultiHeadAttention(nn.Module):
                 dtype=self.dtype,
                 force_fp32_for_softmax=True,
             )
+            if mask is not None:
+                x = x * jnp.any(allowed, axis=-1).swapaxes(1, 2)[..., None].astype(x.dtype)
         else:
             x = ops.attention(
                 q,

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from typing import Any
 
 from vit_jax.models import tower_names
-from vit_jax.models.two_towers import TwoTowers
+from vit_jax.models.two_towers import TwoTowers, recalls
 from vit_jax.models.vit import SIZES
 
 
@@ -40,6 +40,18 @@ PARAMETER_COUNTS = {
     "LiT-L16L": 638_443_521,
     "LiT-L16S": 331_140_353,
     "LiT-L16Ti": 311_913_089,
+}
+
+
+# Zero-shot retrieval, of the model card.
+PUBLISHED_SCORES: dict[str, tuple[int, dict[str, dict[str, float]]]] = {
+    "COCO-Karpathy-test": (
+        5000,
+        {
+            "LiT-B16B_2": recalls(0.516, 0.318),
+            "LiT-L16L": recalls(0.485, 0.311),
+        },
+    ),
 }
 
 

@@ -10,7 +10,7 @@ GELU's approximation by tanh, also where timm and open_clip compute with the exa
 from typing import Any
 
 from vit_jax.models import tower_names
-from vit_jax.models.two_towers import TwoTowers
+from vit_jax.models.two_towers import TwoTowers, recalls
 from vit_jax.models.vit import SIZES
 
 
@@ -75,6 +75,25 @@ PARAMETER_COUNTS = {
     "SigLIP2-So400m_16-256": 1_135_670_962,
     "SigLIP2-g-opt_16-256": 1_871_393_906,
     "SigLIP2-g-opt_16-384": 1_871_885_426,
+}
+
+# Zero-shot retrieval: SigLIP's as open_clip measured it, SigLIP 2's as its authors did.
+PUBLISHED_SCORES: dict[str, tuple[int, dict[str, dict[str, float]]]] = {
+    "Flickr30k-test": (
+        1000,
+        {
+            "SigLIP-B_16": recalls(0.891, 0.747),
+            "SigLIP-So400m_14-384": recalls(0.943, 0.83),
+        },
+    ),
+    "COCO-Karpathy-test": (
+        5000,
+        {
+            "SigLIP-B_16": recalls(0.657, 0.478),
+            "SigLIP-So400m_14-384": recalls(0.724, 0.542),
+            "SigLIP2-B_16": recalls(0.689, 0.521),
+        },
+    ),
 }
 
 # The towers of images alone, to be fine-tuned; they are counted with a head of 1000 classes.

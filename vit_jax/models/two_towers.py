@@ -33,6 +33,11 @@ _OF_IMAGES = (
 )  # fmt: skip
 
 
+def recalls(image_to_text: float, text_to_image: float) -> dict[str, float]:
+    """Names the shares of images and of captions whose nearest neighbour is a right one."""
+    return {"image_to_text/recall@1": image_to_text, "text_to_image/recall@1": text_to_image}
+
+
 class BertTower(nn.Module):
     """Embeds texts: the state of BERT's first token, and a dense layer.
 

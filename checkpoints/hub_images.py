@@ -42,13 +42,14 @@ def read_preprocessing(path: str | os.PathLike[str], size: tuple[int, int]) -> s
 
 
 def _of_transformers(config: Mapping[str, Any], size: tuple[int, int]) -> str:
-    before, cut = config["size"], config.get("crop_size")
+    before = config["size"]
     method = _METHODS[config["resample"]]
     if not config.get("do_resize", True):
         return ""
     shortest = before if isinstance(before, int) else before.get("shortest_edge")
     is_cut = config.get("do_center_crop", False)
     if is_cut and shortest is not None:
+        cut = config["crop_size"]
         side = cut if isinstance(cut, int) else cut["height"]
         resize = _resize(_SHORTEST, size, method, shortest / side)
     elif not is_cut and (isinstance(before, int) or "height" in before):

@@ -16,6 +16,11 @@ flow is, how much of it is known, and how much more alike the frames are once th
 and what is wrong: frames and flows that are missing, of another size, or unreadable, flows that do
 not fit their frames, and pairs that are in more than one split.
 
+With --kind=captions it is a folder or a file of images and what is said of them, of which it prints
+how many there are and how long they are; and what is wrong: images that are missing, unreadable, or
+there several times, and captions that an image has twice. --file and --images are those of a run's
+--config.data.captions.
+
 Of imagenet2012 it checks what TFDS has prepared in --data_dir, or what it would be prepared from in
 --manual_dir; with --folder, train/ and val/ with a folder of images per class.
 
@@ -30,7 +35,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from input_pipeline import check_flow, check_segmentation, files
+from input_pipeline import check_captions, check_flow, check_segmentation, files
 from input_pipeline.arguments import expand_home
 from input_pipeline.sources import pairs
 from input_pipeline.sources.pairs import PairedSplit, find_pairs
@@ -41,6 +46,7 @@ _FLAGS = {
     "imagenet2012": ("data_dir", "manual_dir", "folder"),
     "pairs": ("against", "pattern", "scale"),
     "segmentation": ("classes", "reduce_zero_label", "ignore"),
+    "captions": ("file", "images"),
 }
 
 
@@ -52,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("data", metavar="FOLDER|imagenet2012")
-    parser.add_argument("--kind", choices=("pairs", "segmentation", "flow"), help="of a FOLDER")
+    kinds = ("pairs", "segmentation", "flow", "captions")
+    parser.add_argument("--kind", choices=kinds, help="of a FOLDER")
     parser.add_argument("--against", type=Path, help="a test set elsewhere, for common scenes")
     parser.add_argument(
         "--pattern", default="", help="another layout: 'foggy/{scene}_*.png sharp/{scene}.png'"
@@ -63,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--reduce_zero_label", choices=("True", "False"), help="whether label 0 is of no class"
     )
     parser.add_argument("--ignore", default="", help="labels of no class: 11,12")
+    parser.add_argument("--file", default="", help="of captions: the file in FOLDER that has them")
+    parser.add_argument("--images", default="", help="of captions: the folder in FOLDER of images")
     parser.add_argument("--data_dir", help="of imagenet2012: where TFDS has prepared it")
     parser.add_argument("--manual_dir", help="of imagenet2012: where its archives lie")
     parser.add_argument("--folder", type=Path, help="of imagenet2012: a folder of its images")
@@ -102,6 +111,10 @@ def _check_segmentation(args: argparse.Namespace) -> list[str]:
     reduce = None if args.reduce_zero_label is None else args.reduce_zero_label == "True"
     settings = check_segmentation.Settings(args.classes, reduce, tuple(map(int, numbers)))
     return check_segmentation.check_folder(Path(args.data), settings)
+
+
+def _check_captions(args: argparse.Namespace) -> list[str]:
+    return check_captions.check_folder(Path(args.data), args.file, args.images)
 
 
 def _check_flow(args: argparse.Namespace) -> list[str]:
@@ -170,6 +183,7 @@ _CHECKS = {
     "pairs": _check_pairs,
     "segmentation": _check_segmentation,
     "flow": _check_flow,
+    "captions": _check_captions,
 }
 
 

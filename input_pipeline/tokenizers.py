@@ -294,6 +294,13 @@ def make_tokenizer(spec: str, vocabulary: str | os.PathLike[str] = "") -> Tokeni
     if kind.family == "clip":
         vocabularies.load_package("ftfy")  # asked for now, and not at the first umlaut
     tokenizer([])  # or raises, for a vocabulary that lacks what begins, ends or fills a row
+    if kind.family == "bert" and tokenizer.pad != 0:
+        raise ValueError(f"{words.path}: [PAD] must be 0, which models hide, not {tokenizer.pad}")
+    if kind.family == "clip" and tokenizer.end != words.size - 1:
+        raise ValueError(
+            f"{words.path}: the end must have the greatest number of {words.size}, by which models "
+            f"find it, not {tokenizer.end}"
+        )
     return tokenizer
 
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.helpers import TINY, noise, random_variables
 from vit_jax import ops
@@ -108,3 +109,14 @@ def test_what_a_head_sees():
     np.testing.assert_allclose(found + params["pre_logits"]["bias"], linear, atol=1e-5)
     with pytest.raises(ValueError, match="representation='relu' is not one of"):
         model.clone(representation="relu").init(jax.random.key(0), jnp.ones((1, 8, 8, 3)))
+
+
+@pytest.mark.parametrize(("old", "new"), [((8, 6), (4, 3)), ((4, 5), (9, 5))])
+def test_positions_that_are_resized_by_a_bicubic_filter(old, new):
+    """It is Pillow's, which is antialiased."""
+    table = noise((1, old[0] * old[1], 3))
+    found = np.asarray(ops.resize_position_embedding(table, old, new, "bicubic"))
+    for channel in range(3):
+        image = Image.fromarray(table[0, :, channel].reshape(old))
+        expected = np.asarray(image.resize(new[::-1], Image.BICUBIC))
+        np.testing.assert_allclose(found[0, :, channel].reshape(new), expected, atol=1e-5)

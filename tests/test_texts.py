@@ -5,26 +5,14 @@ import logging
 import numpy as np
 import pytest
 
-from input_pipeline import MadeUp, Shard, get_dataset
+from input_pipeline import MadeUp, Shard, get_dataset, texts
 from input_pipeline.cpu_tf import tf
 from input_pipeline.sources import KINDS, Kind
 from input_pipeline.sources.base import IndexedSource
+from tests.captioned_images import Letters
 from tests.helpers import data_config
 
 WORDS = ("ab", "", "a long one", "ü", "b", "cab")
-
-
-class Letters:
-    """A token per byte, padded with 9."""
-
-    length, pad = 4, 9
-
-    def __call__(self, texts):
-        rows = [list(text.encode())[: self.length] for text in texts]
-        return np.array([row + [self.pad] * (self.length - len(row)) for row in rows], np.int64)
-
-    def is_cut(self, texts):
-        return np.array([len(text.encode()) > self.length for text in texts])
 
 
 def lines(config):
@@ -113,9 +101,8 @@ def test_evaluation_sees_each_text_once(config, count):
 def test_captions_that_are_not_there_are_padding():
     captions = tf.constant([["ab", ""], ["abcde", "c"]])
     dataset = tf.data.Dataset.from_tensor_slices({"captions": captions})
-    from input_pipeline.texts import tokenized
 
-    made = dataset.map(lambda fields: tokenized(fields, Letters()))
+    made = dataset.map(lambda fields: texts.tokenized(fields, Letters()))
     assert made.element_spec["captions"] == tf.TensorSpec((2, 4), tf.int32)
     first, second = (fields["captions"] for fields in made.as_numpy_iterator())
     np.testing.assert_array_equal(first, [[97, 98, 9, 9], [9, 9, 9, 9]])
@@ -190,3 +177,12 @@ def test_made_up_texts():
     assert batch["text"].dtype == np.int32
     assert batch["text"].min() >= 1
     assert batch["text"].max() < 7
+
+
+def test_of_many_texts_some_are_looked_at(monkeypatch, caplog):
+    monkeypatch.setattr(texts, "_MOST_COUNTED", 10)
+    texts.tell_cut("train", [f"{i:05}" for i in range(25)], Letters())
+    assert "train: 9 of 9 texts are longer than 4 tokens" in caplog.text
+    caplog.clear()
+    texts.tell_cut("train", ["abcd", "abcde", "ab"], Letters())
+    assert "train: 1 of 3 texts are longer" in caplog.text

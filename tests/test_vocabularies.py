@@ -116,6 +116,13 @@ def test_the_forms_of_clips_vocabulary_are_one(tmp_path):
     found.save(tmp_path / "copy")
     found = make_tokenizer("clip(77)", tmp_path / "copy")
     np.testing.assert_array_equal(found(CAPTIONS), expected(CAPTIONS))
+    more = tmp_path / "copy" / "vocab.json"
+    ids = json.loads(more.read_text())
+    more.write_text(json.dumps({**ids, "another": len(ids)}))
+    with pytest.raises(
+        ValueError, match=r"the end must have the greatest number of 551, .*, not 549"
+    ):
+        make_tokenizer("clip(77)", tmp_path / "copy")
     (tmp_path / "copy" / "merges.txt").unlink()
     with pytest.raises(ValueError, match=r"vocab\.json is half a vocabulary: merges\.txt is not"):
         make_tokenizer("clip(77)", tmp_path / "copy")
@@ -219,6 +226,7 @@ def test_a_unigram_model_may_know_the_names_of_its_own_pieces(tmp_path):
         ("clip(8)", "bpe.txt.gz", b"\x1f\x8bnonsense", r"bpe\.txt\.gz is no whole gzip file"),
         ("clip(8)", "bpe.txt", b"#version: 0.2\na b c\n", r"no pair of pieces: \('a', 'b', 'c'\)"),
         ("clip(8)", "bpe.txt", b"#version: 0.2\n", "no pair of pieces: none at all"),
+        ("bert(8)", "vocab.txt", b"[UNK]\n[PAD]\n[CLS]\n[SEP]\n", r"\[PAD\] must be 0, which .*1"),
         ("siglip(8)", "spiece.model", b"nonsense", r"spiece\.model is no model of sentencepiece"),
         ("siglip(8)", "spiece.model", b"", r"spiece\.model is no model of sentencepiece"),
     ],

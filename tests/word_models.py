@@ -1,7 +1,5 @@
 """Tiny models of images and texts, with a vocabulary that nobody has to download."""
 
-import dataclasses
-
 import numpy as np
 
 from tests.helpers import TINY, random_variables
@@ -43,7 +41,3 @@ def make(folder, name="CLIP-B_32", fields=CLIP, seed=0):
         loss="sigmoid" if model.has_bias else "softmax",
         vocabulary=str(write_vocabulary(folder)),
     )
-
-
-def renamed(model, **changes):
-    return dataclasses.replace(model, **changes)

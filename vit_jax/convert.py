@@ -18,7 +18,6 @@ from flax import traverse_util
 
 from checkpoints import files, npz, torch, tree
 from checkpoints.train_state import Checkpointer
-from configs import common
 from vit_jax import (
     class_names,
     embedder,
@@ -32,7 +31,6 @@ from vit_jax import (
 from vit_jax.machinery import cli, model_flags
 from vit_jax.models import get_model
 from vit_jax.pretrained import Pretrained
-from vit_jax.tasks import get_task
 from vit_jax.weights import SUFFIXES, Weights, check_labels_beside, read, write_labels_beside
 from vit_jax.workdir import Workdir
 
@@ -218,24 +216,7 @@ def _write_workdir(workdir: Workdir, model: Pretrained) -> None:
     """Makes a run's folder, as training would leave it after no steps."""
     if workdir.path.exists():
         raise ValueError(f"{workdir.path} is there already: choose another folder")
-    config = common.get_config()
-    config.model_name = model.name
-    config.plugins = model.plugins
-    fields = dict(model.fields)
-    config.dtype = fields.pop("dtype", config.dtype)
-    fields.pop("scan", None)  # the state is written unrolled
-    config.model.update(fields)
-    config.data.train_pp = model.eval_pp
-    config.data.eval_pp = model.eval_pp
-    config.loss = model.loss
-    config.total_steps = 0
-    task = get_task(model.model)
-    config.data.kind = task.kind
-    if model.model.any_size:
-        crop = 64 * model.model.upscale
-        config.data.train_pp = f"random_crop({crop})|{model.eval_pp.rpartition('|')[2]}"
-    config.metrics = model.model.metrics or task.metrics
-    config.best_metric = (*config.metrics, "loss")[0]
+    config = pretrained.config_of(model)
     tx = optim.make_optimizer(config.optim, optax.constant_schedule(0), model.variables["params"])
     state = jax.jit(lambda: experiment.new_state(config, model.variables, tx))()
 
@@ -244,7 +225,7 @@ def _write_workdir(workdir: Workdir, model: Pretrained) -> None:
     pretrained.write_vocabulary(workdir.vocabulary, model)
     with Checkpointer(workdir.checkpoints, 1, config.best_metric, config.best_mode) as checkpointer:
         checkpointer.save(0, state, None)
-    made_for = pretrained.say_made_for(model.name, fields)
+    made_for = pretrained.say_made_for(model.name, config.model)
     npz.save(workdir.weights, tree.merge(model.variables), made_for, model.model.npz_names())
 
 

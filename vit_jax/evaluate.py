@@ -172,7 +172,8 @@ def evaluate_workdir(
         workdir: the run's folder.
 
     Returns:
-        Figures by split, "val" and "test" as far as the data has them.
+        Figures by split, "val" and "test" as far as the data has them; of a run of no steps that
+        has neither, "train".
 
     Raises:
         ValueError: if the folder holds no checkpoint.
@@ -210,6 +211,8 @@ def _evaluate_splits(
     """Figures of each example by split, and the report of the last one."""
     data, mesh = experiment.data, experiment.mesh
     splits = [split for split in ("val", "test") if split in data.splits]
+    if not splits and experiment.total_steps == 0:
+        splits = ["train"]  # from which nothing was learned
     shown, each = None, {}
     for split in splits:
         observe = None

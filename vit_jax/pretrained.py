@@ -9,8 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 from etils import epath
+from ml_collections import ConfigDict
 
 from checkpoints import files, formats, hub_images, packages, tree
+from configs import common
 from input_pipeline import tokenizers, vocabularies
 from vit_jax import class_names, preprocessing
 from vit_jax.adapting import WHICH_GELU, adapt, backbone_of, fit_for
@@ -278,6 +280,29 @@ def _square_or(
                 "--pretrained_size=HEIGHTxWIDTH"
             ) from None
         return image_size
+
+
+def config_of(model: Pretrained) -> ConfigDict:
+    """The config of a run of no steps that begins, and ends, with a model as it is."""
+    config = common.get_config()
+    config.model_name = model.name
+    config.plugins = model.plugins
+    fields = dict(model.fields)
+    config.dtype = fields.pop("dtype", config.dtype)
+    fields.pop("scan", None)  # the state is written unrolled
+    config.model.update(fields)
+    config.data.train_pp = model.eval_pp
+    config.data.eval_pp = model.eval_pp
+    config.loss = model.loss
+    config.total_steps = 0
+    task = get_task(model.model)
+    config.data.kind = task.kind
+    if model.model.any_size:
+        crop = 64 * model.model.upscale
+        config.data.train_pp = f"random_crop({crop})|{model.eval_pp.rpartition('|')[2]}"
+    config.metrics = model.model.metrics or task.metrics
+    config.best_metric = (*config.metrics, "loss")[0]
+    return config
 
 
 def say_made_for(name: str, fields: Mapping[str, Any]) -> formats.MadeFor:

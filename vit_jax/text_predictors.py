@@ -59,7 +59,7 @@ def find_texts(arguments: Sequence[str | os.PathLike[str]]) -> list[Text]:
     """
     found: list[Text] = []
     typed = 0
-    for argument in map(os.fspath, arguments):
+    for argument in filter(str.strip, map(os.fspath, arguments)):
         path = Path(argument)
         try:
             is_file, is_folder = path.is_file(), path.is_dir()
@@ -72,7 +72,7 @@ def find_texts(arguments: Sequence[str | os.PathLike[str]]) -> list[Text]:
             found.extend(_lines(path))
         elif argument.lower().endswith(_SUFFIX) and not any(map(str.isspace, argument)):
             raise ValueError(f"there is no file {argument}")
-        elif argument.strip():
+        else:
             typed += 1
             found.append(Text(_TYPED, typed, argument))
     if not found:

@@ -182,7 +182,8 @@ class Monitor:
             _LOG.warning(_WAITS, 100 * waited)
         self._logged_step, self._logged_time = step, now
         total = self._exp.total_steps
-        images = f"{rate * self._exp.config.batch_size:,.0f} images/s"
+        what = "images" if "image" in self._exp.task.inputs else "texts"
+        images = f"{rate * self._exp.config.batch_size:,.0f} {what}/s"
         left = tqdm.format_interval((total - step) / rate)
         self._bar.set_postfix_str(f"loss {figures['loss']:.4f}, {images}")
         if self._bar.disable:

@@ -71,7 +71,7 @@ def test_a_conversion_that_goes_wrong_is_noticed(vit, tmp_path, monkeypatch, cap
     model = pretrained.load(path, "ViT-B_16", TINY)
     wrong = {**params, "cls": -params["cls"]}
     monkeypatch.setattr(convert.model_flags, "load_from", lambda _: model)
-    for flag in ("_INSPECT", "_NAMING"):
+    for flag in ("_INSPECT", "_NAMING", "_CLASSES", "_PROMPTS"):
         monkeypatch.setattr(convert, flag, type("Flag", (), {"value": None}))
     monkeypatch.setattr(npz, "save", lambda path, *_, save=npz.save: save(path, wrong))
     assert convert.main(["convert", str(path), str(tmp_path / "b.npz")]) == 1
@@ -84,7 +84,7 @@ def test_sizes_are_not_guessed_from_the_number_of_patches(tmp_path, monkeypatch,
     npz.save(tmp_path / "a.npz", params)
     load = functools.partial(pretrained.load, name="ViT-B_16", fields=TINY, old_size=(8, 32))
     monkeypatch.setattr(convert.model_flags, "load_from", load)
-    for flag in ("_INSPECT", "_NAMING"):
+    for flag in ("_INSPECT", "_NAMING", "_CLASSES", "_PROMPTS"):
         monkeypatch.setattr(convert, flag, type("Flag", (), {"value": None}))
     path = tmp_path / "b.safetensors"
     assert convert.main(["convert", str(tmp_path / "a.npz"), str(path)]) == 0

@@ -30,18 +30,24 @@ class Match:
         name: of the published model.
         fields: in which the weights' model differs from it.
         problem: why it does not fit all the same; "" if it fits.
-        is_sure: whether all fields could be read from the weights.
+        untold: fields that could not be read from the weights.
     """
 
     name: str
     fields: Mapping[str, Any]
     problem: str = ""
-    is_sure: bool = True
+    untold: tuple[str, ...] = ()
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether all fields could be read from the weights."""
+        return not self.untold
 
     def __str__(self) -> str:
         """The name, and how it differs, as flags would say it."""
         fields = ", ".join(f"{name}={value}" for name, value in sorted(self.fields.items()))
-        unsure = "" if self.is_sure else " and a number of heads which it does not tell"
+        unsure = f" and a {' and a '.join(self.untold)} which it does not tell"
+        unsure = unsure if self.untold else ""
         return f"{self.name} with {fields}{unsure}" if fields else self.name
 
 
@@ -92,15 +98,16 @@ def _candidates(weights: "Weights") -> list[Match]:
         fields |= {field: value for field, value in told.items() if field.endswith("num_heads")}
         own = model.values_of(fields)
         differing = {field: v for field, v in fields.items() if own[field] != v}
-        is_sure = all(
-            heads in fields or width not in differing or not model.has_field(heads)
-            for width, heads in (
-                ("hidden_size", "num_heads"),
-                ("text_hidden_size", "text_num_heads"),
+        untold = tuple(
+            heads
+            for heads, width in (
+                ("num_heads", "hidden_size"),
+                ("text_num_heads", "text_hidden_size"),
             )
+            if model.has_field(heads) and width in differing and heads not in fields
         )
         distance = abs(math.log(max(size, 1) / count))
-        match = Match(name, differing, is_sure=is_sure)
+        match = Match(name, differing, untold=untold)
         found.append((known, len(differing), distance, match))
     most = max((row[0] for row in found), default=0)
     likely = [row for row in found if row[0] > most - _TOO_FEW]

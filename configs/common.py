@@ -40,7 +40,8 @@ def get_config() -> ConfigDict:
     config.data.val_fraction = 0.1  # of each class, or of the scenes; split off without val
     config.data.skip_corrupt = False  # look for unreadable images first, and leave them out
     config.data.cache = False  # keep decoded training images of a folder, as many as fit in memory
-    config.data.test_source = ""  # of pairs, degraded and flow: another folder, to test on
+    # Of pairs, degraded, flow and captions: another folder, to test on.
+    config.data.test_source = ""
     config.data.pairs = ConfigDict()  # of pairs
     config.data.pairs.pattern = ""  # another layout: "foggy/{scene}_*.png sharp/{scene}.png"
     config.data.haze = ConfigDict()  # of hazy_from_clear, see there
@@ -126,8 +127,8 @@ def get_config() -> ConfigDict:
     config.flow.iterations = 0  # of the model, when it does not train; 0 is as many as it has
     config.flow.noise = 0.0  # in training: largest deviation of Gaussian noise, of 255; 0 is off
 
-    # Labelled images, which a model of images and texts is to classify by the classes' names at each
-    # evaluation: a folder, "tfds:NAME" for its test split, or "tfds:NAME:SPLIT".
+    # Labelled images that a model of images and texts is to classify by the names of their classes
+    # at each evaluation: a folder, "tfds:NAME" for its test split, or "tfds:NAME:SPLIT".
     config.image_text = ConfigDict()
     config.image_text.zero_shot = ""
     config.image_text.prompts = ""  # imagenet80, imagenet7, or such as "a photo of a {}|a {}"

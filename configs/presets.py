@@ -1,6 +1,7 @@
 """What several experiments share: names of models, fine-tuning, data sets, augmentation levels."""
 
 import math
+import re
 
 from ml_collections import ConfigDict
 
@@ -46,13 +47,16 @@ def find_model(key: str, family: str) -> str:
 
     Args:
         key: of the model, or its name.
-        family: "ViT" or "Mixer", which its name contains and the key may leave out.
+        family: "ViT", "Mixer", "CLIP", ..., which its name begins with, or has after a "+", and
+            the key may leave out.
 
     Raises:
         ValueError: if there is no such model.
     """
     names = {
-        _plain(name.replace(f"{family}-", "")): name for name in list_models() if family in name
+        _plain(name.replace(f"{family}-", "")): name
+        for name in list_models()
+        if re.search(rf"(^|\+){family}-", name)
     }
     found = names.get(_plain(key.replace(f"{family}-", "")))
     if found is None:
@@ -145,6 +149,32 @@ def get_pretraining() -> ConfigDict:
 
     config.eval_every = 5_000
     config.checkpoint_every = 1_000
+    return config
+
+
+def get_contrastive(model_name: str) -> ConfigDict:
+    """What trainings of two towers share: captions, COCO's if no other are named, and recalls.
+
+    A model that adds a bias is trained by the sigmoid loss, and any other by the softmax loss.
+    """
+    config = common.get_config()
+    config.model_name = model_name
+    config.dtype = "bfloat16"
+    model = get_model(model_name)
+
+    config.data.kind = "captions"
+    config.data.source = "tfds:coco_captions"  # by Karpathy's splits
+    config.data.tfds.train_split = "train+restval"
+    config.data.tfds.val_split = "val"
+    config.data.eval_pp = model.preprocessing(model.usual_size)
+
+    config.loss = "sigmoid" if model.values_of(["has_bias"])["has_bias"] else "softmax"
+    config.metrics = tuple(
+        f"{direction}/recall@{k}"
+        for direction in ("image_to_text", "text_to_image")
+        for k in (1, 5, 10)
+    )
+    config.best_metric = "text_to_image/recall@1"
     return config
 
 

@@ -3,7 +3,9 @@ import inspect
 import re
 from pathlib import Path
 
+import jax
 import pytest
+from flax import traverse_util
 
 from configs import common
 from vit_jax import experiment, optim
@@ -160,9 +162,56 @@ def test_visual_transformers():
         experiment.validate_config(run)
 
 
+def test_two_towers():
+    lit = config("lit", "b16b")
+    assert (lit.model_name, lit.pretrained, lit.loss) == ("LiT-B16B", "B_16", "softmax")
+    assert (lit.batch_size, lit.total_steps, lit.optim.name) == (4096, 5_000, "adamw")
+    assert lit.optim.learning_rate * lit.optim.weight_decay == pytest.approx(0.01)
+    assert re.search(lit.optim.freeze, "img/cls")
+    assert not re.search(lit.optim.freeze, "img/pre_logits/kernel")
+    assert lit.text.pretrained.endswith("bert-base-uncased")
+    paper = config("lit", "L16Ti,paper")
+    assert (paper.pretrained, paper.text.pretrained, paper.dont_load) == ("L_16", "", "")
+    assert (paper.optim.name, paper.batch_size, paper.total_steps) == ("adafactor", 16_384, 60_000)
+    clip = config("clip", "L_14")
+    assert (clip.model_name, clip.optim.learning_rate) == ("CLIP-L_14", 4e-4)
+    assert clip.optim.args.to_dict() == {"b1": 0.9, "b2": 0.98, "eps": 1e-6}
+    siglip = config("siglip", "SigLIP2-B_16")
+    assert (siglip.model_name, siglip.loss) == ("SigLIP2-B_16", "sigmoid")
+    assert (siglip.optim.args.b2, siglip.total_steps) == (0.95, 1_220_703)
+    own = config("captions", "SigLIP-B_16")
+    assert (own.model_name, own.loss, own.data.eval_pp.count("224")) == (
+        "SigLIP-B_16",
+        "sigmoid",
+        1,
+    )
+    for run in (lit, paper, clip, siglip, own):
+        experiment.validate_config(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"), [("lit", "L16L,paper"), ("lit", "B16B"), ("clip", "B_32")]
+)
+def test_what_is_decayed_of_two_towers(name, argument):
+    """No scale, no bias and no gain; of CLIP embeddings as well."""
+    run = config(name, argument)
+    model = get_model(run.model_name, num_layers=1, text_num_layers=1)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), *model.inputs((224, 224)))["params"]
+    names = ["/".join(path) for path in traverse_util.flatten_dict(shapes)]
+    decayed = {path for path in names if re.search(run.optim.weight_decay_on, path)}
+    assert {path.rpartition("/")[2] for path in decayed} <= {
+        "kernel", "embedding", "pos_embedding"
+    }  # fmt: skip
+    assert ("txt/Embed_0/embedding" in decayed) == (name == "clip")
+    optim.make_optimizer(run.optim, lambda step: 0.1, shapes)  # or raises
+
+
 @pytest.mark.parametrize(
     ("name", "argument", "message"),
     [
+        ("lit", "B16S", "unknown LiT 'B16S'; there are: b16b, b16b2, l16l, l16s, l16ti"),
+        ("lit", "B16B,long", "unknown recipe 'long'; there are: coco, paper"),
+        ("clip", "B_8", "unknown CLIP 'B_8'; there are: b16, b32, l14, l14336"),
         ("vit", "b17", "unknown ViT 'b17'; there are: .*b16, "),
         ("vit", "b16,cifar", "no preset for the data set 'cifar'; there are: cifar10, "),
         ("vit", "b16,cifar10,3", r"takes 2 argument\(s\)"),

@@ -69,7 +69,7 @@ def imagenet1k() -> tuple[str, ...]:
         "ImageNet's classes have TFDS' names, and not CLIP's, by which its scores were reached: "
         "those come with pip install %s", _PACKAGE,
     )  # fmt: skip
-    return tuple(IMAGENET_LABELS_LIST)
+    return tuple(name.partition(",")[0] for name in IMAGENET_LABELS_LIST)  # less its synonyms
 
 
 def _table_in(path: str) -> tuple[str, ...]:

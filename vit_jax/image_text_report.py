@@ -80,14 +80,14 @@ class ImageTextReport:
             report.save(self.draw_likeness(split), folder / "likeness.png")
 
     def rows(self) -> list[Sequence[object]]:
-        """A header, and a line per image: its ranks count from 1, that of its best caption too."""
+        """A header, and a line per image: ranks from 1, of its likest caption and by each."""
         header: list[object] = ["file", "loss"]
         columns: list[Sequence[object]] = [
             self._names or range(len(self._loss)),
             [f"{loss:.6f}" for loss in self._loss],
         ]
         if self._ranks:
-            header += ["rank of its first caption to be found", "captions", "its ranks by them"]
+            header += ["image_to_text rank", "captions", "text_to_image ranks"]
             of_texts = self._ranks["text_to_image"] + 1
             own = [of_texts[self._owners == i] for i in range(len(self._loss))]
             columns += [

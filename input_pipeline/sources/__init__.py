@@ -20,16 +20,16 @@ class Kind(NamedTuple):
         truths: what its examples have besides images, see `Source`.
         has_any_scale: whether targets can be larger than images.
         has_test_source: whether `config.data.test_source` can name a folder to test on.
-        has_tfds: whether a TFDS data set can be of this kind.
         takes_tokenizer: whether it finds sources by `config.data` and what makes numbers of texts.
+        has_tfds: whether a TFDS data set can be of this kind.
     """
 
     find: str | Callable[..., "dict[str, Source]"]
     truths: tuple[str, ...]
     has_any_scale: bool = False
     has_test_source: bool = False
-    has_tfds: bool = False
     takes_tokenizer: bool = False
+    has_tfds: bool = False
 
 
 KINDS = {

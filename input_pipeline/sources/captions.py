@@ -39,10 +39,14 @@ def splits(config: Any) -> dict[str, Source]:
     Raises:
         ValueError: for what is missing, or cannot be used.
     """
-    source = Path(config.source).expanduser()
-    found = captions_layouts.find(source, config.captions.file, config.captions.images)
-    _tell(found, config.captions.skip_missing)
-    by_split: dict[str, Sequence[Captioned]] = dict(found.splits)
+    by_split = _find(config.source, config)
+    if config.test_source:
+        tested = _find(config.test_source, config)
+        if not {"test", "all"} & set(tested):
+            raise ValueError(
+                f"data.test_source={config.test_source!r} has {' and '.join(tested)}, and no test"
+            )
+        by_split["test"] = tested["test" if "test" in tested else "all"]
     if config.skip_corrupt:
         by_split = {
             name: files.without_faults(some, lambda one: images.check_file(str(one.image)), name)
@@ -50,6 +54,14 @@ def splits(config: Any) -> dict[str, Source]:
         }
     by_split = splitting.split_off_scenes(by_split, lambda one: one.name, config)
     return {name: _source(some) for name, some in by_split.items() if some}
+
+
+def _find(source: str, config: Any) -> dict[str, Sequence[Captioned]]:
+    found = captions_layouts.find(
+        Path(source).expanduser(), config.captions.file, config.captions.images
+    )
+    _tell(found, config.captions.skip_missing)
+    return dict(found.splits)
 
 
 def _tell(found: Found, skip_missing: bool) -> None:

@@ -61,8 +61,7 @@ def _fold(text: str) -> str:
     """
     if text.isascii():
         return text
-    folded = unicodedata.normalize("NFD", text).casefold()
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", folded).casefold())
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 
 def canonicalize(text: str) -> str:

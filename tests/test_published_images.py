@@ -223,6 +223,17 @@ def test_files_beside_weights(tmp_path, name, config, expected):
     assert hub_images.read_preprocessing(weights, (SIZE, SIZE)) == ""
 
 
+def test_a_file_that_says_what_is_known(tmp_path, caplog):
+    name, fields = "ViT-B_16-CLIP", dict(TINY, num_classes=3)
+    model = get_model(name, **fields)
+    path = tmp_path / "model.safetensors"
+    torch.write(path, torch.to_state_dict(random_variables(model, (SIZE, SIZE)), model))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(OF_CLIP))
+    caplog.set_level(logging.INFO)
+    assert pretrained.load(path, name, fields).eval_pp == CLIP
+    assert "images are prepared" not in caplog.text
+
+
 def test_another_filter_is_taken_and_said(tmp_path, caplog):
     name, fields = "ViT-B_16-SigLIP", dict(TINY, num_classes=3)
     model = get_model(name, **fields)

@@ -118,7 +118,8 @@ def test_evaluation_is_always_the_same(source, vocabulary):
 
 
 def test_splits_by_document(source, vocabulary, tmp_path):
-    parts = {name: part.columns["pair"] for name, part in open_data(source, vocabulary).splits.items()}  # fmt: skip
+    splits = open_data(source, vocabulary).splits
+    parts = {name: part.columns["pair"] for name, part in splits.items()}
     assert parts.keys() == {"train", "val", "test"}
     data = open_data(source, vocabulary)
     assert data.identity == open_data(source, vocabulary).identity
@@ -161,7 +162,7 @@ def test_documents_of_a_file(tmp_path):
 
 
 def test_what_cannot_be_read(source, vocabulary, tmp_path):
-    with pytest.raises(ValueError, match="holds no texts, files whose names end in .txt"):
+    with pytest.raises(ValueError, match=r"holds no texts, files whose names end in \.txt"):
         open_data(tmp_path, vocabulary)
     with pytest.raises(ValueError, match="there is no folder"):
         open_data(tmp_path / "no", vocabulary)
@@ -169,10 +170,12 @@ def test_what_cannot_be_read(source, vocabulary, tmp_path):
     with pytest.raises(ValueError, match="the texts to train on have no words"):
         open_data(tmp_path, vocabulary, val_fraction=0.0)
     config = data_config(source)
-    with pytest.raises(ValueError, match="data.kind='text' is for a model of texts, such as BERT"):
+    with pytest.raises(
+        ValueError, match=r"data\.kind='text' is for a model of texts, such as BERT"
+    ):
         get_dataset(config, 8, 0)
     config.text.passes = 0
-    with pytest.raises(ValueError, match="data.text.passes must be at least 1, not 0"):
+    with pytest.raises(ValueError, match=r"data\.text\.passes must be at least 1, not 0"):
         get_dataset(config, 8, 0, tokenize=make_tokenizer("bert_pair(24)", vocabulary))
 
 
@@ -221,7 +224,7 @@ def test_accumulated_gradients_are_those_of_the_batch(source, vocabulary):
         batch = next(exp.data.train_batches())
         counts = (batch["words"] >= 0).sum(axis=1).reshape(-1, 4).sum(axis=0)
         assert len(set(counts)) > 1
-        state, metrics = step.make_train_step(exp)(exp.init_state(), batch)
+        _, metrics = step.make_train_step(exp)(exp.init_state(), batch)
         states.append((np.asarray(metrics["loss"]), np.asarray(metrics["grad_norm"])))
     np.testing.assert_allclose(*states, rtol=1e-5)
 

@@ -112,6 +112,24 @@ def test_pairs(folder, pad_to):
         tokenizer.encode_pairs(["cat", "bird"], ["red"])
 
 
+def test_what_just_fits_is_not_cut(folder):
+    for spec, specials in [
+        ("bert({})", 1),
+        ("bert_pair({})", 2),
+        ("clip({})", 2),
+        ("siglip({})", 1),
+    ]:
+        count = len(make_tokenizer(spec.format(8), folder).pieces("under the tree"))
+        full = make_tokenizer(spec.format(count + specials), folder)
+        ids, is_cut = full.encode(["under the tree"])
+        assert not is_cut.any()
+        assert (ids[0] != full.pad).sum() >= count + specials - (full.pad == full.end)
+        shorter = make_tokenizer(spec.format(count + specials - 1), folder)
+        assert shorter.is_cut(["under the tree"]).all()
+        if full.end is not None:
+            assert shorter(["under the tree"])[0, -1] == full.end
+
+
 def test_pairs_are_cut_at_the_longer_ones_end(folder):
     assert shorten_pair([1, 2, 3, 4], [5, 6], 4) == ([1, 2], [5, 6])
     assert shorten_pair([1, 2], [3, 4, 5], 3) == ([1, 2], [3])
@@ -176,13 +194,13 @@ def test_case_is_folded_as_lit_was_trained_and_bert_was_not():
 
 
 def test_a_vocabulary_with_upper_case_keeps_it(tmp_path):
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "Haus", "haus", "é", "e"]
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "Haus", "haus", "é", "e", "É"]
     (tmp_path / "vocab.txt").write_text("\n".join(pieces))
     tokenizer = make_tokenizer("bert(4)", tmp_path)
-    assert tokenizer(["Haus", "haus", "é"])[:, 1].tolist() == [5, 6, 7]
-    (tmp_path / "vocab.txt").write_text("\n".join(p for p in pieces if p != "Haus"))
+    assert tokenizer(["Haus", "haus", "é", "É"])[:, 1].tolist() == [5, 6, 7, 9]
+    (tmp_path / "vocab.txt").write_text("\n".join(p for p in pieces if p not in "HausÉ"))
     tokenizer = make_tokenizer("bert(4)", tmp_path)
-    assert tokenizer(["Haus", "haus", "é"])[:, 1].tolist() == [5, 5, 7]
+    assert tokenizer(["Haus", "haus", "É"])[:, 1].tolist() == [5, 5, 7]
 
 
 def test_what_plain_ascii_is_spared_would_not_change_it():

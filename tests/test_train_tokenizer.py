@@ -53,6 +53,12 @@ def test_the_same_texts_make_the_same_file(tmp_path, kind):
     assert path == str(tmp_path / "here" / there.name)
 
 
+@pytest.mark.parametrize("kind", ["bert", "clip", "siglip"])
+def test_texts_are_learned_as_they_are_read(tmp_path, kind):
+    path = train_tokenizer([text.upper() for text in TEXTS], tmp_path, kind, 560)
+    assert len(make_tokenizer(f"{kind}(8)", path).pieces("sleeping")) < 5
+
+
 def test_rare_letters_make_room_for_words(tmp_path):
     path = train_tokenizer([*TEXTS, "Ω一丁七万丈三上下"], tmp_path, "bert", 90)
     tokenizer = make_tokenizer("bert(8)", path)

@@ -85,8 +85,8 @@ def _each_of_words(of_word: Callable[[Out, Batch], jax.Array]) -> Callable[[Out,
 
 def _mean_of_words(each: np.ndarray) -> float:
     """From (texts, 2) sums and numbers to the mean over all words; nan if there is none."""
-    total, count = np.sum(each, axis=0, dtype=np.float64)
-    return float(total / count) if count else float("nan")
+    total, count = each.astype(np.float64).sum(axis=0).tolist()
+    return total / count if count else float("nan")
 
 
 def _perplexity(each: np.ndarray) -> float:

@@ -59,7 +59,10 @@ def find_texts(arguments: Sequence[str | os.PathLike[str]]) -> list[Text]:
     """
     found: list[Text] = []
     typed = 0
-    for argument in filter(str.strip, map(os.fspath, arguments)):
+    for argument in arguments:
+        argument = str(os.fspath(argument))
+        if not argument.strip():
+            continue
         path = Path(argument)
         try:
             is_file, is_folder = path.is_file(), path.is_dir()
@@ -234,10 +237,7 @@ class Embedder:
         if pool == "pooler" and not pretrained.model.pooler:
             raise ValueError(f"{pretrained.name} has no pooler: take --pool=mean or first")
 
-        def apply(model: Any, variables: Any, *inputs: jax.Array) -> jax.Array:
-            return embed(model, variables, *inputs, pool=pool)
-
-        self._reader = _Reader(pretrained, apply)
+        self._reader = _Reader(pretrained, functools.partial(embed, pool=pool))
 
     def find(self, arguments: Sequence[str | os.PathLike[str]]) -> list[base.Item]:
         """One item for all texts, see `find_texts`."""

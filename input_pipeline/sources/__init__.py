@@ -20,16 +20,16 @@ class Kind(NamedTuple):
         truths: what its examples have besides images, see `Source`.
         has_any_scale: whether targets can be larger than images.
         has_test_source: whether `config.data.test_source` can name a folder to test on.
-        has_tfds: whether a TFDS data set can be of this kind.
         takes_tokenizer: whether it finds sources by `config.data` and what makes numbers of texts.
+        has_tfds: whether a TFDS data set can be of this kind.
     """
 
     find: str | Callable[..., "dict[str, Source]"]
     truths: tuple[str, ...]
     has_any_scale: bool = False
     has_test_source: bool = False
-    has_tfds: bool = False
     takes_tokenizer: bool = False
+    has_tfds: bool = False
 
 
 KINDS = {
@@ -43,9 +43,7 @@ KINDS = {
     "flow_from_photos": Kind("flow_from_photos", ("image2", "flow", "valid", "occluded")),
     "segmentation": Kind("segmentation_folder", ("mask",)),  # images and the classes of pixels
     # Images and what is said of them.
-    "captions": Kind(
-        "captions", ("text", "captions", "num_captions"), has_test_source=True, has_tfds=True
-    ),
+    "captions": Kind("captions", ("text", "captions", "num_captions"), has_tfds=True),
     # Pairs of frames and the motion between them.
     "flow": Kind("flow_folder", ("image2", "flow", "valid"), has_test_source=True),
     # Documents, of which words are masked.

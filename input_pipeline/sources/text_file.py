@@ -144,7 +144,8 @@ class _Finisher:
         return {**example, **shaped}
 
     def _mask(self, tokens: np.ndarray, mask: np.ndarray, seed: np.ndarray) -> list[np.ndarray]:
-        return list(word_pairs.mask_words(tokens, mask, self._ids, seed.view(np.uint32)).values())
+        numbers = seed.view(np.uint32).tolist()
+        return list(word_pairs.mask_words(tokens, mask, self._ids, numbers).values())
 
 
 def _find(source: Path) -> Mapping[str, list[Path]]:

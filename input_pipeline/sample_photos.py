@@ -3,7 +3,8 @@
 They come with scikit-image and scikit-learn, so nothing is downloaded. FOLDER gets train, val and
 test: clear photos for data.kind=hazy_from_clear, beside one of which lies a depth map made from its
 measured disparities; or with --kind=classes a folder for each of eight photos, with patches of it;
-or with --kind=small a small part of a photo alone, to be enlarged.
+or with --kind=captions parts of fourteen photos with what is to be seen in them beside; or with
+--kind=small a small part of a photo alone, to be enlarged.
 """
 
 import argparse
@@ -36,6 +37,55 @@ _CLASSES = {
 _PATCH = 96  # side in pixels
 # Split -> where its patches lie in a photo, as parts of the width, and how many there are.
 _SPLITS = {"train": (0, 0.5, 32), "val": (0.5, 0.75, 8), "test": (0.75, 1, 12)}
+# Photo, as a class is called -> its name in scikit-image, and what can be said of it.
+CAPTIONED = {
+    "astronaut": ("astronaut", "a woman in an orange space suit", "a portrait of an astronaut"),
+    "brick": ("brick", "a wall of grey bricks", "bricks and mortar, seen from the front"),
+    "cat": ("chelsea", "a ginger cat looks at you", "the face of a cat with whiskers"),
+    "clock": ("clock", "a clock, blurred by motion", "the dial of a clock in grey"),
+    "coffee": ("coffee", "a cup of coffee on a saucer", "coffee and a spoon on a wooden table"),
+    "coins": ("coins", "old coins in rows", "many round coins on a dark ground"),
+    "eye": ("retina", "the back of an eye with its veins", "a retina, orange and round"),
+    "grass": ("grass", "a lawn seen from above", "blades of grass in grey"),
+    "horse": ("horse", "the black shape of a horse", "a horse cut out of paper"),
+    "moon": ("moon", "craters on the moon", "the moon seen through a telescope"),
+    "page": ("page", "a page of printed text", "letters on yellowed paper"),
+    "photographer": ("camera", "a man with a camera on a tripod", "a photographer in a dark coat"),
+    "rocket": ("rocket", "a rocket on its launch pad", "a rocket lit by lamps, before its start"),
+    "stars": ("hubble_deep_field", "galaxies in a dark sky", "many stars on black ground"),
+}  # fmt: skip
+_PARTS = {"train": 16, "test": 4}  # of each photo
+
+
+def write_captioned(folder: Path) -> None:
+    """Writes square parts of fourteen photos, and beside each a .txt with a caption per line.
+
+    Parts of a photo overlap, those of the other split too: a model that tells them apart has
+    learned these photos, and no more.
+
+    Args:
+        folder: gets train/ and test/ with PHOTO_NUMBER.jpg of 96 x 96 pixels; what is there already
+            is written again.
+
+    Raises:
+        ValueError: if scikit-image is not installed.
+    """
+    data, _ = _libraries()
+    random = np.random.default_rng(0)
+    for label, (name, *captions) in CAPTIONED.items():
+        pixels = getattr(data, name)()
+        pixels = pixels if pixels.dtype == np.uint8 else (pixels * 255).astype(np.uint8)
+        photo = Image.fromarray(pixels).convert("RGB")
+        for split, count in _PARTS.items():
+            (folder / split).mkdir(parents=True, exist_ok=True)
+            for i in range(count):
+                side = int(random.uniform(0.5, 1) * min(photo.size))
+                left, top = (int(random.integers(n - side, endpoint=True)) for n in photo.size)
+                part = photo.crop((left, top, left + side, top + side))
+                part = part.resize((_PATCH, _PATCH), Image.Resampling.BICUBIC)
+                part.save(folder / split / f"{label}_{i:02}.jpg", quality=95)
+                beside = folder / split / f"{label}_{i:02}.txt"
+                beside.write_text("".join(f"{caption}\n" for caption in captions))
 
 
 def write_classes(folder: Path) -> None:
@@ -126,7 +176,12 @@ def _depth(disparity: np.ndarray) -> np.ndarray:
 
 
 # By data.kind, but for small, on which nothing is trained.
-_WRITERS = {"hazy_from_clear": write_clear, "classes": write_classes, "small": write_small}
+_WRITERS = {
+    "hazy_from_clear": write_clear,
+    "classes": write_classes,
+    "captions": write_captioned,
+    "small": write_small,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

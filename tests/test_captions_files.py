@@ -93,6 +93,9 @@ def test_utf_16_is_read(tmp_path):
         ("c.json", {"annotations": [{"bbox": 1}], "images": [{"id": 1, "file_name": "a"}]},
          "annotations without captions: COCO's are in captions_"),
         ("c.json", {**COCO, "images": COCO["images"][:1]}, "annotation 1: there is no image 9"),
+        ("c.json", {**COCO, "images": [{"id": 1, "file": "a"}]}, "image 1: it has no id and"),
+        ("c.json", {"images": COCO["images"], "annotations": [{"image_id": {}, "caption": "x"}]},
+         "annotation 1: there is no image {}"),
         ("c.json", {"a": 3}, "no captions that could be read: it must be as COCO's"),
         ("c.json", '[{"image": "a", "caption": "\\ud800"}]', "entry 1: it holds half of a surr"),
         ("c.json", [3], "entry 1: no object, but '3'"),
@@ -180,12 +183,15 @@ def test_flickr8ks_lists(tmp_path, caplog):
 
 
 def test_texts_beside_images(tmp_path):
-    photos(tmp_path, "a.png", "in/b.png")
+    photos(tmp_path, "a.png", "in/b.png", "token.png")
     write(tmp_path / "a.txt", "one\n\n two \r\n")
+    write(tmp_path / "token.txt", "four")
     write(tmp_path / "in" / "b.txt", "three")
     write(tmp_path / "README.txt", "what this is")
     write(tmp_path / "metadata.json", "{}")
-    assert found(tmp_path) == {"all": {"a.png": ("one", "two"), "in/b.png": ("three",)}}
+    assert found(tmp_path) == {
+        "all": {"a.png": ("one", "two"), "in/b.png": ("three",), "token.png": ("four",)}
+    }
     assert not captions_layouts.find(tmp_path).missing
 
 

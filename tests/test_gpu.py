@@ -78,6 +78,18 @@ def test_attention_and_its_gradients(implementation, tokens):
         assert error(ours, reference) < 0.015  # 8 bits are a step of 0.004
 
 
+@pytest.mark.parametrize(("tokens", "length"), [(64, None), (77, None), (78, 77)])
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_causal_attention_and_its_gradients(is_masked, tokens, length):
+    """As towers of texts have it, in bfloat16, against float32 on the CPU."""
+    q, k, v = (jnp.asarray(noise((2, tokens, 3, 64), seed), jnp.bfloat16) for seed in range(3))
+    mask = np.arange(tokens) < [[tokens], [tokens // 2]] if is_masked else None
+    attend = functools.partial(ops.attention, length=length, mask=mask, causal=True)
+    expected = on_cpu(with_gradients(attend), q, k, v)
+    for ours, reference in zip(jax.jit(with_gradients(attend))(q, k, v), expected):
+        assert error(ours, reference) < 0.015
+
+
 def choose_for_cpu(monkeypatch, value):
     monkeypatch.setattr(compiling, "is_for_cpu", lambda: value)
     jax.clear_caches()

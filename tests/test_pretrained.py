@@ -1,4 +1,3 @@
-import dataclasses
 import functools
 import http.server
 import logging
@@ -13,7 +12,7 @@ from flax import traverse_util
 
 from checkpoints import npz, torch
 from tests.helpers import AUGREG_INDEX, TINY, TINY_HYBRID, TINY_MIXER, noise, random_params
-from vit_jax import convert, experiment, ops, preprocessing, pretrained, train
+from vit_jax import experiment, ops, pretrained, train
 from vit_jax import weights as weight_files
 from vit_jax.models import get_model
 from vit_jax.workdir import Workdir
@@ -429,50 +428,6 @@ def test_runs_of_other_image_shapes_need_no_size(digits_config, tmp_path):
     assert Workdir(tmp_path / "a").has_config
     with pytest.raises(ValueError, match="says itself which model it is"):
         pretrained.load(tmp_path / "a", name="ViT-B_16")
-
-
-@pytest.mark.parametrize(
-    ("spec", "expected"),
-    [
-        ("decode|resize(8)|value_range(-1, 1)", "decode|resize((4, 6))|value_range(-1, 1)"),
-        (
-            "decode|resize((8, 9), method='bicubic')|normalize((0.5,), (0.5,))",
-            "decode|resize((4, 6), method='bicubic')|normalize((0.5,), (0.5,))",
-        ),
-        ("decode|resize(9)|central_crop(8)|value_range(-1, 1)", None),
-        ("decode|resize_small(9)|central_crop(8)|value_range(-1, 1)", None),
-    ],
-)
-def test_a_runs_preprocessing_to_another_size(spec, expected):
-    if expected is None:
-        with pytest.raises(
-            ValueError, match=r"which --image_size cannot change(: leave it out| to)"
-        ):
-            preprocessing.resized(spec, (4, 6))
-    else:
-        assert preprocessing.resized(spec, (4, 6)) == expected
-
-
-def test_a_cut_out_centre_to_another_size():
-    spec = "decode|resize_small(256, method='bicubic')|central_crop(224)|value_range(-1, 1)"
-    larger = "decode|resize_small(384, method='bicubic')|central_crop(336)|value_range(-1, 1)"
-    assert preprocessing.resized(spec, (336, 336)) == larger
-
-
-def test_a_file_says_what_the_model_does_not(tmp_path):
-    _, params = random_params("ViT-B_16", (16, 16), num_classes=3, **TINY)
-    npz.save(tmp_path / "a.npz", params, pretrained.say_made_for("ViT-B_16", TINY))
-    plain = pretrained.load(tmp_path / "a.npz")
-    assert pretrained.say_all(plain) == pretrained.say_made_for("ViT-B_16", TINY)
-    own = "decode|resize(16, method='bicubic')|normalize((0.4,), (0.2,))"
-    other = dataclasses.replace(plain, eval_pp=own, loss="sigmoid_xent")
-    for name in ("b.npz", "b.safetensors"):
-        convert.write(tmp_path / name, other)
-        again = pretrained.load(tmp_path / name)
-        assert (again.eval_pp, again.loss) == (own, "sigmoid_xent")
-        larger = pretrained.load(tmp_path / name, image_size=(24, 24))
-        assert larger.eval_pp == own.replace("16", "24")
-        assert pretrained.load(tmp_path / name, name="ViT-B_16", fields=TINY).eval_pp == own
 
 
 def test_the_config_is_read(digits_config, tmp_path, monkeypatch, caplog):

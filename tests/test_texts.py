@@ -11,6 +11,9 @@ from input_pipeline.sources import KINDS, Kind
 from input_pipeline.sources.base import IndexedSource
 from tests.captioned_images import Letters
 from tests.helpers import data_config
+from vit_jax.models import get_model
+from vit_jax.tasks import get_task
+from vit_jax.validation import check_data
 
 WORDS = ("ab", "", "a long one", "ü", "b", "cab")
 
@@ -186,3 +189,16 @@ def test_of_many_texts_some_are_looked_at(monkeypatch, caplog):
     caplog.clear()
     texts.tell_cut("train", ["abcd", "abcde", "ab"], Letters())
     assert "train: 1 of 3 texts are longer" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "message"),
+    [
+        ("ViT-S_16", ("text", "number"), "VisionTransformer .* no image and no label: .* classes"),
+        ("CLIP-B_32", ("image", "label"), r"CLIP .* no text: set data.kind to captions, or"),
+    ],
+)
+def test_data_without_what_a_model_reads_are_refused(name, keys, message):
+    model = get_model(name)
+    with pytest.raises(ValueError, match=message):
+        check_data(model, get_task(model), keys)

@@ -33,7 +33,8 @@ def renamed(file, which):
         arrays = [weights[source] for source in sources]
         if operation.startswith("third"):
             arrays[0] = np.split(arrays[0], 3)[int(operation[5])]
-        found[name] = _operate(operation.rpartition("third")[2].lstrip("012_"), arrays, heads)
+            operation = operation[len("third0_") :]
+        found[name] = _operate(operation, arrays, heads)
     return found
 
 

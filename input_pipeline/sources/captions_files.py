@@ -303,10 +303,10 @@ def _text_of(item: Mapping[str, Any]) -> Any:
 
 
 def _rows_of_coco(data: Mapping[str, Any], path: Path, faults: list[str]) -> Iterator[Row]:
-    names = {}
+    names: dict[str, str] = {}  # by the id as text, since an id may be any JSON
     for number, entry in enumerate(data["images"], 1):
         if isinstance(entry, dict) and isinstance(entry.get("file_name"), str) and "id" in entry:
-            names[entry["id"]] = entry["file_name"]
+            names[str(entry["id"])] = entry["file_name"]
         else:
             faults.append(f"image {number}: it has no id and file_name")
     annotations = data["annotations"]
@@ -316,7 +316,7 @@ def _rows_of_coco(data: Mapping[str, Any], path: Path, faults: list[str]) -> Ite
         where = f"annotation {number}"
         if not isinstance(one, dict) or not isinstance(one.get("caption"), str):
             faults.append(f"{where}: it has no caption")
-        elif one.get("image_id") not in names:
+        elif str(one.get("image_id")) not in names:
             faults.append(f"{where}: there is no image {one.get('image_id')!r}")
         else:
-            yield Row(names[one["image_id"]], (one["caption"],), where)
+            yield Row(names[str(one["image_id"])], (one["caption"],), where)

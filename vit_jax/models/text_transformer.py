@@ -82,12 +82,11 @@ class TextTransformer(nn.Module):
         n, d = self.length, self.hidden_size
         is_clip = self.initialization == "clip"
         normal = nn.initializers.normal
-        embed = nn.Embed(
-            self.vocabulary_size, d, self.dtype, embedding_init=normal(0.02), name="Embed_0"
-        )
+        # In float32, since the gradients of a frequent token are sums of very many.
+        embed = nn.Embed(self.vocabulary_size, d, embedding_init=normal(0.02), name="Embed_0")
         init = normal(0.01 if is_clip else d**-0.5)
         positions = self.param("pos_embedding", init, (1, n, d), jnp.float32)
-        x = embed(tokens) + positions.astype(self.dtype)
+        x = (embed(tokens) + positions).astype(self.dtype)
         x = Encoder(
             num_layers=self.num_layers,
             num_heads=self.num_heads,

@@ -11,7 +11,7 @@ algorithm 1 and section 3.3. Where the latter sums over the devices, each row ha
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -19,14 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, PartitionSpec
 
-from vit_jax.tasks.base import Batch, Out
+Arrays = Mapping[str, jax.Array]
 
 _NEVER = -1e30  # a logit of what is no choice; finite, since -inf less itself is not a number
 _ROWS_AT_ONCE = 512  # of a device, whose products with all columns are in memory
 _QUERIES_AT_ONCE = 1024
 
 
-def softmax(out: Out, batch: Batch) -> jax.Array:
+def softmax(out: Arrays, batch: Arrays) -> jax.Array:
     """Half the cross-entropy of finding the text of each image, and half that of the reverse.
 
     Args:
@@ -42,7 +42,7 @@ def softmax(out: Out, batch: Batch) -> jax.Array:
     return rows(image, text, scale, _real(batch, len(image)))
 
 
-def sigmoid(out: Out, batch: Batch) -> jax.Array:
+def sigmoid(out: Arrays, batch: Arrays) -> jax.Array:
     """The sum of the losses of each image with every text: is this one its own?
 
     Args:
@@ -64,7 +64,7 @@ def _mesh() -> AbstractMesh | None:
     return None if mesh.empty else mesh
 
 
-def _real(batch: Batch, count: int) -> jax.Array:
+def _real(batch: Arrays, count: int) -> jax.Array:
     """(b,) bool, False for padding."""
     return batch["_mask"] > 0 if "_mask" in batch else jnp.ones(count, bool)
 

@@ -124,11 +124,12 @@ class Weights:
             return None
 
     def head_fields(self, model: Model) -> dict[str, Any]:
-        """Fields of a classifier that the weights decide: how many classes, and pre_logits."""
+        """Fields that the weights decide: how many classes, pre_logits, and how many tokens."""
         flat = self.arrays
-        if not model.has_field("num_classes"):
-            return {}
         names = torch.names_of(model, found=flat) if self.is_torch else {}
+        table = flat.get(names.get(model.token_table, model.token_table))
+        if not model.has_field("num_classes"):
+            return {} if table is None else {"vocabulary_size": len(table)}
 
         def find(part: str, leaf: str) -> np.ndarray | None:
             if not self.is_torch:

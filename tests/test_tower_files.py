@@ -409,6 +409,24 @@ def test_repositories_of_the_hub(siglip, tmp_path, monkeypatch):
     assert files.find_beside("https://host/a.npz", ["config.json"]) is None
 
 
+def test_weights_in_several_files(siglip, tmp_path):
+    arrays = golden_weights("siglip_small")
+    names = sorted(arrays)
+    for i, some in enumerate((names[::2], names[1::2])):
+        torch.write(tmp_path / f"{i}.safetensors", {name: arrays[name] for name in some})
+    places = {name: f"{i % 2}.safetensors" for i, name in enumerate(names)}
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": places}))
+    for path in (tmp_path, index):
+        assert_equal(weights.read(path).tree(SIGLIP_MODEL), siglip["params"])
+    (tmp_path / "1.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"index\.json lists 1\.safetensors, which is not beside"):
+        weights.read(tmp_path)
+    index.write_text("{}")
+    with pytest.raises(ValueError, match=r"index\.json is no list of files of weights"):
+        weights.read(tmp_path)
+
+
 def test_what_a_file_fits(clip, siglip, tmp_path):
     torch.write(tmp_path / "a.safetensors", renamed("clip_small", "openai"))
     found = identify.what_fits(weights.read(tmp_path / "a.safetensors"))

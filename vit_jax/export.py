@@ -82,7 +82,8 @@ def parts_of(pretrained: "Pretrained") -> list[Part]:
     """What a model is exported as: one part, or the two towers."""
     from vit_jax.embedder import has_two_towers
 
-    model, inputs = pretrained.model, pretrained.model.inputs(pretrained.image_size)
+    model: Any = pretrained.model
+    inputs = model.inputs(pretrained.image_size)
     shared: dict[str, Any] = dict(
         name=pretrained.name, variables=pretrained.variables, onnx=model.onnx, dtype=model.dtype
     )
@@ -106,10 +107,10 @@ def parts_of(pretrained: "Pretrained") -> list[Part]:
         def states(variables: Any, *tokens: jax.Array) -> jax.Array:
             return model.apply(variables, *tokens, train=False)["states"]
 
-        names, limits = _INPUT_NAMES[2:], model.input_limits
-        return [Part(suffix="", apply=states, inputs=inputs, names=names, limits=limits, **shared)]
-    names = _INPUT_NAMES[: len(inputs)]
+        of_words: dict[str, Any] = dict(names=_INPUT_NAMES[2:], limits=model.input_limits)
+        return [Part(suffix="", apply=states, inputs=inputs, **of_words, **shared)]
     apply = functools.partial(model.apply, train=False)
+    names = _INPUT_NAMES[: len(inputs)]
     return [Part(suffix="", apply=apply, inputs=inputs, names=names, **shared)]
 
 

@@ -15,7 +15,6 @@ import unicodedata
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from etils import epath
 
 from input_pipeline import vocabularies
 from input_pipeline.vocabularies import Vocabulary
@@ -239,18 +238,6 @@ class Tokenizer:
         """Pieces of the parts of a text, with the mask between any two."""
         found = [pieces for part in self._pieces(parts) for pieces in (part, [self.mask])]
         return [number for pieces in found[:-1] for number in pieces]
-
-    def save(self, folder: str | os.PathLike[str]) -> str:
-        """Copies the vocabulary's files into a folder, where `make_tokenizer` finds them.
-
-        Returns:
-            The path of the copy.
-        """
-        to = epath.Path(folder)
-        to.mkdir(parents=True, exist_ok=True)
-        for file in map(epath.Path, self.words.files):
-            (to / file.name).write_bytes(file.read_bytes())
-        return str(to / epath.Path(self.vocabulary).name)
 
     def check_fits(self, vocabulary_size: int, text_length: int) -> None:
         """Raises a ValueError unless a text tower's sizes are those of the rows.

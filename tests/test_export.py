@@ -1,8 +1,12 @@
+import dataclasses
+import json
+
 import jax
 import numpy as np
 import pytest
 
 from checkpoints import npz, tree
+from tests import word_models
 from tests.commands import run
 from tests.helpers import TINY, TINY_HYBRID, TINY_MIXER, random_params, random_variables
 from vit_jax import convert, export, pretrained
@@ -72,15 +76,16 @@ def model(request, tmp_path):
 def test_what_is_exported_does_what_the_model_does(model, file, tmp_path):
     write, read = FORMATS[file]
     path = tmp_path / "new" / file
+    (part,) = export.parts_of(model)
     if file == "a" and jax.__version_info__ >= (0, 11):
         with pytest.raises(ValueError, match=r"export to NAME\.stablehlo"):
-            write(model, path)
+            write(part, path)
         return
     if file == "a.onnx" and not model.model.onnx:
         with pytest.raises(ValueError, match=r"jax2onnx cannot write FlowFormer-small: export to"):
-            write(model, path)
+            write(part, path)
         return
-    write(model, path)
+    write(part, path)
     if file == "a.stablehlo":
         platforms = jax.export.deserialize(bytearray(path.read_bytes())).platforms
         assert set(platforms) == {"cpu", "cuda", "tpu"}
@@ -90,6 +95,70 @@ def test_what_is_exported_does_what_the_model_does(model, file, tmp_path):
         expected = jax.jit(model.model.apply)(model.variables, *inputs)
         atol = 1e-5 * max(1, np.abs(expected).max())
         np.testing.assert_allclose(exported(*inputs), expected, atol=atol)
+
+
+TOWERS = {
+    "clip": ("CLIP-B_32", dict(word_models.CLIP, text_pool="end")),
+    "siglip": ("SigLIP-B_16", word_models.SIGLIP),
+    "lit": ("LiT-B16B", dict(word_models.FIELDS, text_positions=8)),
+}
+TOWER_MARKS = {"a": pytest.mark.slow, "a.onnx": pytest.mark.parity}
+
+
+@pytest.mark.parametrize("name", TOWERS)
+@pytest.mark.parametrize("file", [pytest.param(f, marks=TOWER_MARKS.get(f, ())) for f in FORMATS])
+def test_two_towers(name, file, tmp_path):
+    model = word_models.make(tmp_path, *TOWERS[name])
+    params = model.variables["params"]
+    for part, key, tower in zip(export.parts_of(model), ("image", "text"), ("img", "txt")):
+        assert part.suffix == f"-{key}"
+        assert part.variables["params"].keys() == params.keys() - {"img", "txt"} | {tower}
+        write, read = FORMATS[file]
+        write(part, tmp_path / key / file)
+        exported = read(tmp_path / key / file)
+        for count in (1, 5):
+            (given,) = part.random_inputs(count, seed=count)
+            assert given.dtype == (np.int32 if key == "text" else np.float32)
+            pair = (given, None) if key == "image" else (None, given)
+            expected = model.model.apply(model.variables, *pair)[key]
+            np.testing.assert_allclose(exported(given), expected, atol=2e-6)
+            np.testing.assert_allclose(np.linalg.norm(exported(given), axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("file", [pytest.param(f, marks=TOWER_MARKS.get(f, ())) for f in FORMATS])
+def test_bert(file, tmp_path):
+    bert = get_model("BERT-base", hidden_size=16, num_layers=2, num_heads=2, mlp_dim=32,
+                     vocabulary_size=16, length=12)  # fmt: skip
+    variables = random_variables(bert, (16, 16))
+    made = dataclasses.replace(word_models.make(tmp_path), model=bert, variables=variables)
+    (part,) = export.parts_of(made)
+    write, read = FORMATS[file]
+    write(part, tmp_path / "b" / file)
+    exported = read(tmp_path / "b" / file)
+    for count in (1, 4):
+        given = part.random_inputs(count, seed=count)
+        assert len({array.tobytes() for array in given}) == 3
+        expected = bert.apply(variables, *given)["states"]
+        np.testing.assert_allclose(exported(*given), expected, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_command_with_two_towers(tmp_path):
+    convert.write(tmp_path / "a.npz", word_models.make(tmp_path, *TOWERS["siglip"]))
+    target = tmp_path / "new" / "a.stablehlo"
+    result = run("export", f"--checkpoint={tmp_path}/a.npz", target)
+    assert result.returncode == 0, result.stderr
+    names = ["a-image.stablehlo", "a-text.stablehlo", "a.json"]
+    assert sorted(path.name for path in target.parent.iterdir()) == names
+    assert "logits are 20.0855 * image @ text.T + -2.5\n" in result.stdout
+    assert "a-text.stablehlo: SigLIP-B_16, from (b, 8) int32 to (b, 16)\n" in result.stdout
+    about = json.loads((target.parent / "a.json").read_text())
+    assert about["scale"] == pytest.approx(np.exp(3), rel=1e-6)
+    assert (about["bias"], about["tokenizer"]) == (-2.5, "bert(8)")
+    assert about["images"] == "decode|resize(16, like='big_vision')|value_range(-1, 1)"
+    again = run("export", f"--checkpoint={tmp_path}/a.npz", target)
+    there = target.with_name("a-image.stablehlo")
+    assert again.stderr == f"error: {there} is there already: choose another name\n"
 
 
 def test_the_command(tmp_path):

@@ -1,6 +1,7 @@
 """Texts as rows of numbers."""
 
 import random
+import shutil
 import string
 import threading
 
@@ -285,12 +286,13 @@ def test_threads_share_a_tokenizer(folder):
 
 
 def test_a_copy_in_another_folder(folder, tmp_path):
-    for spec, name in [("bert(8)", "vocab.txt"), ("clip(8)", "bpe.txt.gz")]:
+    for spec in ("bert(8)", "clip(8)"):
         tokenizer = make_tokenizer(spec, folder)
-        path = tokenizer.save(tmp_path / spec)
-        assert path == str(tmp_path / spec / name)
+        (tmp_path / spec).mkdir()
+        for file in tokenizer.words.files:
+            shutil.copy(file, tmp_path / spec)
         copy = make_tokenizer(spec, tmp_path / spec)
-        assert copy.vocabulary == path
+        assert copy.vocabulary != tokenizer.vocabulary
         np.testing.assert_array_equal(copy(CAPTIONS), tokenizer(CAPTIONS))
 
 

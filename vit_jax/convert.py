@@ -147,13 +147,27 @@ def _with_heads_of_noise(params: Any, heads: Sequence[str]) -> Any:
 
 def random_inputs(model: Pretrained, count: int, seed: int) -> tuple[np.ndarray, ...]:
     """Examples of noise for a model: images from -1 to 1, and tokens that it has."""
+    inputs = model.model.inputs(model.image_size)
+    return random_arrays(inputs, model.model.input_limits, count, seed)
+
+
+def random_arrays(
+    inputs: Sequence[jax.ShapeDtypeStruct], limits: Sequence[int], count: int, seed: int
+) -> tuple[np.ndarray, ...]:
+    """Noise in the place of inputs of one example.
+
+    Args:
+        inputs: for one example.
+        limits: of their values, see `Model.input_limits`; () if all are images.
+        count: of examples.
+        seed: of the noise.
+    """
     random = np.random.default_rng(seed)
-    shapes = model.model.inputs(model.image_size)
-    limits = model.model.input_limits or (0,) * len(shapes)
     return tuple(
         (random.integers(0, limit, shape) if limit else random.uniform(-1, 1, shape)).astype(dtype)
         for limit, shape, dtype in (
-            (limit, (count, *leaf.shape[1:]), leaf.dtype) for limit, leaf in zip(limits, shapes)
+            (limit, (count, *leaf.shape[1:]), leaf.dtype)
+            for limit, leaf in zip(limits or (0,) * len(inputs), inputs)
         )
     )
 

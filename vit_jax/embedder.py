@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,9 @@ from vit_jax.class_embeddings import embed_classes
 from vit_jax.models.two_towers import TwoTowers
 from vit_jax.prompts import readable
 from vit_jax.tasks.base import Pretrained
+
+if TYPE_CHECKING:  # which imports what imports this
+    from vit_jax.pretrained import Pretrained as Loaded
 
 _LOG = logging.getLogger(__name__)
 
@@ -56,7 +59,7 @@ class Embedder:
         ValueError: for a model that gives no vector of an image.
     """
 
-    def __init__(self, pretrained: Pretrained) -> None:
+    def __init__(self, pretrained: "Pretrained | Loaded") -> None:
         self.pretrained = pretrained
         self.has_text = has_two_towers(pretrained.model)
         if not self.has_text and not pretrained.model.has_field("num_classes"):
@@ -185,7 +188,7 @@ class Embedder:
             return photos.explain(error) or type(error).__name__
 
     def _apply_image(self, variables: Any, images: jax.Array) -> jax.Array:
-        model = self.pretrained.model
+        model: Any = self.pretrained.model
         if self.has_text:
             return model.apply(variables, images, None)["image"].astype(jnp.float32)
         features = model.clone(num_classes=0).apply(variables, images).astype(jnp.float32)
@@ -197,8 +200,10 @@ class Embedder:
 
     @functools.cached_property
     def _jitted_text(self) -> Callable[..., jax.Array]:
+        model: Any = self.pretrained.model
+
         @functools.partial(jax.jit, compiler_options=ops.compiler_options())
         def apply(variables: Any, tokens: jax.Array) -> jax.Array:
-            return self.pretrained.model.apply(variables, None, tokens)["text"].astype(jnp.float32)
+            return model.apply(variables, None, tokens)["text"].astype(jnp.float32)
 
         return apply

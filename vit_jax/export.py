@@ -52,7 +52,7 @@ class Part:
         variables: of the model.
         inputs: of one example.
         names: of the inputs.
-        bounds: below which integer inputs lie.
+        limits: of the inputs' values, see `Model.input_limits`.
         onnx: whether jax2onnx can write it.
         dtype: in which it computes.
     """
@@ -63,7 +63,7 @@ class Part:
     variables: Any
     inputs: tuple[jax.ShapeDtypeStruct, ...]
     names: tuple[str, ...]
-    bounds: tuple[int, ...] = ()
+    limits: tuple[int, ...] = ()
     onnx: bool = True
     dtype: Any = jnp.float32
 
@@ -73,21 +73,17 @@ class Part:
 
     def random_inputs(self, count: int, seed: int) -> tuple[np.ndarray, ...]:
         """Examples of noise: images from -1 to 1, and numbers of tokens."""
-        random = np.random.default_rng(seed)
-        bounds = self.bounds or (2,) * len(self.inputs)
-        return tuple(
-            random.integers(0, bound, (count, *leaf.shape[1:])).astype(leaf.dtype)
-            if jnp.issubdtype(leaf.dtype, jnp.integer)
-            else random.uniform(-1, 1, (count, *leaf.shape[1:])).astype(leaf.dtype)
-            for leaf, bound in zip(self.inputs, bounds)
-        )
+        from vit_jax import convert  # which takes seconds to import
+
+        return convert.random_arrays(self.inputs, self.limits, count, seed)
 
 
 def parts_of(pretrained: "Pretrained") -> list[Part]:
     """What a model is exported as: one part, or the two towers."""
     from vit_jax.embedder import has_two_towers
 
-    model, inputs = pretrained.model, pretrained.model.inputs(pretrained.image_size)
+    model: Any = pretrained.model
+    inputs = model.inputs(pretrained.image_size)
     shared: dict[str, Any] = dict(
         name=pretrained.name, variables=pretrained.variables, onnx=model.onnx, dtype=model.dtype
     )
@@ -103,7 +99,7 @@ def parts_of(pretrained: "Pretrained") -> list[Part]:
         towers = [
             Part(suffix="-image", apply=embed_image, inputs=(image,), names=("images",), **shared),
             Part(suffix="-text", apply=embed_text, inputs=(text,), names=("tokens",),
-                 bounds=(model.vocabulary_size,), **shared),
+                 limits=model.input_limits[1:], **shared),
         ]  # fmt: skip
         return [_without(tower, other) for tower, other in zip(towers, ("txt", "img"))]
     if jnp.issubdtype(inputs[0].dtype, jnp.integer):  # words alone
@@ -111,10 +107,10 @@ def parts_of(pretrained: "Pretrained") -> list[Part]:
         def states(variables: Any, *tokens: jax.Array) -> jax.Array:
             return model.apply(variables, *tokens, train=False)["states"]
 
-        names, bounds = _INPUT_NAMES[2:], (model.vocabulary_size, 2, 2)
-        return [Part(suffix="", apply=states, inputs=inputs, names=names, bounds=bounds, **shared)]
-    names = _INPUT_NAMES[: len(inputs)]
+        of_words: dict[str, Any] = dict(names=_INPUT_NAMES[2:], limits=model.input_limits)
+        return [Part(suffix="", apply=states, inputs=inputs, **of_words, **shared)]
     apply = functools.partial(model.apply, train=False)
+    names = _INPUT_NAMES[: len(inputs)]
     return [Part(suffix="", apply=apply, inputs=inputs, names=names, **shared)]
 
 

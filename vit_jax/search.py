@@ -14,6 +14,7 @@ import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -92,7 +93,7 @@ def _weights_given() -> str:
     return get_absolute(model_flags.path_given() or "")
 
 
-def _load_model(index: PhotoIndex | None) -> object:
+def _load_model(index: PhotoIndex | None) -> Any:
     """The model that the flags say, or else the index."""
     if index is not None and model_flags.path_given() is None:
         return model_flags.load_from(index.weights)

@@ -5,6 +5,7 @@ import io
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 
@@ -131,7 +132,7 @@ class ZeroShotPredictor:
     def _pack(self, found: Sequence[Embedded]) -> bytes:
         """A .npz file: image (n, d), image_files (n,), and text (m, d), texts (m,) if given."""
         vectors = [embedded.vector for embedded in found if embedded.vector is not None]
-        arrays = {
+        arrays: dict[str, Any] = {
             "image": np.stack(vectors) if vectors else np.zeros((0, self._embedder.size), "f4"),
             "image_files": np.array([str(embedded.path) for embedded in found], np.str_),
         }

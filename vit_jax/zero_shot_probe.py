@@ -59,7 +59,7 @@ def make(experiment: Experiment) -> Callable[[Any], float]:
         def embed(tokens: np.ndarray) -> np.ndarray:
             return np.asarray(embed_text(variables, tokens))
 
-        classes = embed_classes(embed, tokenizer, names, templates)
+        classes = embed_classes(embed, tokenizer.of_prompts, names, templates)
         each = evaluate_each(step, (variables, classes), data.eval_batches(split), mesh)
         return float(np.mean(each["accuracy"]))
 

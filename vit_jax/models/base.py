@@ -42,6 +42,8 @@ class Model(nn.Module):
         class_heads: names of the submodules that give each class a number; they are learned anew
             where the classes are others. Where there are several, the first has as many outputs as
             there are classes.
+        token_table: path of the embedding of tokens, if its rows are the `vocabulary_size` that the
+            data may decide.
         feature_strides: pixels per position, along either axis, of the feature maps that it gives
             to dense tasks, the finest first; () if it has none. One that has some takes
             `feature_maps=True` in its call, and returns a tuple of them, each (b, h, w, c) with the
@@ -67,6 +69,7 @@ class Model(nn.Module):
     must_be_told: ClassVar[Mapping[str, str]] = {}
     deepest: ClassVar[Mapping[str, Any]] = {}
     class_heads: ClassVar[tuple[str, ...]] = ("head",)
+    token_table = ""
     backbones: ClassVar[tuple[str, ...]] = ("backbone",)
 
     @property

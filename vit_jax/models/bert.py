@@ -295,6 +295,7 @@ class BERT(Model):
 
     task = "masked_words"
     any_size = True
+    token_table = "encoder/token_embedding"
     deepest = {"num_layers": 64, "pooler": True, "heads": True}  # noqa: RUF012
     torch_namings = ("BertForPreTraining", "BertModel")
     naming_fields = {name: {"activation": "gelu"} for name in torch_namings}  # noqa: RUF012

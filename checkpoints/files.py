@@ -12,8 +12,10 @@ from etils import epath
 
 PACKAGE = "package:"  # and then a name, see `checkpoints.packages`
 # Names of files of weights in a folder of the hub, as transformers, timm and open_clip save them.
-HUB_FILES = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin",
-             "open_clip_pytorch_model.bin")  # fmt: skip
+# Of large ones there is a list of the files in which they are.
+PARTS = ".safetensors.index.json"
+HUB_FILES = ("model.safetensors", "open_clip_model.safetensors", f"model{PARTS}",
+             "pytorch_model.bin", "open_clip_pytorch_model.bin")  # fmt: skip
 ALTERNATIVES = (
     "Weights can come from a local file, gs://BUCKET/FILE, https://HOST/FILE, "
     "hf://OWNER/REPOSITORY or package:NAME: the published ViTs are in gs://vit_models, and on the "

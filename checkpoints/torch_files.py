@@ -79,7 +79,9 @@ def read(path: str | os.PathLike[str], key: str = "") -> dict[str, np.ndarray]:
     """
     found = files.fetch(path)
     if formats.find_format(found) == formats.SAFETENSORS:
-        loaded, weight, refusal = _read_safetensors(found), object, ""
+        loaded: Any = _read_safetensors(found)
+        weight: Any = object
+        refusal = ""
     elif torchscript.is_torchscript(found):
         loaded, weight, refusal = torchscript.read(found), np.ndarray, ""
     else:

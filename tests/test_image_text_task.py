@@ -44,6 +44,9 @@ def captioned(tmp_path):
                     rows.append((file, f"something all {name} ."))
     with (tmp_path / "photos" / "captions.csv").open("w") as file:
         csv.writer(file).writerows(rows)
+    for i, (name, color) in enumerate(COLORS.items()):
+        write_image(tmp_path / "others" / f"{i}.png", color, seed=70)
+        (tmp_path / "others" / f"{i}.txt").write_text(f"something {name}\na {name} photo\n")
     write_classes(tmp_path / "labelled" / "test", 5, start=50)
     write_classes(tmp_path / "labelled" / "train", 1)
     (tmp_path / "vocab.txt").write_text("".join(f"{word}\n" for word in WORDS))
@@ -58,6 +61,7 @@ def config(captioned):
     config.model.update(TINY, text_pool="last", text_causal=False)
     config.data.kind = "captions"
     config.data.source = str(captioned / "photos")
+    config.data.test_source = str(captioned / "others")
     config.data.val_fraction = 0.2
     config.data.train_pp = config.data.eval_pp = "decode|resize(8)|value_range(-1, 1)"
     config.text.vocabulary = str(captioned / "vocab.txt")
@@ -145,7 +149,9 @@ def test_a_run_from_end_to_end(config, captioned):
     with (workdir / "report" / "test.csv").open() as file:
         header, *rows = csv.reader(file)
     assert header[2:] == ["image_to_text rank", "captions", "text_to_image ranks"]
-    assert len(rows) == figures["test"]["examples"]
+    assert [(row[0], row[3]) for row in rows] == [("0.png", "2"), ("1.png", "2")]
+    assert figures["test"]["examples"] == 2
+    assert figures["test"]["text_to_image/recall@1"] == 1
     assert (workdir / "report" / "likeness.png").stat().st_size > 5000
     assert "recall@10" in (workdir / "report" / "recalls.csv").read_text()
 
@@ -307,10 +313,10 @@ def test_weights_that_are_no_tower_of_texts(tmp_path):
         text_weights.adapt(found, {}, get_model("CLIP-B_32", **TINY))
     with pytest.raises(ValueError, match="VisionTransformer has no tower of texts: leave it empty"):
         text_weights.adapt(found, {}, vit)
-    longer = dict(BERT, length=7)
-    npz.save(tmp_path / "bert.npz", tree.merge(variables_of(get_model("BERT-base", **longer))))
+    shorter = dict(BERT, length=5)
+    npz.save(tmp_path / "bert.npz", tree.merge(variables_of(get_model("BERT-base", **shorter))))
     found, own = weights.read(tmp_path / "bert.npz"), variables_of(lit())
-    with pytest.raises(ValueError, match=r"txt/bert/position_embedding.*\(7, 16\).*\(6, 16\)"):
+    with pytest.raises(ValueError, match=r"txt/bert/position_embedding.*\(5, 16\).*\(6, 16\)"):
         text_weights.adapt(found, own, lit())
 
 

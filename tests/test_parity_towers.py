@@ -228,8 +228,8 @@ def compare_open_clip(model, loaded):
     found = apply(loaded, PIXELS, TOKENS)
     assert_near(found["image"], image)
     assert_near(found["text"], text)
-    np.testing.assert_allclose(found["scale"][0], float(scale), rtol=1e-5)
-    np.testing.assert_allclose(found["bias"][0], float(bias[0]) if bias else 0, rtol=1e-5)
+    np.testing.assert_allclose(found["scale"][0], float(scale.detach()), rtol=1e-5)
+    np.testing.assert_allclose(found["bias"][0], float(bias[0].detach()) if bias else 0, rtol=1e-5)
 
 
 CASES = {

@@ -1,9 +1,6 @@
 """Weights of two towers by the names and in the layouts of others, read and written."""
 
-import io
 import json
-import pickle
-import zipfile
 
 import huggingface_hub
 import jax
@@ -217,9 +214,11 @@ def test_the_activation_is_never_guessed(tmp_path):
     def load(path, **more):
         return pretrained.load(path, "CLIP-B_32", {**fields, **more})
 
-    path = tmp_path / "clip.safetensors"
+    path = tmp_path / "a.safetensors"
     torch.write(path, golden_weights("clip_small"))
-    with pytest.raises(ValueError, match=r"clip\.safetensors does not say .* --field=activation="):
+    with pytest.raises(
+        ValueError, match=r"a\.safetensors does not say .* --field=activation=VALUE"
+    ):
         load(path)
     assert load(path, activation="gelu", num_heads=2, text_num_heads=3).fields["activation"] == (
         "gelu"
@@ -264,7 +263,7 @@ def test_the_vocabulary_beside_weights_or_another(tmp_path):
         convert.write(tmp_path / "other" / "a.npz", loaded)
     chosen = pretrained.load(*file, vocabulary=str(tmp_path / "other"))
     assert chosen.vocabulary == str(tmp_path / "other" / "vocab.txt")
-    with pytest.raises(ValueError, match="there is no vocabulary no/vocab.txt for bert"):
+    with pytest.raises(ValueError, match=r"there is no vocabulary no/vocab\.txt for bert"):
         pretrained.load(*file, vocabulary="no/vocab.txt")
     found = [leaf.dtype.kind for leaf in convert.random_inputs(loaded, 2, seed=0)]
     assert found == ["f", "i"]
@@ -360,8 +359,8 @@ def test_texts_begin_with_a_bert(tmp_path, caplog):
         "trained with activation=gelu, and goes on with gelu_tanh",
     ):  # fmt: skip
         assert said in caplog.text
+    np.savez(tmp_path / "vit.npz", **{"head/bias": np.zeros(3)})
     with pytest.raises(ValueError, match="has no tower of texts as LiT has it and is no BERT"):
-        np.savez(tmp_path / "vit.npz", **{"head/bias": np.zeros(3)})
         text_weights.adapt(weights.read(tmp_path / "vit.npz"), init, model)
 
 
@@ -405,9 +404,27 @@ def test_repositories_of_the_hub(siglip, tmp_path, monkeypatch):
         assert_equal(loaded.variables, siglip)
     for name in (*files.HUB_FILES, "open_clip_config.json"):
         (folder / name).unlink(missing_ok=True)
-    with pytest.raises(ValueError, match="cannot read hf://timm/SigLIP@v1: no model.safetensors"):
+    with pytest.raises(ValueError, match=r"cannot read hf://timm/SigLIP@v1: no model\.safetensors"):
         weights.read("hf://timm/SigLIP@v1")
     assert files.find_beside("https://host/a.npz", ["config.json"]) is None
+
+
+def test_weights_in_several_files(siglip, tmp_path):
+    arrays = golden_weights("siglip_small")
+    names = sorted(arrays)
+    for i, some in enumerate((names[::2], names[1::2])):
+        torch.write(tmp_path / f"{i}.safetensors", {name: arrays[name] for name in some})
+    places = {name: f"{i % 2}.safetensors" for i, name in enumerate(names)}
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": places}))
+    for path in (tmp_path, index):
+        assert_equal(weights.read(path).tree(SIGLIP_MODEL), siglip["params"])
+    (tmp_path / "1.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"index\.json lists 1\.safetensors, which is not beside"):
+        weights.read(tmp_path)
+    index.write_text("{}")
+    with pytest.raises(ValueError, match=r"index\.json is no list of files of weights"):
+        weights.read(tmp_path)
 
 
 def test_what_a_file_fits(clip, siglip, tmp_path):
@@ -427,87 +444,6 @@ def test_what_a_file_fits(clip, siglip, tmp_path):
     assert match.name.startswith("ViT-B_")
     assert match.name.endswith("-CLIP")
     assert match.is_sure
-
-
-# TorchScript
-
-
-class _Storage:
-    def __init__(self, key, array):
-        kind = {"float32": "FloatStorage", "int64": "LongStorage", "float64": "DoubleStorage"}
-        name = _Name("torch", kind[array.dtype.name])
-        self.pid = ("storage", name, key, "cpu", array.size)
-
-
-class _Name:
-    """Stands for what a pickle is to name without having it."""
-
-    def __init__(self, module, name):
-        self.module, self.name = module, name
-
-
-def _archive(path, module, extra=None):
-    """Writes dicts of arrays and dicts as torch.jit.save does, with its names and no code."""
-    tensors = {}
-
-    class Pickler(pickle._Pickler):
-        dispatch = dict(pickle._Pickler.dispatch)  # noqa: RUF012
-
-        def persistent_id(self, item):
-            return item.pid if isinstance(item, _Storage) else None
-
-        def save(self, item, save_persistent_id=True):
-            if isinstance(item, _Name):
-                self.write(pickle.GLOBAL + f"{item.module}\n{item.name}\n".encode())
-            elif isinstance(item, np.ndarray):
-                item = np.array(item, order="C")
-                key = str(len(tensors))
-                tensors[key] = item
-                strides = tuple(step // item.itemsize for step in item.strides)
-                arguments = (_Storage(key, item), 0, item.shape, strides, False, {})
-                self.save(_Name("torch._utils", "_rebuild_tensor_v2"))
-                self.save(arguments)
-                self.write(pickle.REDUCE)
-            elif isinstance(item, dict) and item:
-                self.save(_Name("__torch__.clip", "Module"))
-                self.write(pickle.EMPTY_TUPLE + pickle.NEWOBJ + pickle.EMPTY_DICT + pickle.MARK)
-                for name, value in item.items():
-                    self.save(name)
-                    self.save(value)
-                self.write(pickle.SETITEMS + pickle.BUILD)
-            else:
-                super().save(item, save_persistent_id)
-
-    buffer = io.BytesIO()
-    Pickler(buffer, 2).dump(module)
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("clip/data.pkl", buffer.getvalue())
-        archive.writestr("clip/code/__torch__/clip.py", "no code is read")
-        for key, array in tensors.items():
-            archive.writestr(f"clip/data/{key}", array.tobytes())
-
-
-def _nested(arrays):
-    return traverse_util.unflatten_dict(arrays, sep=".")
-
-
-def test_torchscript_is_read_and_not_executed(clip, tmp_path):
-    arrays = {**renamed("clip_small", "openai"), "input_resolution": np.array(32)}
-    _archive(tmp_path / "ViT-B-32.pt", {**_nested(arrays), "training": False, "name": None})
-    found = torch.read(tmp_path / "ViT-B-32.pt")
-    assert found.keys() == arrays.keys()
-    for name, array in arrays.items():
-        np.testing.assert_array_equal(found[name], array, err_msg=name)
-        assert found[name].shape == array.shape
-    _archive(tmp_path / "bad.pt", {"a": np.zeros(2), "call": _Name("os", "system")})
-    with pytest.raises(ValueError, match=r"bad\.pt: it holds os\.system, which is no module of"):
-        torch.read(tmp_path / "bad.pt")
-    data = (tmp_path / "ViT-B-32.pt").read_bytes()
-    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(tmp_path / "c.pt", "w") as new:
-        for name in old.namelist():
-            new.writestr(name, old.read(name)[:100] if "data/" in name else old.read(name))
-    with pytest.raises(ValueError, match=r"c\.pt: a tensor of shape .* outside of its bytes"):
-        torch.read(tmp_path / "c.pt")
 
 
 def test_names_are_complete():

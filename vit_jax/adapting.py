@@ -21,7 +21,8 @@ _PROJECTION = "pre_logits"  # the part of a tower of images
 
 WHICH_GELU = (
     "%s does not say with which GELU it was trained; %s is taken. google-research trained with "
-    "gelu_tanh, timm and DINOv2 do with gelu: --%s=gelu"
+    "gelu_tanh, OpenAI's CLIP with quick_gelu, timm, DINOv2 and most of open_clip do with gelu: "
+    "--%s=gelu"
 )
 
 

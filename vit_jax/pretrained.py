@@ -258,7 +258,7 @@ def _check_told(weights: Weights, name: str, known: Mapping[str, Any]) -> None:
         if field not in known:
             raise ValueError(
                 f"{weights.path} does not say with which {field} it was trained, and the wrong one "
-                f"would go unnoticed: say --field={field}=..., {what}; a config.json or "
+                f"would go unnoticed: say --field={field}=VALUE, {what}; a config.json or "
                 "open_clip_config.json beside it says it as well"
             )
 

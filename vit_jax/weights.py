@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import functools
 import io
+import json
 import math
 import os
 from collections.abc import Sequence
@@ -259,6 +260,9 @@ def read(path: str | os.PathLike[str], key: str = "") -> Weights:
         found = npz.load(workdir.weights) if workdir.weights.exists() else _read_best(workdir)
         return Weights(path, traverse_util.flatten_dict(found, sep="/"), False, workdir)
     found = files.fetch(path)
+    if found.name.endswith(files.PARTS):
+        _check_no_key(path, key)
+        return Weights(path, _read_parts(path, found), True, None)
     kind = formats.find_format(found)
     if kind == formats.NPZ:
         _check_no_key(path, key)
@@ -267,6 +271,21 @@ def read(path: str | os.PathLike[str], key: str = "") -> Weights:
     arrays = torch.read(found, key)
     says = torch.read_made_for(found) if kind == formats.SAFETENSORS else None
     return Weights(path, arrays, True, None, says)
+
+
+def _read_parts(path: str, found: epath.Path) -> dict[str, np.ndarray]:
+    """Reads the files of which a list says what is in them, and which lie beside it."""
+    try:
+        names = sorted(set(json.loads(found.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{found} is no list of files of weights: {error!r}") from None
+    arrays: dict[str, np.ndarray] = {}
+    for name in names:
+        part = files.find_beside(path, [name])
+        if part is None:
+            raise ValueError(f"{found} lists {name}, which is not beside it")
+        arrays |= torch.read(part)
+    return arrays
 
 
 def _check_no_key(path: str, key: str) -> None:

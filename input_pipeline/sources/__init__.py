@@ -43,7 +43,9 @@ KINDS = {
     "flow_from_photos": Kind("flow_from_photos", ("image2", "flow", "valid", "occluded")),
     "segmentation": Kind("segmentation_folder", ("mask",)),  # images and the classes of pixels
     # Images and what is said of them.
-    "captions": Kind("captions", ("text", "captions", "num_captions"), has_tfds=True),
+    "captions": Kind(
+        "captions", ("text", "captions", "num_captions"), has_test_source=True, has_tfds=True
+    ),
     # Pairs of frames and the motion between them.
     "flow": Kind("flow_folder", ("image2", "flow", "valid"), has_test_source=True),
     # Documents, of which words are masked.

@@ -24,11 +24,12 @@ def splits(config: Any) -> dict[str, Source]:
     """Finds the captions of a folder or a file, see `captions_layouts.find`.
 
     What is missing is split off train by the images' names, see `splitting.split_off_scenes`, so
-    that no image is in two splits.
+    that no image is in two splits. `test_source` is tested on, if it is given: its test split, or
+    all of it if it has no splits.
 
     Args:
-        config: `config.data`, of which `source`, `captions`, `val_fraction`, `split_seed` and
-            `skip_corrupt` are read.
+        config: `config.data`, of which `source`, `test_source`, `captions`, `val_fraction`,
+            `split_seed` and `skip_corrupt` are read.
 
     Returns:
         Sources by split name. An example has an `image`, and as `text` one of its captions, which

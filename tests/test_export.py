@@ -105,7 +105,9 @@ TOWERS = {
 TOWER_MARKS = {"a": pytest.mark.slow, "a.onnx": pytest.mark.parity}
 
 
-@pytest.mark.parametrize("name", TOWERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(k, marks=() if k == "clip" else pytest.mark.slow) for k in TOWERS]
+)
 @pytest.mark.parametrize("file", [pytest.param(f, marks=TOWER_MARKS.get(f, ())) for f in FORMATS])
 def test_two_towers(name, file, tmp_path):
     model = word_models.make(tmp_path, *TOWERS[name])

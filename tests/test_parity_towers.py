@@ -27,7 +27,7 @@ SIZES = dict(
 PIXELS = noise((3, 32, 32, 3))
 TOKENS = np.random.default_rng(0).integers(2, 49, (4, 10)).astype(np.int32)
 TOKENS[np.arange(4), [3, 9, 5, 6]] = 49  # the end of a text
-TOLERANCE = 3e-5  # of the deviation; measured: 4e-6
+TOLERANCE = 3e-5  # of the deviation
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -83,4 +83,4 @@ def _registered(model: Model) -> tuple[str, Mapping[str, Any]]:
 
 def _fields(model: Model) -> dict[str, Any]:
     own = {field.name for field in dataclasses.fields(model)} - {"parent", "name"}
-    return {name: getattr(model, name) for name in sorted(own)}
+    return model.values_of(sorted(own))

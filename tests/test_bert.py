@@ -107,6 +107,18 @@ def test_initial_values():
             np.testing.assert_array_equal(leaf, float(name.endswith("scale")), err_msg=name)
 
 
+def test_norms_add_next_to_nothing(example):
+    """An epsilon of 1e-5 would weigh more than the variance of small embeddings."""
+    _, variables, (tokens, segments, _) = example
+    encoder = BertEncoder("gelu", **TINY).clone(num_layers=0)
+    params = dict(variables["params"]["encoder"])
+    small = {k: 1e-3 * v if k.endswith("_embedding") else v for k, v in params.items()}
+    found, expected = (
+        jax.jit(encoder.apply)({"params": each}, tokens, segments) for each in (small, params)
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
 def test_what_is_masked_or_not_asked_for_does_not_matter(example):
     model, variables, (tokens, segments, mask) = example
     apply = jax.jit(model.apply)

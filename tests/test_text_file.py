@@ -113,6 +113,13 @@ def test_an_epoch_is_a_function_of_seed_and_step(source, vocabulary):
 def test_evaluation_is_always_the_same(source, vocabulary):
     first, second = (list(open_data(source, vocabulary, seed).eval_batches("val"))
                      for seed in (0, 7))  # fmt: skip
+    config = data_config(source)
+    config.text.passes = 5  # which are for training
+    tokenizer = make_tokenizer("bert_pair(24)", vocabulary)
+    more = get_dataset(config, 8, 0, tokenize=tokenizer).splits
+    splits = open_data(source, vocabulary).splits
+    assert more["val"].num_examples == splits["val"].num_examples
+    assert more["train"].num_examples > 2 * splits["train"].num_examples
     for a, b in zip(first, second, strict=True):
         for key in a:
             np.testing.assert_array_equal(a[key], b[key], err_msg=key)

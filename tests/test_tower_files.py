@@ -311,6 +311,16 @@ def test_the_image_tower_of_two_is_fine_tuned(clip, siglip, tmp_path, caplog):
     assert_equal(loaded.variables["params"], siglip["params"]["img"])
 
 
+def test_the_projection_of_lits_images_is_no_head_of_classes(tmp_path):
+    """In its files it has the name of one."""
+    arrays = golden_weights("lit_bert_two_heads")
+    np.savez(tmp_path / "lit.npz", **arrays)
+    tower = weights.read(tmp_path / "lit.npz").image_tower()
+    np.testing.assert_array_equal(tower.arrays["pre_logits/kernel"], arrays["img/head/kernel"])
+    model = get_model("ViT-B_16")
+    assert tower.head_fields(model) == dict(num_classes=0, representation_size=40)
+
+
 def test_a_tower_of_images_begins_two(tmp_path, caplog):
     """Also one with a layer before its head, which is no projection, and one in a file of two."""
     caplog.set_level("INFO")
@@ -433,6 +443,11 @@ def test_what_a_file_fits(clip, siglip, tmp_path):
     assert found.startswith("It fits CLIP-B_")
     assert "num_heads=2" in found
     assert "text_num_heads=3" in found
+    lacking = {k: v for k, v in renamed("clip_small", "openai").items() if k != "ln_final.bias"}
+    torch.write(tmp_path / "d.safetensors", lacking)
+    match = identify.find_relative(weights.read(tmp_path / "d.safetensors"))
+    assert match.name.startswith("CLIP-B_")  # and not the tower of images, of which all is there
+    assert "missing: txt/Encoder_0/encoder_norm/bias" in match.problem
     torch.write(tmp_path / "b.safetensors", golden_weights("siglip_small"))
     match = identify.find_relative(weights.read(tmp_path / "b.safetensors"))
     assert (match.name, match.problem) == ("SigLIP-B_16", "")

@@ -62,8 +62,8 @@ class EvalStep:
 
     def with_same(self, each: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Numbers of all figures, where each was computed once."""
-        named = {name: each[self.same.get(name, name)] for name in self.finish}
-        return {**named, **{name: x for name, x in each.items() if name not in named}}
+        copies = {name: each[other] for name, other in self.same.items()}
+        return dict(sorted({**each, **copies}.items()))
 
 
 def make_eval_step(experiment: Experiment) -> EvalStep:

@@ -1,5 +1,6 @@
 """How well two towers classify by words, while they are trained: labelled images, and prompts."""
 
+import functools
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,7 @@ from vit_jax.class_embeddings import embed_classes
 from vit_jax.evaluate import EvalStep, evaluate_each
 from vit_jax.experiment import Experiment
 from vit_jax.machinery import sharding
-from vit_jax.tasks.base import Batch
+from vit_jax.tasks.base import Batch, mean
 
 _LOG = logging.getLogger(__name__)
 
@@ -30,7 +31,8 @@ def make(experiment: Experiment) -> Callable[[Any], float]:
     Raises:
         ValueError: for images that cannot be used, or without a tokenizer.
     """
-    config, model, mesh = experiment.config, experiment.model, experiment.mesh
+    config, mesh = experiment.config, experiment.mesh
+    apply: Callable[..., Any] = functools.partial(experiment.model.apply, train=False)
     tokenizer = getattr(experiment.data, "tokenize", None)
     if tokenizer is None:
         raise ValueError("image_text.zero_shot needs a model with a tokenizer, to read its classes")
@@ -42,26 +44,26 @@ def make(experiment: Experiment) -> Callable[[Any], float]:
     whole, rows = sharding.replicated(mesh), sharding.batch_sharding(mesh)
 
     def embed_text(variables: Any, tokens: jax.Array) -> jax.Array:
-        return model.apply(variables, None, tokens, train=False)["text"]
+        return apply(variables, None, tokens)["text"]
 
     def classify(given: Any, batch: Batch) -> Any:
         variables, classes = given
-        image = model.apply(variables, batch["image"], None, train=False)["image"]
+        image = apply(variables, batch["image"], None)["image"]
         is_right = jnp.argmax(image @ classes.T, axis=-1) == batch["label"]
         return {"accuracy": is_right.astype(jnp.float32), "_mask": batch["_mask"]}, {}
 
     options = ops.compiler_options()
-    embed_text = jax.jit(embed_text, out_shardings=whole, compiler_options=options)
-    classify = jax.jit(classify, out_shardings=(whole, rows), compiler_options=options)
-    step = EvalStep(classify, {"accuracy": np.mean})
+    embed_texts = jax.jit(embed_text, out_shardings=whole, compiler_options=options)
+    classify_all = jax.jit(classify, out_shardings=(whole, rows), compiler_options=options)
+    step = EvalStep(classify_all, {"accuracy": mean})
 
     def accuracy(variables: Any) -> float:
         def embed(tokens: np.ndarray) -> np.ndarray:
-            return np.asarray(embed_text(variables, tokens))
+            return np.asarray(embed_texts(variables, tokens))
 
         classes = embed_classes(embed, tokenizer.of_prompts, names, templates)
         each = evaluate_each(step, (variables, classes), data.eval_batches(split), mesh)
-        return float(np.mean(each["accuracy"]))
+        return step.summarize(each)["accuracy"]
 
     return accuracy
 

@@ -187,7 +187,8 @@ def _write(
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)
-    names = [fonts.shorten(Path(path).name, _NAME_COLUMNS, tail=8) for path, _ in shown]
+    names = ["/".join(Path(path).parts[-2:]) for path, _ in shown]  # alike in several folders
+    names = [fonts.shorten(name, _NAME_COLUMNS, tail=14) for name in names]
     figure = report.draw_images(
         [thumbnail(path, _SIDE) for path, _ in shown],
         [f"{words}\n{name}" for (_, words), name in zip(shown, names)],

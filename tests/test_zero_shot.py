@@ -167,6 +167,7 @@ def test_options_that_do_not_fit(labels, options, message, tmp_path):
     ("spec", "message"),
     [
         ("cat,,dog", "--labels=cat,,dog has an empty name: give names with commas between them"),
+        (",", "--labels=, has an empty name: give names with commas between them"),
         ("cat,dog,cat", "--labels=cat,dog,cat has 'cat' twice: leave one of them out"),
         ("no.txt", "cannot read the labels no.txt: No such file or directory"),
     ],

@@ -37,7 +37,7 @@ def find(spec: str, flag: str = "--labels") -> tuple[str, ...]:
         names = weights.read_labels(os.path.expanduser(spec))
     else:
         names = tuple(name.strip() for name in spec.split(","))
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted({name for name in names if name and names.count(name) > 1})
         if twice:
             raise ValueError(f"{flag}={spec} has {twice[0]!r} twice: leave one of them out")
     if not names or not all(name.strip() for name in names):

@@ -151,7 +151,8 @@ def read_vocabulary(path: str | os.PathLike[str], family: str) -> Vocabulary:
     found = find_vocabulary(path, family)
     if not found:
         where = f"no vocabulary at {path}" if os.fspath(path) else "no vocabulary is known"
-        raise ValueError(f"{where}: it takes {_WHERE[family]}")
+        how = "--config.text.vocabulary=PATH in training, --vocabulary=PATH elsewhere"
+        raise ValueError(f"{where}: it takes {_WHERE[family]}; {how}, says where it is")
     file = epath.Path(found)
     try:
         data = file.read_bytes()

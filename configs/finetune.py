@@ -4,6 +4,8 @@ Command:   python -m vit_jax.main --config=configs/finetune.py:S_16 --workdir=W 
                --config.data.source=FOLDER
            The weights are AugReg's best for that model, from their bucket;
            --config.pretrained=FILE takes others, such as hf://timm/vit_small_patch16_224.augreg_in21k
+           finetune.py:ViT-B_32-CLIP is a tower of images, of the authors' weights on the hub or of
+           any FILE of CLIP; so are ViT-B_16-SigLIP and the others of docs/weights.md
 Hardware:  a CPU will do for a few hundred images
 Time:      1 minute for 60 steps of 8 images with a ViT-Ti on two cores
 Score:     with published weights not yet run; docs/fine-tuning.md fine-tunes our own
@@ -12,6 +14,7 @@ Score:     with published weights not yet run; docs/fine-tuning.md fine-tunes ou
 from ml_collections import ConfigDict
 
 from configs import presets
+from vit_jax.models import get_model
 
 
 def get_config(argument: str = "S_16") -> ConfigDict:
@@ -19,7 +22,10 @@ def get_config(argument: str = "S_16") -> ConfigDict:
 
     config.model_name = presets.find_model(argument, "ViT")
     config.model.dropout_rate = 0.0
-    config.pretrained = presets.augreg_name(config.model_name)
+    values = get_model(config.model_name).input_values or "value_range(-1, 1)"
+    for key in ("train_pp", "eval_pp"):
+        config.data[key] = config.data[key].replace("value_range(-1, 1)", values)
+    config.pretrained = presets.published_weights(config.model_name)
     config.pretrained_dir = "gs://vit_models/augreg"
 
     config.batch_size = 32

@@ -64,6 +64,31 @@ def find_model(key: str, family: str) -> str:
     return found
 
 
+# Towers of images alone on the hub, those of models of images and texts.
+_TOWERS = {
+    "ViT-B_32-CLIP": "openai/clip-vit-base-patch32",
+    "ViT-B_16-CLIP": "openai/clip-vit-base-patch16",
+    "ViT-L_14-CLIP": "openai/clip-vit-large-patch14",
+    "ViT-B_16-SigLIP": "google/siglip-base-patch16-224",
+    "ViT-B_32-SigLIP": "google/siglip2-base-patch32-256",
+    "ViT-L_16-SigLIP": "google/siglip-large-patch16-256",
+    "ViT-So400m_14-SigLIP": "google/siglip-so400m-patch14-224",
+    "ViT-So400m_16-SigLIP": "google/siglip2-so400m-patch16-256",
+    "ViT-g-opt_16-SigLIP": "google/siglip2-giant-opt-patch16-256",
+}
+
+
+def published_weights(model_name: str) -> str:
+    """Where weights of a Vision Transformer are published: AugReg's short name, or on the hub.
+
+    Raises:
+        ValueError: if neither AugReg nor the authors of CLIP and SigLIP have published any.
+    """
+    if model_name in _TOWERS:
+        return f"hf://{_TOWERS[model_name]}"
+    return augreg_name(model_name)
+
+
 def augreg_name(model_name: str) -> str:
     """AugReg's short name of a model, such as R26_S_32.
 

@@ -9,7 +9,8 @@ from flax import traverse_util
 
 from configs import common
 from vit_jax import experiment, optim
-from vit_jax.models import get_model
+from vit_jax.models import get_model, list_models
+from vit_jax.models.published_images import CLIP_VALUES
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted(
@@ -204,6 +205,22 @@ def test_what_is_decayed_of_two_towers(name, argument):
     }  # fmt: skip
     assert ("txt/Embed_0/embedding" in decayed) == (name == "clip")
     optim.make_optimizer(run.optim, lambda step: 0.1, shapes)  # or raises
+
+
+@pytest.mark.parametrize("tower", ["ViT-B_32-CLIP", "ViT-L_14-CLIP"])
+def test_fine_tuning_of_a_tower_of_images_prepares_them_as_its_authors(tower):
+    run = config("finetune", tower)
+    assert run.model_name == tower
+    assert run.pretrained.startswith("hf://openai/")
+    for spec in (run.data.train_pp, run.data.eval_pp):
+        assert spec.endswith(f"|{CLIP_VALUES}")
+        assert "value_range" not in spec
+
+
+def test_every_tower_of_images_has_a_place_of_its_weights():
+    towers = [name for name in list_models() if re.fullmatch("ViT-.*-(CLIP|SigLIP)", name)]
+    assert len(towers) == 9
+    assert len({config("finetune", tower).pretrained for tower in towers}) == 9
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_predict_does_what_it_can(trained, tmp_path):
         ("predict", ["x.jpg"], "error: .* holds no run"),
         ("predict", [], "error: say what to look at"),
         ("predict", ["--checkpoint=x.npz", "x.jpg"], "error: say which model: either --workdir"),
-        ("predict", ["--attention", "x.jpg"], "error: --attention writes pictures: say where"),
+        ("predict", ["--attention", "x.jpg"], "error: --attention writes files: say where"),
         ("predict", ["--image_size=3by4", "x.jpg"], "error: --image_size=3by4 must read 224 or"),
         ("convert", ["a.npz"], "error: say what to convert to what: SRC DST"),
         ("convert", ["no.npz", "a.npz"], "error: there is no file no.npz"),

@@ -295,7 +295,7 @@ def test_the_toy_answers_for_a_persons_files(counted, tmp_path):
     (row,) = csv.DictReader((tmp_path / "out" / "predictions.csv").read_text().splitlines())
     assert row == {"file": str(image), "answer": answer}
     result = run("predict", f"--workdir={folder}/run", "--attention", image, cwd=TOYS)
-    assert "--attention writes pictures: say where" in result.stderr
+    assert "--attention writes files: say where" in result.stderr
     result = run("predict", f"--workdir={folder}/run", "--ensemble", image, cwd=TOYS)
     assert (
         "--ensemble goes with the task restore, and that of BlobCounter is count" in result.stderr

@@ -112,6 +112,7 @@ def _as_classifier(model: Pretrained) -> Pretrained:
         if embedder.has_two_towers(model.model) and model.labels:
             raise ValueError("--labels names no classes of two towers: --classes makes a head")
         return model
+    zero_shot.check(model)
     templates = prompts.find(_PROMPTS.value or "")
     names = class_names.find(_CLASSES.value, "--classes")
     _LOG.info("%d classes, each by %d prompt(s) such as %r", len(names), len(templates),

@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     output = None if OUTPUT.value is None else Path(OUTPUT.value)
     for flag, (_, field, _) in _options(TASKS.values()).items():
         if output is None and field.metadata["writes"] and flags.FLAGS[flag].value:
-            raise ValueError(f"--{flag} writes pictures: say where, --output=FOLDER")
+            raise ValueError(f"--{flag} writes files: say where, --output=FOLDER")
     # Or TensorFlow would import Keras 3, of which nothing is used here: half of its start.
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     pretrained = model_flags.load()

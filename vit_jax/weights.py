@@ -343,7 +343,10 @@ def read_labels(path: str | os.PathLike[str]) -> tuple[str, ...]:
         return tuple(epath.Path(path).read_text(encoding="utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"cannot read the labels {os.fspath(path)}: {reason}") from None
+        raise ValueError(
+            f"cannot read the labels {os.fspath(path)}: {reason}; what is meant is a file with a "
+            "class name per line (names themselves are for models of images and texts)"
+        ) from None
 
 
 def check_labels_beside(folder: epath.Path, labels: Sequence[str] | None) -> None:

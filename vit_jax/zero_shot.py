@@ -37,11 +37,7 @@ def make_classifier(
     Raises:
         ValueError: if the model has no tower for texts, or no vocabulary.
     """
-    if not has_two_towers(pretrained.model):
-        raise ValueError(
-            f"{pretrained.name} knows no words, which classes are made of: take a model of images "
-            "and texts, such as CLIP"
-        )
+    check(pretrained)
     embedder = Embedder(pretrained)
     kernel = embedder.scale * embedder.classes(class_names, prompts).T
     tower = pretrained.model.image_tower().clone(num_classes=len(class_names), cosine=True)
@@ -64,6 +60,15 @@ def make_classifier(
         settings={},
         vocabulary="",
     )
+
+
+def check(pretrained: Pretrained) -> None:
+    """Raises a ValueError for a model that has no tower for texts."""
+    if not has_two_towers(pretrained.model):
+        raise ValueError(
+            f"{pretrained.name} knows no words, which classes are made of: take a model of images "
+            "and texts, such as CLIP"
+        )
 
 
 def _registered(model: Model) -> tuple[str, Mapping[str, Any]]:

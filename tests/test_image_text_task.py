@@ -99,6 +99,18 @@ def test_recalls_of_a_split_whose_images_have_different_numbers_of_captions():
     assert len({metric.each for metric in metrics.values()}) == 1  # which is computed once
 
 
+@pytest.mark.parametrize("diverged", [slice(0, 1), slice(1, 3), slice(0, 3)])
+def test_a_model_that_has_diverged_finds_nothing(diverged):
+    """NaN is not less than NaN, which is not to make it the best checkpoint, nor end the run."""
+    embeddings = np.random.default_rng(0).normal(size=(4, 3, 8)).astype(np.float32)
+    embeddings[:, diverged] = np.nan
+    out = {"image": embeddings[:, 0], "captions": embeddings[:, 1:]}
+    gathered = np.asarray(task.gather(out, {"num_captions": np.array([2, 1, 2, 2])}))
+    np.testing.assert_array_equal(task.owners(gathered), [0, 0, 1, 2, 2, 3, 3])
+    for direction, others in (("image_to_text", 7), ("text_to_image", 4)):
+        np.testing.assert_array_equal(task.ranks(gathered, direction), others)
+
+
 @pytest.mark.parametrize(
     "name", ["accuracy", "image_to_text", "image_to_text/recall@0", "text_to_image/recall@-1"]
 )

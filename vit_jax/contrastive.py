@@ -255,10 +255,10 @@ def image_to_text_ranks(image: np.ndarray, text: np.ndarray, owners: np.ndarray)
 
 
 def _before(likeness: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """How many columns of each row come before the chosen one."""
+    """How many columns of each row come before the chosen one; all if it is NaN, or they are."""
     own = np.take_along_axis(likeness, chosen[:, None], axis=1)
-    is_earlier = np.arange(likeness.shape[1]) < chosen[:, None]
-    return np.sum((likeness > own) | ((likeness == own) & is_earlier), axis=1)
+    is_later = np.arange(likeness.shape[1]) >= chosen[:, None]
+    return np.sum(~((likeness < own) | ((likeness == own) & is_later)), axis=1)
 
 
 def recall(ranks: np.ndarray, k: int) -> float:

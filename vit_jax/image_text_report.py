@@ -48,7 +48,7 @@ class ImageTextReport:
             return ()
         gathered = gathered[order]
         self._ranks = {k: image_text.ranks(gathered, k) for k in image_text.DIRECTIONS}
-        self._owners = np.nonzero(~np.isnan(gathered[:, 1:, 0]))[0]
+        self._owners = image_text.owners(gathered)
         if "index" not in each:
             return ()
         by_rank = np.argsort(self._ranks["image_to_text"], kind="stable")

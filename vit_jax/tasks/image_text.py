@@ -64,12 +64,12 @@ def gather(out: Out, batch: Batch) -> jax.Array:
         batch: `num_captions` (b,), how many are an image's own; without it, all.
 
     Returns:
-        (b, 1 + k, d) float32: the image, and its captions, which are NaN from the last on.
+        (b, 1 + k, d) float32: the image, and its captions, which are infinite from the last on.
     """
     captions = out["captions"]
     if "num_captions" in batch:
         is_there = jnp.arange(captions.shape[1]) < batch["num_captions"][:, None]
-        captions = jnp.where(is_there[..., None], captions, jnp.nan)
+        captions = jnp.where(is_there[..., None], captions, jnp.inf)
     return jnp.concatenate([out["image"][:, None], captions], axis=1)
 
 
@@ -82,9 +82,18 @@ def ranks(gathered: np.ndarray, direction: str) -> np.ndarray:
             image.
     """
     captions = gathered[:, 1:]
-    is_there = ~np.isnan(captions[..., 0])
-    owners = np.nonzero(is_there)[0]
-    return _RANKS[direction](gathered[:, 0], captions[is_there], owners)
+    is_there = _is_there(captions)
+    return _RANKS[direction](gathered[:, 0], captions[is_there], np.nonzero(is_there)[0])
+
+
+def owners(gathered: np.ndarray) -> np.ndarray:
+    """Which image each caption of a split belongs to, in the order of `ranks`."""
+    return np.nonzero(_is_there(gathered[:, 1:]))[0]
+
+
+def _is_there(captions: np.ndarray) -> np.ndarray:
+    """(n, k) bool, False after an image's last caption; one that is NaN is there, and diverged."""
+    return ~np.isposinf(captions[..., 0])
 
 
 def _recall(gathered: np.ndarray, direction: str, k: int) -> float:

@@ -89,6 +89,7 @@ def test_the_whole_image_matters():
     assert difference[:, 60:, 60:].max() > 1e-6
 
 
+@pytest.mark.slow
 def test_initialisation():
     model = get_model("DehazeFormer-T", depths=(0, 0, 1, 0, 0))
     params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]

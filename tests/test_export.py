@@ -47,11 +47,22 @@ FORMATS = {
 
 
 # A SavedModel takes long to write, and JAX's own converter takes all operations alike.
-SHORT = ("vit", "mixer")
+SHORT = ("vit",)
 LONG = {("a", name) for name in MODELS if name not in SHORT}
 LONG |= {
     ("a.stablehlo", name)
-    for name in ("vt", "vt_appendix", "fpn", "upernet", "resnet", "flowformer")
+    for name in (
+        "vt",
+        "vt_appendix",
+        "fpn",
+        "upernet",
+        "resnet",
+        "flowformer",
+        "efficientformer",
+        "swin",
+        "hybrid",
+        "mixer",
+    )
 }
 MARKS = {"a.onnx": pytest.mark.parity, **dict.fromkeys(LONG, pytest.mark.slow)}
 CASES = [

@@ -118,6 +118,7 @@ def test_golden_gated_recurrent_unit():
         assert_golden(state, "gru/gru_out", 3e-5)
 
 
+@pytest.mark.slow
 def test_each_pair_of_a_batch_is_as_it_is_alone():
     """In the published code it sees another pair's context."""
     model, variables = tiny()
@@ -173,6 +174,7 @@ def test_warm_start():
     np.testing.assert_allclose(inner, np.broadcast_to([12.0, -4.0], inner.shape), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_cost_maps_embedded_in_parts(monkeypatch):
     encoder = flowformer_encoder.CostEncoder(tokens=2, features=16, depth=0, context_features=0)
     cost, context = noise((2, 3, 5, 3, 5)), noise((2, 3, 5, 256), 1)

@@ -170,6 +170,7 @@ def one_image():
     return encoded("PNG")
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(class_name=NAMES, file_name=NAMES)
 @example(class_name="$\\frac{", file_name="x")
@@ -278,6 +279,7 @@ def a_run(tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(
     file=st.sampled_from(["config.json", "data.json", "labels.txt"]),

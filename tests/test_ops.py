@@ -275,6 +275,7 @@ def test_what_is_chosen_for_a_cpu_computes_the_same(op, monkeypatch):
         np.testing.assert_allclose(one, other, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_what_others_are_to_run_has_nothing_for_one_gpu(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert ops.compiler_options() is None  # of another maker

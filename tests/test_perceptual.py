@@ -46,6 +46,7 @@ def test_features_are_those_of_torchvisions_network(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_distance(tmp_path, monkeypatch):
     params = perceptual.load_vgg19(small_vgg19(monkeypatch, tmp_path / "vgg19.safetensors"))
     images, targets = noise((2, 32, 48, 3), 1), noise((2, 32, 48, 3), 2)

@@ -56,7 +56,7 @@ def restoring_config(tmp_path):
 @pytest.mark.parametrize(
     ("fixture", "gently"),
     [
-        ("all_config", True),
+        pytest.param("all_config", True, marks=pytest.mark.slow),
         pytest.param("folder_config", False, marks=pytest.mark.slow),
         pytest.param("tfds_config", True, marks=pytest.mark.slow),
         pytest.param("restoring_config", True, marks=pytest.mark.slow),

@@ -55,6 +55,7 @@ def test_every_parameter_receives_a_finite_gradient():
         assert np.abs(grad).max() > 0, name
 
 
+@pytest.mark.slow
 def test_initialisation():
     model = get_model("RRDB-x4", num_blocks=1)
     params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]

@@ -116,6 +116,7 @@ def rows_of(path):
     return list(csv.DictReader(path.read_text().splitlines()))
 
 
+@pytest.mark.slow
 def test_it_trains_evaluates_and_reports(trained):
     folder, printed = trained
     heading, figures = (line.split() for line in printed.splitlines()[1:3])
@@ -157,6 +158,7 @@ def test_a_run_is_evaluated_again(trained, tmp_path):
     assert "error: segment: the stride of windows must lie from 1 to their side, 16" in wrong.stderr
 
 
+@pytest.mark.slow
 def test_photos_are_segmented(trained, tmp_path):
     folder, _ = trained
     photos = tmp_path / "photos"
@@ -223,6 +225,7 @@ def model(trained, monkeypatch):
     sys.modules.pop("pixel_net")
 
 
+@pytest.mark.slow
 def test_what_predict_says_is_what_evaluation_says(trained, model):
     """Windows and mirrored photos are the run's, if no option says otherwise."""
     pixels, mask = blocks((40, 37), 3)
@@ -356,6 +359,7 @@ def counted(sizes, classes, wrong):
     return report, batches, each
 
 
+@pytest.mark.slow
 def test_the_worst_median_and_best_image_are_shown(tmp_path):
     report, batches, each = counted([(9, 12)] * 5, 4, [0.3, 0.9, 0.1, 0.5, 0.0])
     order = [4, 2, 0, 1, 3]  # figures come as batches do

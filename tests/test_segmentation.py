@@ -69,6 +69,7 @@ def test_figures_of_a_split_are_the_golden_ones():
     assert images["miou"].mean() == pytest.approx(expected["mean_of_images_miou"], rel=1e-12)
 
 
+@pytest.mark.slow
 def test_the_class_of_a_pixel_is_that_of_the_resized_logits():
     out, batch = draw(1)
     resized = jax.image.resize(out, (3, 6, 9, 5), "bilinear", antialias=False)

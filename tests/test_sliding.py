@@ -179,6 +179,7 @@ def test_a_model_for_one_size_sees_smaller_images_with_zeros_beside(looks):
         np.testing.assert_allclose(found, model.apply(variables, padded)[:, :5, :4], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("looks", "size"),
     [

@@ -280,6 +280,7 @@ def test_tensorflow_sees_no_accelerator():
     assert not tf.config.get_visible_devices("GPU")
 
 
+@pytest.mark.slow
 def test_array_records_are_shuffled_as_a_whole(tfds_config, tmp_path):
     """The same splits and examples as of TFRecords; batches do not depend on the processes."""
     TinyColors(data_dir=tmp_path, file_format="array_record").download_and_prepare()

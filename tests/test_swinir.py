@@ -140,6 +140,7 @@ def test_official_files(name, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, loaded.variables, {"params": params})
 
 
+@pytest.mark.slow
 def test_official_files_are_recognised():
     for name in ("SwinIR-lightweight-x3", "SwinIR-denoise-gray", "SwinIR-real-M-x2"):
         model = get_model(name)

@@ -201,6 +201,7 @@ def test_plugins_come_from_where_python_finds_modules(tmp_path, monkeypatch):
         plugins.load(["good_plugin"], beside=tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_evaluating_a_run_executes_nothing_of_its_folder(counted):
     folder, _ = counted
     config = json.loads((folder / "run" / "config.json").read_text())
@@ -324,6 +325,7 @@ def test_weights_of_the_toy_are_converted_and_inspected(counted, tmp_path):
     assert answers[0] == answers[1] != ""
 
 
+@pytest.mark.slow
 def test_other_models_do_not_mind_the_toy(counted, tmp_path):
     """Lists, identification and conversion of a ViT go on with a model that says the least."""
     code = f"""

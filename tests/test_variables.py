@@ -163,6 +163,7 @@ def test_a_runs_weights_do_what_its_checkpoint_did(trained, config):
     assert_same(pretrained.load(workdir.path).variables, model.variables)
 
 
+@pytest.mark.slow
 def test_it_resumes_bit_for_bit(trained, config):
     workdir, figures = trained
     whole = npz.load(workdir.weights)
@@ -172,6 +173,7 @@ def test_it_resumes_bit_for_bit(trained, config):
     assert_same(npz.load(workdir.weights), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["a.npz", "a.safetensors", "a.pth", "folder"])
 def test_conversion_keeps_them(trained, tmp_path, target):
     if target.endswith(".pth"):

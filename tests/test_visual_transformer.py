@@ -180,6 +180,7 @@ def test_shapes_tell_the_fields(form):
         assert getattr(model, field) == value, field
 
 
+@pytest.mark.slow
 def test_the_head_reads_the_mean_of_the_last_modules_tokens():
     model, variables = make()
     images = noise((2, 40, 56, 3))
@@ -192,6 +193,7 @@ def test_the_head_reads_the_mean_of_the_last_modules_tokens():
     assert "projector" not in variables["params"]["module1"]
 
 
+@pytest.mark.slow
 def test_what_goes_in_the_order_of_pixels_comes_out_in_it():
     """Without positions, tokens do not depend on where the pixels are."""
     for form in (Form(4, 8), Form(4, 8, "appendix", num_heads=2, groups=2, kqv_groups=2,

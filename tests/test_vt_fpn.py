@@ -46,6 +46,7 @@ def test_levels_hear_of_each_other_through_their_tokens_alone():
     assert np.abs(changed[3] - before[3]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_it_is_made_of_the_modules_of_a_visual_transformer():
     """Level by level, with the kernels alone; maps are of order 1."""
     neck = vt_fpn.VTNeck(**TINY)
@@ -78,6 +79,7 @@ def test_it_is_made_of_the_modules_of_a_visual_transformer():
         np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_the_decoder_has_logits_gradients_and_names():
     decoder = vt_fpn.VTFPN(3, head_features=32, **TINY)
     maps = make_maps()

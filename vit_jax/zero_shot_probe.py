@@ -1,5 +1,6 @@
 """How well two towers classify by words, while they are trained: labelled images, and prompts."""
 
+import functools
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -30,8 +31,9 @@ def make(experiment: Experiment) -> Callable[[Any], float]:
     Raises:
         ValueError: for images that cannot be used, or without a tokenizer.
     """
-    config, model, mesh = experiment.config, experiment.model, experiment.mesh
-    tokenizer = getattr(experiment.data, "tokenize", None)
+    config, mesh = experiment.config, experiment.mesh
+    model: Any = experiment.model  # mypy takes what it returns for an array
+    tokenizer = experiment.tokenizer
     if tokenizer is None:
         raise ValueError("image_text.zero_shot needs a model with a tokenizer, to read its classes")
     data, split = _open(config, mesh)
@@ -51,15 +53,14 @@ def make(experiment: Experiment) -> Callable[[Any], float]:
         return {"accuracy": is_right.astype(jnp.float32), "_mask": batch["_mask"]}, {}
 
     options = ops.compiler_options()
-    embed_text = jax.jit(embed_text, out_shardings=whole, compiler_options=options)
+    embed = jax.jit(embed_text, out_shardings=whole, compiler_options=options)
     classify = jax.jit(classify, out_shardings=(whole, rows), compiler_options=options)
     step = EvalStep(classify, {"accuracy": np.mean})
 
     def accuracy(variables: Any) -> float:
-        def embed(tokens: np.ndarray) -> np.ndarray:
-            return np.asarray(embed_text(variables, tokens))
-
-        classes = embed_classes(embed, tokenizer.of_prompts, names, templates)
+        classes = embed_classes(
+            functools.partial(embed, variables), tokenizer.of_prompts, names, templates
+        )
         each = evaluate_each(step, (variables, classes), data.eval_batches(split), mesh)
         return float(np.mean(each["accuracy"]))
 

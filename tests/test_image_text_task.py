@@ -74,7 +74,7 @@ def config(captioned):
     config.total_steps = 8
     config.eval_every = 4
     config.log_every = 1
-    config.optim.learning_rate = 1e-2
+    config.optim.learning_rate = 3e-3
     return config
 
 

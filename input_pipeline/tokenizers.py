@@ -247,8 +247,9 @@ class Tokenizer:
         if vocabulary_size != self.vocabulary_size:
             raise ValueError(
                 f"the model has {vocabulary_size:,} pieces, and the vocabulary {self.vocabulary} "
-                f"has {self.vocabulary_size:,}: it is another one than the model's; a model that "
-                f"is trained from the beginning takes --config.model.vocabulary_size="
+                f"has {self.vocabulary_size:,}: it is another one than the model's, which "
+                "--vocabulary=PATH names, or --config.text.vocabulary=PATH in training; a model "
+                "that is trained from the beginning takes --config.model.vocabulary_size="
                 f"{self.vocabulary_size}"
             )
         if text_length != self.length:

@@ -97,6 +97,7 @@ def test_parameter_counts_with_and_without_heads(name, counts):
         assert sum(x.size for x in jax.tree.leaves(shapes)) == count
 
 
+@pytest.mark.slow
 def test_initial_values():
     variables = jax.jit(tiny().init)(jax.random.key(0), jnp.zeros((1, 8), jnp.int32))
     for name, leaf in traverse_util.flatten_dict(variables["params"], sep="/").items():
@@ -238,6 +239,7 @@ def test_old_files(state_dict):
     jax.tree.map(np.testing.assert_array_equal, torch.from_state_dict(old, model), expected)
 
 
+@pytest.mark.slow
 def test_relatives_are_recognised(state_dict):
     def relative(arrays):
         return identify.find_relative(weights.Weights("x", arrays, True, None))

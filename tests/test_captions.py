@@ -150,6 +150,7 @@ def tfds_config(folder, **changes):
     return data_config("tfds:tiny_captions", "captions", train_pp=SPEC, eval_pp=SPEC, tfds=tfds)
 
 
+@pytest.mark.slow
 def test_tfds_has_captions(tfds_folder, caplog):
     class Short(Letters):
         length = 1

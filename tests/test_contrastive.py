@@ -16,6 +16,7 @@ from tests.commands import ROOT
 from vit_jax import contrastive
 
 GOLDEN = pairs.GOLDEN
+DEVICES = [1, 2, pytest.param(4, marks=pytest.mark.slow)]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def assert_near(actual, expected, rounding=1e-6):
 
 
 @pytest.mark.parametrize("name", pairs.LOSSES)
-@pytest.mark.parametrize("devices", [1, 2, 4])
+@pytest.mark.parametrize("devices", DEVICES)
 def test_losses_and_gradients_are_the_references(devices, name, request):
     found = found_on(devices, name, False, request)
     assert_near(found["each"], GOLDEN[f"{name}/per_example"], 3e-6)
@@ -79,7 +80,7 @@ def plain_loss(name, raw):
 
 
 @pytest.mark.parametrize("name", ["clip", "siglip"])
-@pytest.mark.parametrize("devices", [1, 2, 4])
+@pytest.mark.parametrize("devices", DEVICES)
 def test_padding_is_never_a_negative(devices, name, request):
     found = found_on(devices, name, True, request)
     kept = pairs.ORDER[pairs.KEPT[pairs.ORDER] > 0]

@@ -122,6 +122,7 @@ def test_bfloat16_stays_close():
     assert 0 < np.abs(half - out).mean() < 0.05 * np.std(out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["DehazeFormer-T", "DehazeFormer-M"])
 def test_official_files(name, tmp_path):
     model, params = random_params(name, (32, 32))

@@ -219,6 +219,7 @@ def test_a_rate_that_rises_from_block_to_block(monkeypatch):
     np.testing.assert_allclose(seen, [0, 0.1, 0.2, 0.3, 0.4])
 
 
+@pytest.mark.slow
 def test_tables_for_other_sizes():
     model, variables = random_variables((64, 64))
     params = variables["params"]

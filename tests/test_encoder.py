@@ -49,6 +49,7 @@ def test_a_causal_encoder_does_not_see_what_comes_after(scan):
     assert np.abs(after[:, 4:] - before[:, 4:]).max() > 0.1
 
 
+@pytest.mark.slow
 def test_a_causal_encoder_is_padded_to_an_even_number_of_tokens_alike(monkeypatch):
     """As where attention is fused, with the tokens that fill up being hidden."""
     x = noise((1, 7, 16))

@@ -61,6 +61,7 @@ def check_gradient(function, x, tangent):
     assert float(jnp.sum(grad * tangent)) == pytest.approx(expected, rel=2e-3)
 
 
+@pytest.mark.slow
 def test_samples_are_differentiable_by_image_and_places():
     image, xy = noise((1, 4, 5, 2)), np.array([[[1.4, 2.3], [3.5, 1.6], [-0.5, 2.2]]], np.float32)
     check_gradient(lambda x: ops.bilinear_sample(x, xy), jnp.asarray(image), noise(image.shape, 1))
@@ -96,6 +97,7 @@ def test_a_lookup_is_that_of_single_samples_wherever_it_is():
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_lookup_is_differentiable():
     """Its gradient puts windows back in a way of its own."""
     cost = jnp.asarray(noise((5, 4, 3)))

@@ -161,6 +161,7 @@ def test_sides_that_8_does_not_divide(padding):
     )
 
 
+@pytest.mark.slow
 def test_warm_start():
     """A decoder that changes nothing gives back what it begins with, 8 times larger."""
     model, variables = tiny()

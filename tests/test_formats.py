@@ -282,6 +282,7 @@ RELATIVES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("which", "suffix"),
     [*((which, ".safetensors") for which in RELATIVES), ("blocks", ".npz"), ("patch", ".npz")],

@@ -106,6 +106,7 @@ def test_names_that_become_longer(letter, size):
     assert files.with_ending(os.fsdecode(b"\xff" * 255), ".png").endswith(".png")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("letter", LETTERS)
 def test_exported_and_noted(tmp_path, letter):
     model = get_model(

@@ -28,7 +28,16 @@ def test_the_models_are_listed_with_their_names_and_sizes():
     assert set(models) == set(MODELS)
 
 
-@pytest.mark.parametrize("name", list_models())
+_QUICK = {kind: name for name, (kind, _) in reversed(sorted(MODELS.items()))}.values()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in _QUICK else pytest.mark.slow)
+        for name in list_models()
+    ],
+)
 def test_parameter_count(name):
     model = get_model(name)
     size = (384, 384) if name.startswith("Swin") and name.endswith("-384") else model.usual_size

@@ -71,6 +71,7 @@ def test_the_border_is_left_out_where_images_were_enlarged():
     assert whole < found - 5
 
 
+@pytest.mark.slow
 def test_training_restores(dehazing_run, pairs_folder):
     workdir, figures = dehazing_run
     assert figures["val"]["examples"] == 1

@@ -206,6 +206,7 @@ def test_thumbnails(tmp_path):
     assert (search.thumbnail(str(tmp_path / "gone.png"), 10) == 200).all()
 
 
+@pytest.mark.slow
 def test_the_command(folder, tmp_path):
     model = word_models.make(tmp_path)
     (tmp_path / "m").mkdir()

@@ -244,6 +244,7 @@ def test_what_predict_says_is_what_evaluation_says(trained, model):
     assert (expected != found).any()
 
 
+@pytest.mark.slow
 def test_a_model_for_one_size_can_have_evaluated_images_of_several(trained, model, monkeypatch):
     monkeypatch.setattr(type(model.model), "any_size", False)
     monkeypatch.setattr(type(model.model), "image_size", lambda self, params: (16, 16))

@@ -59,7 +59,7 @@ def assert_near(actual, expected):
                  actual, expected)  # fmt: skip
 
 
-@pytest.mark.parametrize("steps", [2, 3])
+@pytest.mark.parametrize("steps", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_whole_batch_is_compared_whatever_its_parts(towers, steps):
     """As if all parts had been in memory at once, each with its dropout and its statistics."""
     forward, loss_of, params, state, batch, key = towers

@@ -110,6 +110,7 @@ def test_the_shift_stays_with_one_window():
     assert not moved[:, 2:].any()
 
 
+@pytest.mark.slow
 def test_every_parameter_receives_a_finite_gradient():
     for name in ("SwinIR-classical-x4", "SwinIR-real-L-x4", "SwinIR-denoise-color"):
         model, params = random_params(name, (8, 8), **TINY, remat=True)

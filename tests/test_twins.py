@@ -128,6 +128,7 @@ def test_initialisation():
     assert not params["embed0"]["proj"]["bias"].any()
 
 
+@pytest.mark.slow
 def test_files(tmp_path):
     """Of the first stages alone, which are found to be just that."""
     fields = dict(embed_dims=(64, 128), depths=(2, 2), reductions=(8, 4))

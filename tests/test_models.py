@@ -28,7 +28,7 @@ def test_the_models_are_listed_with_their_names_and_sizes():
     assert set(models) == set(MODELS)
 
 
-_QUICK = {kind: name for name, (kind, _) in reversed(sorted(MODELS.items()))}.values()
+_QUICK = {kind: name for name, (kind, _) in sorted(MODELS.items(), reverse=True)}.values()
 
 
 @pytest.mark.parametrize(

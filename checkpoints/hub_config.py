@@ -94,6 +94,17 @@ def _read_timm(config: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
+# What changes a model of open_clip without showing in its weights, and how CLIP has it.
+_OF_CLIP: dict[str, tuple[Any, ...]] = {
+    "pool_type": ("tok", "argmax"),
+    "no_causal_mask": (False,),
+    "final_ln_after_pool": (False,),
+    "attentional_pool": (False,),
+    "act_kwargs": ({},),
+    "norm_kwargs": ({},),
+}
+
+
 def _read_open_clip(config: Mapping[str, Any]) -> dict[str, Any]:
     model = config.get("model_cfg") or {}
     image, text = model.get("vision_cfg") or {}, model.get("text_cfg") or {}
@@ -101,6 +112,13 @@ def _read_open_clip(config: Mapping[str, Any]) -> dict[str, Any]:
         return {"text_num_heads": text["heads"]} if "heads" in text else {}
     if "width" not in image:
         return {}
+    for part, own in (("vision_cfg", image), ("text_cfg", text)):
+        strange = [k for k, v in own.items() if k in _OF_CLIP and v not in (*_OF_CLIP[k], None)]
+        if strange:
+            raise ValueError(
+                f"{part}.{strange[0]}={own[strange[0]]!r} makes another model than CLIP, which is "
+                "not read"
+            )
     activation = "quick_gelu" if model.get("quick_gelu") else "gelu"
     return {
         "activation": activation,

@@ -86,6 +86,8 @@ class Dataset:
         sizes = {split: source.num_examples for split, source in sorted(self.splits.items())}
         classes = {"classes": list(self.class_names)} if self.class_names else {}
         digests = {split: source.digest for split, source in self.splits.items() if source.digest}
+        if self.tokenize is not None:
+            digests["vocabulary"] = self.tokenize.digest
         return {**classes, "examples": sizes, **({"contents": digests} if digests else {})}
 
     @property

@@ -24,6 +24,7 @@ class Tokenize(Protocol):
     Attributes:
         length: of what it makes, in tokens.
         pad: the token that fills up a text.
+        digest: tells its vocabulary from others.
     """
 
     @property
@@ -31,6 +32,9 @@ class Tokenize(Protocol):
 
     @property
     def pad(self) -> int: ...
+
+    @property
+    def digest(self) -> str: ...
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Returns (texts, length) int32."""

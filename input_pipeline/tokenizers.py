@@ -7,6 +7,7 @@ answers with nonsense. The vocabulary is a file, see `vocabularies`.
 
 import dataclasses
 import difflib
+import hashlib
 import html
 import os
 import re
@@ -15,6 +16,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from etils import epath
 
 from input_pipeline import vocabularies
 from input_pipeline.vocabularies import Vocabulary
@@ -108,6 +110,12 @@ class Tokenizer:
     def vocabulary(self) -> str:
         """Path of the vocabulary's file."""
         return self.words.path
+
+    @property
+    def digest(self) -> str:
+        """16 digits of a hash of the vocabulary's files: another makes other numbers of a text."""
+        data = b"".join(epath.Path(file).read_bytes() for file in self.words.files)
+        return hashlib.sha256(data).hexdigest()[:16]
 
     @property
     def vocabulary_size(self) -> int:

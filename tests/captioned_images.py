@@ -33,7 +33,7 @@ def captions_config(source, **changes):
 class Letters:
     """A token per byte, padded with 9."""
 
-    length, pad = 4, 9
+    length, pad, digest = 4, 9, "letters"
 
     def __call__(self, texts):
         rows = [list(text.encode())[: self.length] for text in texts]

@@ -7,6 +7,8 @@ import pytest
 from checkpoints import npz
 from tests.helpers import TINY, random_params
 from vit_jax import convert, preprocessing, pretrained
+from vit_jax.models import get_model
+from vit_jax.models.vit import VisionTransformer
 
 
 @pytest.mark.parametrize(
@@ -29,6 +31,24 @@ def test_a_runs_preprocessing_to_another_size(spec, expected):
             preprocessing.resized(spec, (4, 6))
     else:
         assert preprocessing.resized(spec, (4, 6)) == expected
+
+
+def test_a_model_without_images_has_none_prepared():
+    for name, expected in (("BERT-base", ""), ("SwinIR-denoise-color", "value_range(-1, 1)")):
+        model = get_model(name)
+        assert preprocessing.choose(model, (64, 64), (64, 64), None).endswith(expected)
+        assert bool(preprocessing.choose(model, (64, 64), (64, 64), None)) == bool(expected)
+
+
+@pytest.mark.parametrize(("width", "heads"), [(512, 8), (1024, 16), (1280, None)])
+def test_heads_of_clips_are_known_as_far_as_openais_are_wide(width, heads):
+    block = "Transformer/encoderblock_0"
+    shapes = {
+        "embedding/kernel": (4, 4, 3, width),
+        "Transformer/pre_norm/scale": (width,),
+        f"{block}/MlpBlock_3/Dense_0/kernel": (width, 4 * width),
+    }
+    assert VisionTransformer.fields_in(shapes).get("num_heads") == heads
 
 
 def test_a_cut_out_centre_to_another_size():

@@ -147,6 +147,16 @@ def test_data_that_differ_in_their_texts_alone_are_others(config):
     )
 
 
+def test_another_vocabulary_makes_other_data(config):
+    found = {}
+    for digest in ("letters", "others"):
+        tokenize = Letters()
+        tokenize.digest = digest
+        found[digest] = get_dataset(config, 2, seed=0, tokenize=tokenize).identity
+    assert found["letters"] != found["others"]
+    assert found["letters"]["contents"]["vocabulary"] == "letters"
+
+
 def test_a_cache_keeps_texts(config):
     config.cache = True
     cached = take(get_dataset(config, 6, seed=0, tokenize=Letters()).train_batches(), 3)

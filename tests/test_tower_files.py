@@ -201,6 +201,14 @@ def test_what_a_config_beside_weights_says(tmp_path):
         )
     own = {"model_cfg": {"vision_cfg": {"timm_model_name": "x"}, "text_cfg": {"heads": 16}}}
     assert read(own, "open_clip_config.json") == dict(text_num_heads=16)
+    for part, odd in (
+        ("text_cfg", {"no_causal_mask": True}),
+        ("text_cfg", {"pool_type": "last"}),
+        ("vision_cfg", {"final_ln_after_pool": True}),
+    ):
+        own = {"model_cfg": {**plain, part: {**plain[part], "pool_type": None, **odd}}}
+        with pytest.raises(ValueError, match=rf"{part}\.{next(iter(odd))}=.* makes another model"):
+            read(own, "open_clip_config.json")
     for other in ("no JSON", "[1]", {"model_type": "llama", "hidden_act": "silu"}, {}):
         assert read(other) == {}
     with pytest.raises(ValueError, match=r"config\.json: the activation 'silu' is not one of"):

@@ -150,7 +150,7 @@ def main(argv: Sequence[str]) -> int:
     else:
         _describe_towers(model, about)
     good = [_check(part, path, read(path)) for part, path in zip(parts, targets)]
-    if "decode" in model.eval_pp:
+    if model.eval_pp:
         print(f"images are to be prepared by {model.eval_pp}")
     if model.model.any_size:
         _LOG.info("for images of %d x %d pixels alone: say --image_size for others",

@@ -16,7 +16,7 @@ def standard(size: tuple[int, int]) -> str:
 def choose(
     model: Model, size: tuple[int, int], old_size: tuple[int, int], trained: str | None
 ) -> str:
-    """The preprocessing of a file: as a run had it, or as published weights expect it.
+    """The preprocessing of a file: as a run had it, or as published weights expect it; or "".
 
     Args:
         model: that it is for.
@@ -27,6 +27,8 @@ def choose(
     Raises:
         ValueError: if that cannot be changed to another size.
     """
+    if not any(len(leaf.shape) == 4 for leaf in model.inputs(size)):
+        return ""  # it sees no images
     published = model.preprocessing(size)
     if trained is not None:
         if size == old_size or model.any_size:

@@ -297,7 +297,7 @@ def config_of(model: Pretrained) -> ConfigDict:
     config.total_steps = 0
     task = get_task(model.model)
     config.data.kind = task.kind
-    if model.model.any_size:
+    if model.model.any_size and model.eval_pp:
         crop = 64 * model.model.upscale
         config.data.train_pp = f"random_crop({crop})|{model.eval_pp.rpartition('|')[2]}"
     config.metrics = model.model.metrics or task.metrics

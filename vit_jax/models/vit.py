@@ -87,6 +87,10 @@ CLASSIFIERS = ("token", "gap", "map", "unpooled", "token_unpooled")
 POSITION_EMBEDDINGS = ("learned", "sincos2d", "none")
 ATTENTION_IMPLEMENTATIONS = ("xla", "cudnn")
 
+# Of models with a norm before the blocks: as wide as OpenAI's, whose heads have 64 numbers each.
+# Wider ones, such as OpenCLIP's H, have others.
+_WIDEST_OF_64 = 1024
+
 _POSITIONS = ("Transformer", "posembed_input", "pos_embedding")
 
 
@@ -394,7 +398,7 @@ class VisionTransformer(Model):
             fields["patch_size"] = height
         if len(query) == 3:  # which PyTorch's layout does not say
             fields["num_heads"] = query[1]
-        elif fields["pre_norm"]:  # as in CLIP, whose heads are always 64 wide
+        elif fields["pre_norm"] and hidden_size <= _WIDEST_OF_64:
             fields["num_heads"] = max(hidden_size // 64, 1)
         return fields
 

@@ -154,7 +154,7 @@ def test_a_run_from_end_to_end(config, captioned):
     figures = train.train_and_evaluate(config, workdir)
     assert figures["test"]["zero_shot/accuracy"] > 0.8  # 10 photos of the two colours
     assert (workdir / "vocabulary" / "vocab.txt").read_text().splitlines() == list(WORDS)
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     evaluated = [line for line in lines if line["split"] in ("val", "test")]
     assert [line["step"] for line in evaluated[:2]] == [20, 40]
     assert all("zero_shot/accuracy" in line for line in evaluated)

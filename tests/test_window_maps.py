@@ -230,7 +230,7 @@ def test_what_saves_memory_shows_the_same(case, overrides, computed):
 
 
 def test_half_precision_is_seen_in_full():
-    qkv, table = noise((1, 4, 4, 3 * 8)).astype(jnp.bfloat16), noise((9, 2), 1)
+    qkv, table = jnp.asarray(noise((1, 4, 4, 3 * 8)), jnp.bfloat16), noise((9, 2), 1)
     weights = ops.window_weights(qkv, table, (2, 2), (1, 1))
     assert weights.dtype == jnp.float32
     expected = full_attention(np.asarray(qkv, np.float32), biases_of(table, (2, 2)), (2, 2), (1, 1))

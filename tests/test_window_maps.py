@@ -7,14 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.helpers import TINY_DEHAZEFORMER, TINY_SWINIR, noise, random_params
+from tests.helpers import TINY_DEHAZEFORMER, TINY_SWIN, TINY_SWINIR, noise, random_params
 from vit_jax import attention_maps, ops
 from vit_jax.ops import window_maps
 
-TINY_SWIN = dict(embed_dim=8, depths=(2, 2), num_heads=(2, 4), window_size=3, num_classes=5)
 # Image, and fields. Neither windows nor merging divide the maps.
-SWIN = ("Swin-T", (30, 44), TINY_SWIN)
-DENSE = ("Swin-T", (30, 44), dict(TINY_SWIN, dense=True))
+SWIN = ("Swin-T", (30, 44), dict(TINY_SWIN, num_classes=5))
+DENSE = ("Swin-T", (30, 44), dict(TINY_SWIN, num_classes=5, dense=True))
 SWINIR = ("SwinIR-lightweight-x2", (9, 14), TINY_SWINIR)
 DEHAZEFORMER = (
     "DehazeFormer-T", (26, 35), dict(TINY_DEHAZEFORMER, attention_ratios=(0, 1, 1, 0, 0)),

@@ -208,11 +208,12 @@ def test_what_swin_looks_at():
 @pytest.mark.parametrize("case", ["swin", "swinir"])
 def test_looking_changes_nothing(case):
     name, size, fields = CASES[case]
+    fields = dict(fields, depths=(2,), num_heads=(2,))
     model, params = random_params(name, size, **fields)
     images = noise((1, *size, 3))
     seen, state = model.apply({"params": params}, images, mutable=["intermediates"])
     np.testing.assert_array_equal(seen, model.apply({"params": params}, images))
-    assert len(jax.tree.leaves(state)) == sum(fields["depths"])
+    assert len(jax.tree.leaves(state)) == 2
     assert jax.eval_shape(model.init, jax.random.key(0), images).keys() == {"params"}
 
 

@@ -35,7 +35,8 @@ class EncoderDecoderMaps(NamedTuple):
     Attributes:
         encoder: (layers, b, heads, m, m) of the m source tokens.
         decoder: (layers, b, heads, n, n) of the n target tokens, which see none after themselves.
-        cross: (layers, b, heads, n, m) of the target tokens to those of the source.
+        cross: (layers, b, heads, n, m) of the target tokens to those of the source. In row i the
+            model has read target token i, and looks in order to write the one after it.
     """
 
     encoder: jax.Array
@@ -306,7 +307,8 @@ def draw_alignment(
 
     Args:
         source_pieces: m tokens as a person reads them, in columns.
-        target_pieces: n tokens, in rows.
+        target_pieces: n tokens, in rows: those that were written, the first being the one after
+            that which begins a target.
         weights: (n, m) in [0, 1], such as the mean over the heads; or (heads, n, m), of which the
             mean is drawn large, and the first 16 beside it.
         title: over the picture; cut short if need be.

@@ -27,7 +27,10 @@ from input_pipeline.arguments import expand_home
 from input_pipeline.sources import captions_files, captions_layouts
 from input_pipeline.tokenizers import KINDS, make_tokenizer
 
-_FILES = {"bert": "vocab.txt", "clip": "bpe.txt.gz", "sentencepiece": "tokenizer.model"}
+_FILES = {
+    "bert": "vocab.txt", "clip": "bpe.txt.gz", "sentencepiece": "tokenizer.model",
+    "bpe": "tokenizer.json", "words": "words.txt",
+}  # fmt: skip
 _BERT_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # Captions that are called .txt all the same: Flickr8k's, and tables whose header names an image.
 _TABLE = re.compile(r"\s*([^\t\n]+#\d+\t|\"?(image|file|photo)[\w ]*\"?\s*[,;|\t])", re.IGNORECASE)
@@ -41,7 +44,7 @@ def train_tokenizer(
 
     Source: Schuster and Nakajima, "Japanese and Korean voice search" (ICASSP 2012), for BERT's;
     Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units" (ACL 2016), for
-    CLIP's; Kudo, "Subword Regularization" (ACL 2018), for sentencepiece's.
+    CLIP's and `bpe`; Kudo, "Subword Regularization" (ACL 2018), for sentencepiece's.
 
     Args:
         texts: to learn it from.
@@ -127,6 +130,38 @@ def _train_clip(texts: Sequence[str], size: int) -> bytes:
     return gzip.compress("\n".join(["#version: 0.2", *merges, ""]).encode(), mtime=0)
 
 
+def _train_bpe(texts: Sequence[str], size: int) -> bytes:
+    """A tokenizer.json of pieces of bytes, so that no letter is unknown and no blank is lost."""
+    tokenizers = vocabularies.load_package("tokenizers")
+    specials = vocabularies.toys.WORDS[:3]  # <pad> must be 0
+    first = [*specials, *vocabularies.letters_of_bytes()]
+    _check_room(first, size)
+    # The blank before the first word makes it the same piece there as inside of a sentence.
+    cut = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=True)
+    learning = tokenizers.Tokenizer(tokenizers.models.BPE())
+    learning.pre_tokenizer = cut
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=size, special_tokens=first, show_progress=False
+    )
+    learning.train_from_iterator(texts, trainer)
+    learned = json.loads(learning.to_str())["model"]
+    merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in learned["merges"]]
+    made = tokenizers.Tokenizer(tokenizers.models.BPE(learned["vocab"], merges))
+    made.pre_tokenizer = cut
+    made.decoder = tokenizers.decoders.ByteLevel()
+    made.add_special_tokens(list(specials))
+    return str(made.to_str(pretty=True)).encode()
+
+
+def _train_words(texts: Sequence[str], size: int) -> bytes:
+    """The most frequent words, a line each, after <pad>, <s>, </s> and <unk>."""
+    first = [*vocabularies.toys.WORDS[:3], "<unk>"]
+    _check_room(first, size)
+    counts = collections.Counter(word for text in texts for word in text.split())
+    known = sorted(counts.keys() - set(first), key=lambda word: (-counts[word], word))
+    return "".join(f"{word}\n" for word in [*first, *known][:size]).encode()
+
+
 def _check_room(first: Sequence[str], size: int) -> None:
     if size < len(first):
         raise ValueError(f"a vocabulary of {size} has no room for its {len(first)} letters")
@@ -153,7 +188,8 @@ def _train_sentencepiece(texts: Sequence[str], size: int) -> bytes:
     return model.getvalue()
 
 
-_TRAINERS = {"bert": _train_bert, "clip": _train_clip, "sentencepiece": _train_sentencepiece}
+_TRAINERS = {"bert": _train_bert, "clip": _train_clip, "sentencepiece": _train_sentencepiece,
+             "bpe": _train_bpe, "words": _train_words}  # fmt: skip
 
 
 def read_texts(path: str | os.PathLike[str]) -> list[str]:

@@ -202,7 +202,10 @@ def _lines(text: str) -> list[str]:
 
     Empty lines at the end are none.
     """
-    return _with_newlines(text).rstrip("\n").split("\n") if text.strip() else []
+    lines = _with_newlines(text).split("\n")
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return lines
 
 
 def _with_newlines(text: str) -> str:

@@ -18,6 +18,8 @@ from input_pipeline.sources import buckets, splitting, translation_files
 from input_pipeline.sources.buckets import BucketedPairs, Ragged
 from input_pipeline.toys import Pair
 
+_TFDS = "tfds:"
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -111,6 +113,14 @@ def _find(config: Any, source: str) -> Mapping[str, Sequence[Pair]]:
         name = source.removeprefix(toys.PREFIX)
         return toys.make(name, translation.examples, config.split_seed)
     languages = (translation.source_language, translation.target_language)
+    if any(languages) and languages[0].lower() == languages[1].lower():
+        raise ValueError(
+            f"data.translation.source_language and target_language are both {languages[0]!r}"
+        )
+    if source.startswith(_TFDS):
+        from input_pipeline.sources import translation_tfds  # takes seconds to import
+
+        return translation_tfds.read(config, source, languages)
     return translation_files.read(source, languages)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from input_pipeline import get_dataset
+from input_pipeline import MadeUp, get_dataset
 from input_pipeline.sources.base import Shard
 from input_pipeline.tokenizers import make_tokenizer
 from input_pipeline.train_tokenizer import train_tokenizer
@@ -292,6 +292,19 @@ def test_a_tokenizer_without_begin_is_refused(source, tmp_path):
     tokenizer = make_tokenizer("siglip(8)", path)
     with pytest.raises(ValueError, match=r"siglip\(8\) has nothing to begin and end a sentence"):
         get_dataset(data_config(source), 4, 0, tokenize=tokenizer)
+
+
+def test_made_up_pairs():
+    data = MadeUp((), 3, num_classes=20, truth="target_tokens", text_length=7)
+    assert data.keys == data.truths == ("source", "target_tokens")
+    assert data.example["source"] == data.train_example["target_tokens"] == ((7,), np.int32)
+    batch = next(data.train_batches(5))
+    assert batch["source"].shape == batch["target_tokens"].shape == (3, 7)
+    assert (batch["source"][:, -1] == 2).all()
+    assert (batch["target_tokens"][:, [0, -1]] == [1, 2]).all()
+    words = np.concatenate([batch["source"][:, :-1], batch["target_tokens"][:, 1:-1]], axis=1)
+    assert words.min() >= 3
+    assert words.max() < 20
 
 
 def test_a_model_without_texts_is_refused(source):

@@ -37,10 +37,10 @@ def test_pieces(bpe):
     assert not is_cut.any()
     # A source has no begin, and so room for one more piece.
     assert tokenizer(["the dogs"], begins=False).tolist() == [[*pieces, 2] + [0] * 17]
-    cut, is_cut = tokenizer.encode(["the " * 19], begins=False)
+    cut, is_cut = tokenizer.encode([" ".join(["the"] * 19)], begins=False)
     assert not is_cut.any()
     assert cut[0, -1] == 2
-    cut, is_cut = tokenizer.encode(["the " * 19])
+    cut, is_cut = tokenizer.encode([" ".join(["the"] * 19)])
     assert is_cut.all()
     assert cut[0, -1] == 2
     # Words are the same pieces wherever they stand.

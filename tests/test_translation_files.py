@@ -4,6 +4,7 @@ import logging
 
 import pytest
 
+from input_pipeline import check
 from input_pipeline.sources.translation_files import read, read_pairs
 
 NO = ("", "")
@@ -211,3 +212,34 @@ def test_files_that_are_not_found(tmp_path, files, source, languages, message):
     with pytest.raises(ValueError, match=message) as error:
         read(str(tmp_path / source), languages)
     assert "\n" not in str(error.value)
+
+
+# The command that checks.
+
+
+def test_check(tmp_path, capsys):
+    write_two(tmp_path, "train", ["a b", "a b", "c", "same", "", "l"], ["x", "x", "y", "same", "z",
+                                                                       "far " * 30])  # fmt: skip
+    write_two(tmp_path, "test", ["c", "d"], ["y y", "z"])
+    arguments = [str(tmp_path), "--kind=translation", "--source_language=de"]
+    assert check.main([*arguments, "--target_language=en"]) == 1
+    out = capsys.readouterr().out
+    assert "train: 5 pairs\n    source: 1.4 words on average, the longest has 2: 'a b'" in out
+    assert "    target: 6.8 words on average, the longest has 30: 'far far" in out
+    problems = [line for line in out.splitlines() if line.startswith("PROBLEM")]
+    train = f"{tmp_path}/train.de and {tmp_path}/train.en"
+    assert problems == [
+        f"PROBLEM  {train}: 1 of 6 lines have an empty side and are left out: line 5",
+        "PROBLEM  train: 1 pairs are there several times: 'a b' = 'x'",
+        "PROBLEM  train: 1 pairs are not translated: 'same' = 'same'",
+        "PROBLEM  train: 1 pairs have one side more than 3 times as long: 'l' = "
+        "'far far far far far far far far far f...'",
+        "PROBLEM  1 sources are in several splits: 'c'",
+    ]
+    path = write(tmp_path / "good" / "a.tsv", TWO)
+    assert check.main([str(path), "--kind=translation"]) == 0
+    assert capsys.readouterr().out.endswith("no problems\n")
+    assert check.main([str(tmp_path / "no"), "--kind=translation"]) == 2
+    assert "error: " in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        check.main([str(path), "--kind=captions", "--source_language=de"])

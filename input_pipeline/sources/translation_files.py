@@ -10,7 +10,7 @@ import io
 import itertools
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,7 +39,9 @@ class _Row(NamedTuple):
     fields: list[str]
 
 
-def read(source: str, languages: Languages) -> Mapping[str, Sequence[Pair]]:
+def read(
+    source: str, languages: Languages, tell: Callable[[str], None] = _LOG.warning
+) -> Mapping[str, Sequence[Pair]]:
     """Reads all pairs.
 
     Args:
@@ -47,6 +49,7 @@ def read(source: str, languages: Languages) -> Mapping[str, Sequence[Pair]]:
             or names of splits, such as train.tsv and val.tsv; or what the names of two files have
             in common, such as corpus/train of corpus/train.de and corpus/train.en.
         languages: what the names of files end in, or what columns are called.
+        tell: takes what is left out of a file.
 
     Returns:
         Pairs by split name, "all" if there are no splits.
@@ -57,12 +60,14 @@ def read(source: str, languages: Languages) -> Mapping[str, Sequence[Pair]]:
     path = Path(source).expanduser()
     found = _find(path, languages)
     return {
-        split: [pair for part in parts for pair in read_pairs(part, languages)]
+        split: [pair for part in parts for pair in read_pairs(part, languages, tell)]
         for split, parts in found.items()
     }
 
 
-def read_pairs(paths: Files, languages: Languages = ("", "")) -> list[Pair]:
+def read_pairs(
+    paths: Files, languages: Languages = ("", ""), tell: Callable[[str], None] = _LOG.warning
+) -> list[Pair]:
     """The pairs of a table, or of two files; none has an empty side.
 
     Raises:
@@ -78,20 +83,17 @@ def read_pairs(paths: Files, languages: Languages = ("", "")) -> list[Pair]:
         else:
             empty.append(line)
     name = " and ".join(map(str, paths))
-    tell_empty(name, empty, len(empty) + len(pairs), "line")
+    if empty:
+        tell(say_empty(name, empty, len(empty) + len(pairs), "line"))
     if not pairs:
         raise ValueError(f"{name}: there is no sentence with a translation")
     return pairs
 
 
-def tell_empty(name: str, empty: Sequence[int], count: int, what: str) -> None:
-    """Warns of the numbers of lines or such of which a side is empty, if there are any."""
-    if empty:
-        numbers = files.some([f"{what} {number}" for number in empty], most=5)
-        _LOG.warning(
-            "%s: %d of %d %ss have an empty side and are left out: %s",
-            name, len(empty), count, what, numbers,
-        )  # fmt: skip
+def say_empty(name: str, empty: Sequence[int], count: int, what: str) -> str:
+    """A line about the numbers of lines, or such, of which a side is empty."""
+    numbers = files.some([f"{what} {number}" for number in empty], most=5)
+    return f"{name}: {len(empty)} of {count} {what}s have an empty side and are left out: {numbers}"
 
 
 # Tables.

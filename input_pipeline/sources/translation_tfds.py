@@ -1,6 +1,7 @@
 """Sentences and their translations in data sets of TensorFlow Datasets, such as wmt14_translate."""
 
 import copy
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,8 +9,10 @@ import tensorflow_datasets as tfds
 
 from input_pipeline.sources import tfds as tfds_source
 from input_pipeline.sources.captions_files import clean
-from input_pipeline.sources.translation_files import Languages, tell_empty
+from input_pipeline.sources.translation_files import Languages, say_empty
 from input_pipeline.toys import Pair
+
+_LOG = logging.getLogger(__name__)
 
 
 def read(config: Any, source: str, languages: Languages) -> dict[str, list[Pair]]:
@@ -42,7 +45,8 @@ def read(config: Any, source: str, languages: Languages) -> dict[str, list[Pair]
             pairs = list(_read_split(builder, wanted[split], names))
             found[split] = [pair for pair in pairs if all(pair)]
             empty = [i for i, pair in enumerate(pairs, 1) if not all(pair)]
-            tell_empty(f"{source} {split}", empty, len(pairs), "example")
+            if empty:
+                _LOG.warning("%s", say_empty(f"{source} {split}", empty, len(pairs), "example"))
             if not found[split]:
                 raise ValueError(f"{source} {split}: there is no sentence with a translation")
     return found

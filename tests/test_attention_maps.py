@@ -1,12 +1,25 @@
+import io
+import types
+from pathlib import PurePath
+
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from checkpoints import tree
-from tests.helpers import TINY, TINY_HYBRID, TINY_MIXER, noise, random_params
+from tests.helpers import (
+    TINY,
+    TINY_HYBRID,
+    TINY_MIXER,
+    TINY_SWIN,
+    noise,
+    random_params,
+    write_image,
+)
 from vit_jax import attention_maps
 from vit_jax.models import get_model
+from vit_jax.tasks import classify
 
 
 def compute(model, params, images):
@@ -130,3 +143,20 @@ def test_pictures(tmp_path):
     picture = np.asarray(Image.open(tmp_path / "a.png"))
     assert picture.shape[0] > 200
     assert picture.std() > 10
+
+
+@pytest.mark.parametrize("name", ["Swin-T", "R50+ViT-B_16"])
+def test_predict_draws_where_it_looks(name, tmp_path):
+    fields = TINY_HYBRID if name.startswith("R") else TINY_SWIN
+    model, params = random_params(name, (32, 32), num_classes=2, **fields)
+    pretrained = types.SimpleNamespace(
+        model=model, variables={"params": params}, image_size=(32, 32), labels=("cat", "dog"),
+        eval_pp="decode|resize(32)|value_range(-1, 1)", loss="softmax_xent",
+    )  # fmt: skip
+    photo = write_image(tmp_path / "photo.png", (200, 30, 30))
+    predictor = classify.Classifier(pretrained, classify.Options(attention=True))
+    (answer,) = predictor.answers([types.SimpleNamespace(paths=(photo,))])
+    assert not answer.problems
+    ((path, data),) = answer.files.items()
+    assert path == PurePath("attention/photo.png")
+    assert np.asarray(Image.open(io.BytesIO(data))).std() > 10

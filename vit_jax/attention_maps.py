@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vit_jax import fonts
-from vit_jax.ops.window_maps import WindowMaps, window_rollout
+from vit_jax.ops.window_maps import WindowMaps, unmerge, window_rollout
 
 _MOST_HEADS = 16
 _TITLE_COLUMNS = 22  # letters over a picture
@@ -64,8 +64,9 @@ def attention_maps(
         ValueError: if the model has no attention that can be looked at.
     """
     captured = _capture(model, variables, *inputs)
-    windows = _of_windows(captured, inputs[0])
-    return windows or _of_layers(captured)
+    if "decoder" in captured:
+        return _of_both_sides(captured)
+    return _of_windows(captured, inputs[0]) or _of_layers(captured["Transformer"])
 
 
 def _capture(model: Any, variables: Mapping[str, Any], *inputs: jax.Array) -> Any:
@@ -73,7 +74,8 @@ def _capture(model: Any, variables: Mapping[str, Any], *inputs: jax.Array) -> An
         model = model.clone(band_rows=0)  # of which each would have maps of its own
     _, state = model.apply(variables, *inputs, train=False, mutable=["intermediates"])
     captured = state.get("intermediates", {})
-    if "Transformer" not in captured and not _windows_in(captured):
+    sides = {"encoder", "decoder"} <= captured.keys()
+    if not sides and "Transformer" not in captured and not _windows_in(captured):
         raise ValueError(f"{type(model).__name__} has no attention to look at")
     return captured
 
@@ -102,15 +104,21 @@ def _of_windows(captured: Any, images: jax.Array) -> tuple[WindowMaps, ...]:
     )
 
 
-def _of_layers(captured: Mapping[str, Any]) -> jax.Array:
-    blocks = captured["Transformer"]
-    if "encoderblock" in blocks:  # scanned
-        return _weights(blocks["encoderblock"]["MultiHeadDotProductAttention_1"])
-    return jnp.stack(
-        [
-            _weights(blocks[f"encoderblock_{i}"]["MultiHeadDotProductAttention_1"])
-            for i in range(len(blocks))
-        ]
+def _of_layers(
+    blocks: Mapping[str, Any],
+    block: str = "encoderblock",
+    attention: str = "MultiHeadDotProductAttention_1",
+) -> jax.Array:
+    if block in blocks:  # scanned
+        return _weights(blocks[block][attention])
+    return jnp.stack([_weights(blocks[f"{block}_{i}"][attention]) for i in range(len(blocks))])
+
+
+def _of_both_sides(captured: Mapping[str, Any]) -> EncoderDecoderMaps:
+    return EncoderDecoderMaps(
+        _of_layers(captured["encoder"], "encoderblock", "self_attention"),
+        _of_layers(captured["decoder"], "decoderblock", "self_attention"),
+        _of_layers(captured["decoder"], "decoderblock", "cross_attention"),
     )
 
 
@@ -151,7 +159,8 @@ def look(
         The rollout of what the head sees: the class token's, or that of all patches together,
         weighted by the pooling attention if the model has one: (b, rows, columns). And the heads of
         the last attention: the class token's, the mean over the patches', or those of the pooling
-        attention: (b, heads, rows, columns), which are fewer in Swin than those of the rollout.
+        attention: (b, heads, rows, columns). In Swin the rows and columns are those of the first
+        layer; a pixel of the last one is shared among those that it was merged from.
 
     Raises:
         ValueError: if the model has no attention.
@@ -160,8 +169,9 @@ def look(
     windows = _of_windows(captured, images)
     if windows:
         h, w = windows[-1].size
-        return window_rollout(windows), windows[-1].received() / (h * w)
-    maps = _of_layers(captured)
+        heads = windows[-1].received() / (h * w)
+        return window_rollout(windows), unmerge(heads, windows[0].size)
+    maps = _of_layers(captured["Transformer"])
     rolled = rollout(maps)
     if "MAPHead_0" in captured:
         heads = _weights(captured["MAPHead_0"]["MultiHeadDotProductAttention_0"])[:, :, 0]

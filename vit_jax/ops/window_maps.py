@@ -188,26 +188,38 @@ def window_rollout(maps: Sequence[WindowMaps], queries: jax.Array | None = None)
         queries = jnp.full((len(maps[-1].weights), h, w), 1 / (h * w))
     drawn = queries
     for layer in reversed(maps):
-        drawn = _unmerged(drawn, layer.size)
+        drawn = unmerge(drawn, layer.size)
         drawn = (drawn + jnp.mean(layer.draw(drawn), axis=1)) / 2
     return drawn
 
 
-def _unmerged(drawn: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Shares the weight of each pixel among those that it was merged from, maybe repeatedly."""
+def unmerge(weights: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Shares the weight of each pixel among those that it was merged from, 2 x 2 at a time.
+
+    At the end of an odd side they are 2 or 1, for what pads them is no part of the map.
+
+    Args:
+        weights: (..., height, width).
+        size: (h, w) of the map whose pixels were merged, once or repeatedly, or not at all.
+
+    Returns:
+        (..., h, w), with the same sum.
+
+    Raises:
+        ValueError: if no merging leads from one size to the other.
+    """
     sizes = [size]
-    while sizes[-1] != drawn.shape[1:]:
+    while sizes[-1] != weights.shape[-2:]:
         sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
         if sizes[-1] == sizes[-2]:
             raise ValueError(
-                f"a map of {size[0]} x {size[1]} does not become one of {drawn.shape[1]} x "
-                f"{drawn.shape[2]} by merging 2 x 2 pixels: attention is followed down from a "
+                f"a map of {size[0]} x {size[1]} does not become one of {weights.shape[-2]} x "
+                f"{weights.shape[-1]} by merging 2 x 2 pixels: attention is followed down from a "
                 "smaller map to larger ones alone"
             )
     for h, w in reversed(sizes[:-1]):
-        merged = np.ones((-(-h // 2), 2)), np.ones((-(-w // 2), 2))
-        merged[0][-1, 1], merged[1][-1, 1] = 1 - h % 2, 1 - w % 2
-        rows, columns = (m.sum(axis=1) for m in merged)
-        share = drawn / (rows[:, None] * columns)
-        drawn = share.repeat(2, axis=1).repeat(2, axis=2)[:, :h, :w]
-    return drawn
+        rows, columns = np.full(-(-h // 2), 2), np.full(-(-w // 2), 2)
+        rows[-1], columns[-1] = 2 - h % 2, 2 - w % 2
+        share = weights / (rows[:, None] * columns)
+        weights = share.repeat(2, axis=-2).repeat(2, axis=-1)[..., :h, :w]
+    return weights

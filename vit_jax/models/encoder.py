@@ -83,42 +83,51 @@ class MultiHeadAttention(nn.Module):
     deviations: Deviations | None = None
     dtype: Any = jnp.float32
 
+    def setup(self) -> None:
+        """Makes the projections of queries, keys and values."""
+        inner = (self.deviations or (None,))[0]
+        self.query = HeadProjection(self.num_heads, inner, self.dtype)
+        self.key = HeadProjection(self.num_heads, inner, self.dtype)
+        self.value = HeadProjection(self.num_heads, inner, self.dtype)
+
+    def project(self, keys_values: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Keys and values of (b, m, d), which a call takes as well: two of (b, m, heads, c)."""
+        return self.key(keys_values), self.value(keys_values)
+
     @nn.compact
     def __call__(
         self,
         queries: jax.Array,
-        keys_values: jax.Array,
+        keys_values: jax.Array | tuple[jax.Array, jax.Array],
         length: int | None = None,
         mask: jax.Array | None = None,
+        deterministic: bool | None = None,
     ) -> jax.Array:
         """Has (b, n, d) attend over (b, m, d).
 
         Args:
             queries: (b, n, d).
-            keys_values: (b, m, d).
+            keys_values: (b, m, d), or what `project` has made of it: keys that may be kept from
+                call to call, of which `mask` alone says who sees which, whether `causal` or not.
             length: how many of the m are attended to, the first; None for all.
             mask: which of the m are attended to, (b, m) bool; None for all.
+            deterministic: in place of the field; None for the field.
 
         Returns:
             (b, n, d).
         """
         hidden_size = queries.shape[-1]
-        inner, outer = (self.deviations or (None, None))[:2]
-
-        def project(name: str, x: jax.Array) -> jax.Array:
-            return HeadProjection(self.num_heads, inner, self.dtype, name=name)(x)
-
-        q, k, v = (
-            project("query", queries),
-            project("key", keys_values),
-            project("value", keys_values),
-        )
-        allowed = ops.attended_keys(q.shape[1], k.shape[1], mask, self.causal)
+        outer = (self.deviations or (None, None))[1]
+        is_fixed = self.deterministic if deterministic is None else deterministic
+        q = self.query(queries)
+        causal = self.causal and not isinstance(keys_values, tuple)
+        k, v = keys_values if isinstance(keys_values, tuple) else self.project(keys_values)
+        allowed = ops.attended_keys(q.shape[1], k.shape[1], mask, causal)
         if self.is_mutable_collection("intermediates"):
             self.sow("intermediates", "attention", nn.dot_product_attention_weights(
                 q.astype(jnp.float32), k.astype(jnp.float32), mask=allowed
             ))  # fmt: skip
-        if self.attention_dropout_rate and not self.deterministic:
+        if self.attention_dropout_rate and not is_fixed:
             x = nn.dot_product_attention(
                 q,
                 k,
@@ -141,7 +150,7 @@ class MultiHeadAttention(nn.Module):
                 implementation=self.implementation,
                 length=length,
                 mask=mask,
-                causal=self.causal,
+                causal=causal,
             )
         return nn.DenseGeneral(
             hidden_size,

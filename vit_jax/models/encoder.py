@@ -70,28 +70,6 @@ class HeadProjection(nn.Module):
         return y.reshape(*x.shape[:-1], *shape)
 
 
-class HeadMerge(nn.Module):
-    """A dense layer whose inputs are those of several heads."""
-
-    deviation: float | None = None  # of the kernel at first; None: Xavier's
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, features: int) -> jax.Array:
-        """(b, n, heads, c) -> (b, n, features)."""
-
-        def init(key: jax.Array, full_shape: tuple[int, ...], dtype: Any) -> jax.Array:
-            heads, c, _ = full_shape
-            return _kernel_init(self.deviation)(key, (heads * c, features), dtype).reshape(
-                full_shape
-            )
-
-        kernel = self.param("kernel", init, (*x.shape[-2:], features), jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (features,), jnp.float32)
-        x, kernel, bias = (each.astype(self.dtype) for each in (x, kernel, bias))
-        return jnp.tensordot(x, kernel, 2) + bias
-
-
 class MultiHeadAttention(nn.Module):
     """Multi-head scaled dot-product attention (Vaswani et al., 2017).
 
@@ -108,7 +86,7 @@ class MultiHeadAttention(nn.Module):
         causal: whether each token attends to itself and to those before it alone.
         deviations: of the kernels at first; None is Xavier's.
         head_size: channels of a head; None is those of what is projected by the heads, which then
-            are as many for queries, keys and values.
+            must be as many for queries and keys.
         use_bias: whether queries, keys and values have a bias.
         dtype: compute type.
     """
@@ -124,19 +102,32 @@ class MultiHeadAttention(nn.Module):
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
-        inner, outer = (self.deviations or (None, None))[:2]
+        """Makes the projections of queries, keys and values."""
+        inner = (self.deviations or (None,))[0]
         projection = functools.partial(
             HeadProjection, self.num_heads, inner, self.head_size, self.use_bias, self.dtype
         )
         self.query, self.key, self.value = projection(), projection(), projection()
-        self.out = HeadMerge(outer, self.dtype)
 
+    def project(
+        self, keys: jax.Array, values: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Keys and values of (b, m, e), which a call takes as well: two of (b, m, heads, c).
+
+        Args:
+            keys: (b, m, e).
+            values: (b, m, f); None: they are made of the same.
+        """
+        return self.key(keys), self.value(keys if values is None else values)
+
+    @nn.compact
     def __call__(
         self,
         queries: jax.Array,
-        keys_values: jax.Array,
+        keys_values: jax.Array | tuple[jax.Array, jax.Array],
         length: int | None = None,
         mask: jax.Array | None = None,
+        deterministic: bool | None = None,
         bias: jax.Array | None = None,
         values: jax.Array | None = None,
     ) -> jax.Array:
@@ -144,10 +135,12 @@ class MultiHeadAttention(nn.Module):
 
         Args:
             queries: (b, n, d).
-            keys_values: (b, m, e).
+            keys_values: (b, m, e), or what `project` has made of it: keys that may be kept from
+                call to call, of which `mask` alone says who sees which, whether `causal` or not.
             length: how many of the m are attended to, the first; None for all.
             mask: which of the m are attended to, (b, m) or (1 or b, 1 or heads, n, m) bool; None
                 for all.
+            deterministic: in place of the field; None for the field.
             bias: added to the scaled scores, (1 or b, 1 or heads, n, m), or None; -inf hides a
                 token.
             values: (b, m, f), where they are not made of keys_values, which then are the keys.
@@ -155,31 +148,20 @@ class MultiHeadAttention(nn.Module):
         Returns:
             (b, n, d).
         """
-        q = self.query(queries)  # first, by which the order of sums of gradients is decided
-        k, v = self.project(keys_values, values)
-        x = self._attend(q, k, v, length, mask, bias)
-        return self.out(x, queries.shape[-1])
-
-    def project(
-        self, keys: jax.Array, values: jax.Array | None = None
-    ) -> tuple[jax.Array, jax.Array]:
-        """(b, m, e), and (b, m, f) or None for the same -> keys and values of the heads.
-
-        Returns:
-            Two of (b, m, heads, head_size), for `attend`, which may be called with them often.
-        """
-        return self.key(keys), self.value(keys if values is None else values)
-
-    def attend(
-        self,
-        queries: jax.Array,
-        k: jax.Array,
-        v: jax.Array,
-        mask: jax.Array | None = None,
-    ) -> jax.Array:
-        """Has (b, n, d) attend over what `project` has made; see `__call__`."""
-        x = self._attend(self.query(queries), k, v, None, mask, None)
-        return self.out(x, queries.shape[-1])
+        outer = (self.deviations or (None, None))[1]
+        q = self.query(queries)
+        is_projected = isinstance(keys_values, tuple)
+        k, v = keys_values if is_projected else self.project(keys_values, values)
+        x = self._attend(
+            q, k, v, length, mask, bias, self.causal and not is_projected, deterministic
+        )
+        return nn.DenseGeneral(
+            queries.shape[-1],
+            axis=(-2, -1),
+            kernel_init=_kernel_init(outer),
+            dtype=self.dtype,
+            name="out",
+        )(x)
 
     def _attend(
         self,
@@ -189,38 +171,41 @@ class MultiHeadAttention(nn.Module):
         length: int | None,
         mask: jax.Array | None,
         bias: jax.Array | None,
+        causal: bool,
+        deterministic: bool | None,
     ) -> jax.Array:
-        """Attention of the heads, (b, n, heads, c) over (b, m, heads, c)."""
-        allowed = ops.attended_keys(q.shape[1], k.shape[1], mask, self.causal, bias)
+        """Attention of the heads, (b, n, heads, c) over (b, m, heads, c); see `__call__`."""
+        is_fixed = self.deterministic if deterministic is None else deterministic
+        allowed = ops.attended_keys(q.shape[1], k.shape[1], mask, causal, bias)
         if self.is_mutable_collection("intermediates"):
             self.sow("intermediates", "attention", _weights(q, k, allowed, bias))
-        if self.attention_dropout_rate and not self.deterministic:
-            x = nn.dot_product_attention(
+        if is_fixed or not self.attention_dropout_rate:
+            return ops.attention(
                 q,
                 k,
                 v,
-                bias=None if bias is None else jnp.where(allowed, bias, 0),
-                mask=allowed,
-                broadcast_dropout=False,
-                dropout_rng=self.make_rng("dropout"),
-                dropout_rate=self.attention_dropout_rate,
-                deterministic=False,
-                dtype=self.dtype,
-                force_fp32_for_softmax=True,
+                bias=bias,
+                implementation=self.implementation,
+                length=length,
+                mask=mask,
+                causal=causal,
             )
-            if mask is not None or bias is not None:
-                x = x * jnp.any(allowed, axis=-1).swapaxes(1, 2)[..., None].astype(x.dtype)
-            return x
-        return ops.attention(
+        x = nn.dot_product_attention(
             q,
             k,
             v,
-            bias=bias,
-            implementation=self.implementation,
-            length=length,
-            mask=mask,
-            causal=self.causal,
+            bias=None if bias is None else jnp.where(allowed, bias, 0),
+            mask=allowed,
+            broadcast_dropout=False,
+            dropout_rng=self.make_rng("dropout"),
+            dropout_rate=self.attention_dropout_rate,
+            deterministic=False,
+            dtype=self.dtype,
+            force_fp32_for_softmax=True,
         )
+        if mask is None and bias is None:
+            return x
+        return x * jnp.any(allowed, axis=-1).swapaxes(1, 2)[..., None].astype(x.dtype)
 
 
 def _weights(

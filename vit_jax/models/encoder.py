@@ -150,11 +150,13 @@ class MultiHeadAttention(nn.Module):
         """
         outer = (self.deviations or (None, None))[1]
         q = self.query(queries)
-        is_projected = isinstance(keys_values, tuple)
-        k, v = keys_values if is_projected else self.project(keys_values, values)
-        x = self._attend(
-            q, k, v, length, mask, bias, self.causal and not is_projected, deterministic
-        )
+        causal = self.causal
+        if isinstance(keys_values, tuple):
+            k, v = keys_values
+            causal = False
+        else:
+            k, v = self.project(keys_values, values)
+        x = self._attend(q, k, v, length, mask, bias, causal, deterministic)
         return nn.DenseGeneral(
             queries.shape[-1],
             axis=(-2, -1),
@@ -213,6 +215,7 @@ def _weights(
 ) -> jax.Array:
     """The softmax's (b, heads, n, m) float32, 0 for what is not allowed; see `ops.attention`."""
     if bias is not None:
+        assert allowed is not None
         bias = jnp.where(allowed, bias, 0)
     q, k = q.astype(jnp.float32), k.astype(jnp.float32)
     weights = nn.dot_product_attention_weights(q, k, bias, allowed)

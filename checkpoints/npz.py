@@ -130,8 +130,8 @@ def _check_stacks(path: str | os.PathLike[str], flat: Mapping[str, np.ndarray]) 
     """
     counts: dict[str, int] = {}
     for name, array in flat.items():
-        head, stacked, _ = f"/{name}".partition("/encoderblock/")
-        if not stacked:
+        head = _head(name, "/{}/")
+        if head is None:
             continue
         count = array.shape[0] if array.ndim else 0
         if not count or counts.setdefault(head, count) != count:
@@ -140,9 +140,17 @@ def _check_stacks(path: str | os.PathLike[str], flat: Mapping[str, np.ndarray]) 
                 f"as others are, of which there are {counts.get(head, 'some')}"
             )
     for name in flat:
-        head, numbered, _ = f"/{name}".partition("/encoderblock_")
-        if numbered and head in counts:
+        if _head(name, "/{}_") in counts:
             raise ValueError(f"{os.fspath(path)} holds {name} beside blocks that are stacked")
+
+
+def _head(name: str, pattern: str) -> str | None:
+    """What comes before a block's name, as in "/{}/", and the kind of block; None for others."""
+    for kind in tree.STACKED:
+        head, found, _ = f"/{name}".partition(pattern.format(kind))
+        if found:
+            return f"{head}/{kind}"
+    return None
 
 
 def rename(arrays: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +12,19 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+
+@dataclasses.dataclass(frozen=True)
+class _Chosen:
+    """Preserves the checkpoints whose steps a function chooses of all that there are."""
+
+    choose: Callable[[Sequence[int]], Collection[int]]
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        del context
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        chosen = self.choose(steps)
+        return [step in chosen for step in steps]
 
 
 class Checkpointer:
@@ -22,13 +35,19 @@ class Checkpointer:
         keep: how many of the last to keep, besides the best.
         best_metric: the metric that decides which is the best.
         best_mode: "max" or "min".
+        also: which to keep besides, of the steps of all that there are, in order.
 
     Raises:
         ValueError: if `keep` or `best_mode` does not fit.
     """
 
     def __init__(
-        self, directory: str | os.PathLike[str], keep: int, best_metric: str, best_mode: str
+        self,
+        directory: str | os.PathLike[str],
+        keep: int,
+        best_metric: str,
+        best_mode: str,
+        also: Callable[[Sequence[int]], Collection[int]] = lambda steps: (),
     ) -> None:
         if keep < 1:
             raise ValueError(f"keep_checkpoints must be at least 1, not {keep}")
@@ -50,10 +69,15 @@ class Checkpointer:
             options=ocp.CheckpointManagerOptions(
                 best_fn=score,
                 best_mode=best_mode,
-                preservation_policy=AnyPreservationPolicy([LatestN(keep), best]),
+                preservation_policy=AnyPreservationPolicy([LatestN(keep), best, _Chosen(also)]),
             ),
             item_handlers=ocp.StandardCheckpointHandler(),  # or it knows no shapes before a save
         )
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of all complete checkpoints, in order."""
+        return sorted(self._manager.all_steps())
 
     @property
     def latest_step(self) -> int | None:

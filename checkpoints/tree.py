@@ -1,8 +1,8 @@
 """Parameter trees: their comparison, and the two layouts of a stack of encoder blocks.
 
 An unrolled model has one subtree per block, `encoderblock_0`, `encoderblock_1`, ..., as the
-published files do. A model with `scan=True` has one subtree `encoderblock`, whose leaves have a
-leading axis of that many layers.
+published files do, and `decoderblock_0`, ... in a decoder. A model with `scan=True` has one subtree
+`encoderblock`, or `decoderblock`, whose leaves have a leading axis of that many layers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-_STACKED = "encoderblock"
-_NUMBERED = "encoderblock_"
+STACKED = ("encoderblock", "decoderblock")
 _STATISTICS = ("mean", "var")  # of a batch norm
 
 
@@ -27,20 +26,21 @@ def stack(params: Mapping[str, Any]) -> dict[str, Any]:
         The same tree with stacked blocks; one without blocks comes back as it is.
     """
     tree = {k: stack(v) if isinstance(v, Mapping) else v for k, v in params.items()}
-    names = sorted((k for k in tree if k.startswith(_NUMBERED)), key=_number)
-    if names:
-        blocks = [tree.pop(name) for name in names]
-        tree[_STACKED] = jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks)
+    for stacked in STACKED:
+        names = sorted((k for k in tree if k.startswith(f"{stacked}_")), key=_number)
+        if names:
+            blocks = [tree.pop(name) for name in names]
+            tree[stacked] = jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks)
     return tree
 
 
 def unstack(params: Mapping[str, Any]) -> dict[str, Any]:
     """Inverse of `stack`; a tree that is not stacked comes back as it is."""
     tree = {k: unstack(v) if isinstance(v, Mapping) else v for k, v in params.items()}
-    if _STACKED in tree:
-        stacked = tree.pop(_STACKED)
+    for name in tree.keys() & set(STACKED):
+        stacked = tree.pop(name)
         for i in range(jax.tree.leaves(stacked)[0].shape[0]):
-            tree[f"{_NUMBERED}{i}"] = jax.tree.map(lambda leaf, i=i: leaf[i], stacked)
+            tree[f"{name}_{i}"] = jax.tree.map(lambda leaf, i=i: leaf[i], stacked)
     return tree
 
 
@@ -127,4 +127,4 @@ def _some(names: Sequence[str], most: int = 20) -> str:
 
 
 def _number(name: str) -> int:
-    return int(name.removeprefix(_NUMBERED))
+    return int(name.rpartition("_")[2])

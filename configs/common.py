@@ -162,9 +162,8 @@ def get_config() -> ConfigDict:
     config.optim.adaptive_clip = 0.0
 
     config.schedule = ConfigDict()
-    config.schedule.name = (
-        "cosine"  # constant, linear, poly, rsqrt, multistep, exponential, onecycle
-    )
+    # Or constant, linear, poly, rsqrt, noam, multistep, exponential, onecycle; see optim.
+    config.schedule.name = "cosine"
     config.schedule.per_epoch = False  # whether it changes between epochs only
     config.schedule.warmup_steps = 0
     config.schedule.warmup_epochs = 0.0  # read if warmup_steps is 0
@@ -176,6 +175,9 @@ def get_config() -> ConfigDict:
     config.schedule.gamma = 0.5  # ... by this; of exponential: in each epoch
 
     config.ema_decay = 0.0  # 0 is off; else the averaged parameters are evaluated and exported
+    # How many of the last checkpoints are kept besides, and their parameters averaged, to evaluate
+    # and export the mean in place of the best; 0 is off.
+    config.average_checkpoints = 0
     config.fsdp = 1  # devices over which parameters and optimizer state are spread
 
     config.eval_every = placeholder(int)  # in steps; unset: once per epoch

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -154,7 +154,11 @@ def open_checkpoints(experiment: Experiment, workdir: Workdir) -> Checkpointer:
     """Opens a run's checkpoints."""
     config = experiment.config
     return Checkpointer(
-        workdir.checkpoints, config.keep_checkpoints, config.best_metric, config.best_mode
+        workdir.checkpoints,
+        config.keep_checkpoints,
+        config.best_metric,
+        config.best_mode,
+        also=experiment.averaged,
     )
 
 
@@ -163,7 +167,8 @@ def evaluate_workdir(
 ) -> dict[str, dict[str, float]]:
     """Evaluates a run's best checkpoint; writes its weights and its report.
 
-    The best is the one that scored best on the validation split, or the last if there is none.
+    The best is the one that scored best on the validation split, or the last if there is none. With
+    `config.average_checkpoints`, it is the average of the last ones instead, of whatever scores.
     The test figures go to metrics.jsonl, in place of any from before.
 
     Args:
@@ -176,7 +181,7 @@ def evaluate_workdir(
         has neither, "train".
 
     Raises:
-        ValueError: if the folder holds no checkpoint.
+        ValueError: if the folder holds no checkpoint, or fewer than are averaged.
     """
     data = experiment.data
     workdir.check_data(data.identity)
@@ -196,13 +201,39 @@ def evaluate_workdir(
 
 
 def _read_best(experiment: Experiment, workdir: Workdir) -> tuple[int, dict[str, Any]]:
-    """The step of the best checkpoint, and its variables."""
+    """The step of the best checkpoint and its variables; or the last step of those averaged."""
+    count = experiment.config.average_checkpoints
     with open_checkpoints(experiment, workdir) as checkpointer:
-        step = checkpointer.best_step
-        if step is None:
+        best = checkpointer.best_step
+        if best is None:
             raise ValueError(f"{workdir.checkpoints} holds no checkpoint: train first")
+        steps = experiment.averaged(checkpointer.steps) if count else [best]
+        if count > len(steps):
+            raise ValueError(
+                f"{workdir.checkpoints} holds {len(steps)} checkpoints to average, and "
+                f"average_checkpoints={count}: set it to at most that, or train for longer"
+            )
+        if count:
+            _LOG.info("the average of the checkpoints of steps %s", ", ".join(map(str, steps)))
+        return steps[-1], _average(experiment, checkpointer, steps)
+
+
+def _average(
+    experiment: Experiment, checkpointer: Checkpointer, steps: Sequence[int]
+) -> dict[str, Any]:
+    """The mean of the variables of some checkpoints, of which one at a time is in memory."""
+
+    def variables(step: int) -> dict[str, Any]:
         state: TrainState = checkpointer.restore(step, experiment.abstract_state)
-    return step, state.eval_variables()
+        return state.eval_variables()
+
+    mean = variables(steps[0])
+    move = jax.jit(lambda mean, new, count: jax.tree.map(
+        lambda x, y: x + (y - x) / count, mean, new
+    ))  # fmt: skip
+    for count, step in enumerate(steps[1:], start=2):
+        mean = move(mean, variables(step), count)
+    return mean
 
 
 def _evaluate_splits(

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +99,24 @@ class Experiment:
     def tokenizer(self) -> "Tokenizer | None":
         """What made tokens of the data's texts; None if there are none, or they are made up."""
         return getattr(self.data, "tokenize", None)
+
+    def evaluates_at(self, step: int) -> bool:
+        """Whether the run evaluates after that many steps."""
+        return step == self.total_steps or step % self.eval_every == 0
+
+    def saves_at(self, step: int) -> bool:
+        """Whether it saves a checkpoint then, besides those that it leaves when it is stopped."""
+        every = self.config.checkpoint_every
+        return self.evaluates_at(step) or (every is not None and step % every == 0)
+
+    def averaged(self, steps: Sequence[int]) -> list[int]:
+        """Those of some steps, in order, whose checkpoints are averaged in the end.
+
+        They are the last that an uninterrupted run has as well, so that a run which was continued
+        comes to the same.
+        """
+        count = self.config.average_checkpoints
+        return [step for step in steps if self.saves_at(step)][-count:] if count else []
 
     def init_state(self) -> TrainState:
         """Initialises a state, spread over the devices: from the seed, and config.pretrained.
@@ -250,7 +268,7 @@ def build(config: ConfigDict, data: "MadeUp | None" = None) -> Experiment:
     processes.check_same({**config.to_dict(), "the data": data.identity})
     shapes = jax.eval_shape(_state_maker(config, model, inputs, tx, adversary))
     shardings = sharding.state_sharding(mesh, shapes)
-    return Experiment(
+    experiment = Experiment(
         config=config,
         mesh=mesh,
         data=data,
@@ -267,6 +285,19 @@ def build(config: ConfigDict, data: "MadeUp | None" = None) -> Experiment:
             shapes,
             shardings,
         ),
+    )
+    _check_averages(experiment)
+    return experiment
+
+
+def _check_averages(experiment: Experiment) -> None:
+    """Raises a ValueError for a run that saves fewer checkpoints than are averaged."""
+    count, steps = experiment.config.average_checkpoints, experiment.total_steps
+    saved = len(experiment.averaged(range(1, steps + 1)))
+    check(
+        saved == count,
+        f"average_checkpoints={count}, and the run's {steps} steps leave {saved} to average: set "
+        "checkpoint_every or eval_every to fewer steps, or train for longer",
     )
 
 

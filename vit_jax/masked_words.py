@@ -3,12 +3,8 @@
 Source: Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers for Language
 Understanding" (NAACL 2019), section 3.1, and the published code.
 
-The published loss of words is their mean over the masked words of a batch, in which a text with
-more of them counts for more. It is a number per text here, as every loss is: the mean over the
-text's own, times its `weight`, which is how many masked words it has beside the batch's mean. So
-the batch's mean is the published one to the last bits, also when gradients are accumulated. Where
-a batch has no `weight`, as in evaluation, the texts count alike; there the figures below are exact,
-since they are finished over all masked words of the split.
+How tokens count in losses and figures is said in `token_losses`; those that count here are the
+masked ones.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from vit_jax import token_losses
+
 Batch = Mapping[str, Any]
 Out = Mapping[str, jax.Array]  # of `models.bert.BERT`
-
-WEIGHT = "weight"
 
 
 def word_loss(out: Out, batch: Batch) -> jax.Array:
@@ -33,8 +29,7 @@ def word_loss(out: Out, batch: Batch) -> jax.Array:
         batch: `words` (b, p) int32, what was masked, below 0 for none; `weight` (b,), or none.
     """
     loss, is_masked = _word_losses(out, batch)
-    counts = jnp.maximum(is_masked.sum(axis=1), 1)
-    return (loss * is_masked).sum(axis=1) / counts * batch.get(WEIGHT, 1.0)
+    return token_losses.per_text(loss, is_masked, batch)
 
 
 def next_loss(out: Out, batch: Batch) -> jax.Array:
@@ -45,16 +40,14 @@ def next_loss(out: Out, batch: Batch) -> jax.Array:
 def add_weight(key: jax.Array, batch: Batch) -> Batch:
     """Adds `weight` (b,): the number of a text's masked words, by the mean of the batch's."""
     del key
-    counts = (batch["words"] >= 0).sum(axis=1).astype(jnp.float32)
-    return {**batch, WEIGHT: counts / jnp.maximum(counts.mean(), 1e-6)}
+    return token_losses.with_weight(batch, batch["words"] >= 0)
 
 
 def _word_losses(out: Out, batch: Batch) -> tuple[jax.Array, jax.Array]:
     """(b, p) cross-entropies, and whether there was a word."""
     words = batch["words"]
     logits = _words(out)
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(words, 0))
-    return loss, words >= 0
+    return token_losses.cross_entropy(logits, jnp.maximum(words, 0)), words >= 0
 
 
 def _words(out: Out) -> jax.Array:
@@ -76,21 +69,9 @@ def _each_of_words(of_word: Callable[[Out, Batch], jax.Array]) -> Callable[[Out,
     """Makes the sum over a text's masked words, and their number: (b, 2)."""
 
     def each(out: Out, batch: Batch) -> jax.Array:
-        is_masked = (batch["words"] >= 0).astype(jnp.float32)
-        sums = (of_word(out, batch) * is_masked).sum(axis=1)
-        return jnp.stack([sums, is_masked.sum(axis=1)], axis=1)
+        return token_losses.sums(of_word(out, batch), batch["words"] >= 0)
 
     return each
-
-
-def _mean_of_words(each: np.ndarray) -> float:
-    """From (texts, 2) sums and numbers to the mean over all words; nan if there is none."""
-    total, count = each.astype(np.float64).sum(axis=0).tolist()
-    return total / count if count else float("nan")
-
-
-def _perplexity(each: np.ndarray) -> float:
-    return float(np.exp(_mean_of_words(each)))
 
 
 def _is_right(out: Out, batch: Batch) -> jax.Array:
@@ -115,10 +96,10 @@ class Figure(NamedTuple):
 
 FIGURES = {
     # Shares of the masked words, and of the pairs, that are told right.
-    "masked_accuracy": Figure(_each_of_words(_is_right), _mean_of_words),
+    "masked_accuracy": Figure(_each_of_words(_is_right), token_losses.mean_of_tokens),
     "next_accuracy": Figure(_is_next_right, lambda each: float(np.mean(each, dtype=np.float64))),
     # exp of the mean cross-entropy of the masked words.
     "perplexity": Figure(
-        _each_of_words(lambda out, batch: _word_losses(out, batch)[0]), _perplexity
+        _each_of_words(lambda out, batch: _word_losses(out, batch)[0]), token_losses.perplexity
     ),
 }

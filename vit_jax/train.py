@@ -66,16 +66,14 @@ def train_and_evaluate(
             state, metrics = train_step(state, next(device_batches))
             monitor.train(step, metrics)
             checkpointer.check()
-            evaluates = _due(step, exp.eval_every, exp.total_steps)
-            saves = evaluates or _due(step, config.checkpoint_every, exp.total_steps)
             figures = None
-            if evaluates and "val" in exp.data.splits:
+            if exp.evaluates_at(step) and "val" in exp.data.splits:
                 monitor.flush()
                 val = exp.data.eval_batches("val")
                 figures = evaluate.evaluate(eval_step, state.eval_variables(), val, exp.mesh)
                 monitor.evaluation(step, "val", figures)
             signal = stop.poll()
-            if saves or signal:
+            if exp.saves_at(step) or signal:
                 monitor.flush()
                 checkpointer.save(step, state, figures)
             if signal:
@@ -109,7 +107,3 @@ def restore_or_init(exp: Experiment, checkpointer: Checkpointer) -> TrainState:
         "continuing from step %d of %d, in %s", latest, exp.total_steps, checkpointer.directory
     )
     return checkpointer.restore(latest, exp.abstract_state)
-
-
-def _due(step: int, every: int | None, last: int) -> bool:
-    return step == last or (every is not None and step % every == 0)

@@ -89,6 +89,13 @@ def _check_numbers(config: ConfigDict) -> None:
     for key in ("total_epochs", "eval_every", "checkpoint_every"):
         check(config[key] is None or config[key] > 0, f"{key} must be positive")
     check((config.total_steps or 0) >= 0, "total_steps must not be negative")
+    averaged = config.average_checkpoints
+    check(averaged >= 0, f"average_checkpoints must not be negative, and is {averaged}")
+    check(
+        not (averaged and config.ema_decay),
+        f"average_checkpoints={averaged} and ema_decay={config.ema_decay} would average twice: set "
+        "one of them to 0",
+    )
     for key in ("label_smoothing", "ema_decay"):
         check(0 <= config[key] < 1, f"{key} must lie in [0, 1), not {config[key]}")
     for key in ("mixup_alpha", "cutmix_alpha"):

@@ -31,6 +31,7 @@ _MAY_CHANGE = (
     "checkpoint_every",
     "log_every",
     "keep_checkpoints",
+    "average_checkpoints",  # those that were kept will do, or an error says that they are too few
     "fsdp",  # a checkpoint does not depend on the devices
     "data.source",  # data.json guards against other data
     "data.test_source",

@@ -14,6 +14,7 @@ from vit_jax.models import (
     siglip,
     swin,
     swinir,
+    transformer,
     twins,
     visual_transformer,
     vit,
@@ -44,6 +45,7 @@ for _file, _model in {
     resnet: resnet.ResNet,
     visual_transformer: visual_transformer.VisualTransformer,
     bert: bert.BERT,
+    transformer: transformer.Transformer,
 }.items():
     register(_model, _file.VARIANTS, _file.PARAMETER_COUNTS)
 for _file, _model in {

@@ -28,6 +28,7 @@ from vit_jax.ops.positions import (
     POSITION_RESIZES,
     resize_bias_table,
     resize_position_embedding,
+    sincos1d_position_embedding,
     sincos2d_position_embedding,
 )
 from vit_jax.ops.resizing import resize_bilinear, resize_nearest
@@ -49,6 +50,7 @@ __all__ = [
     "nearest_upsample", "pad_to_multiple", "patch_conv", "pixel_shuffle", "pixel_unshuffle",
     "pointwise_conv", "portable", "quick_gelu", "reflect_pad", "relative_position_index",
     "resize_bias_table", "resize_bilinear", "resize_nearest", "resize_position_embedding",
-    "row_major", "shifted_window_mask", "sincos2d_position_embedding", "stochastic_depth",
-    "to_windows", "unit_length", "upflow8", "window_attention",
+    "row_major", "shifted_window_mask", "sincos1d_position_embedding",
+    "sincos2d_position_embedding", "stochastic_depth", "to_windows", "unit_length", "upflow8",
+    "window_attention",
 ]  # fmt: skip

@@ -26,12 +26,13 @@ _ERF_LIMIT = 3.832506856900711
 def activation(name: str) -> Callable[[jax.Array], jax.Array]:
     """The function of a name.
 
-    "gelu" is exact, as in PyTorch, "gelu_tanh" its approximation, "quick_gelu" CLIP's.
+    "gelu" is exact, as in PyTorch, "gelu_tanh" its approximation, "quick_gelu" CLIP's, and
+    "relu" the Transformer's of old.
 
     Raises:
         ValueError: for another name.
     """
-    known = {"gelu_tanh": gelu_tanh, "gelu": gelu, "quick_gelu": quick_gelu}
+    known = {"gelu_tanh": gelu_tanh, "gelu": gelu, "quick_gelu": quick_gelu, "relu": jax.nn.relu}
     if name not in known:
         raise ValueError(f"activation={name!r} is not one of {', '.join(known)}")
     return known[name]

@@ -1,4 +1,4 @@
-"""Positions on a grid: their embeddings, and tables of them for another grid."""
+"""Positions in a row or on a grid: their embeddings, and tables of them for another grid."""
 
 import math
 
@@ -7,6 +7,34 @@ import jax.numpy as jnp
 import numpy as np
 
 POSITION_RESIZES = ("linear", "bicubic")
+
+
+def sincos1d_position_embedding(length: int, hidden_size: int) -> jax.Array:
+    """Fixed sine-cosine position embedding of a row of tokens.
+
+    Channels 2i and 2i + 1 are the sine and the cosine of p / 10000^(2i / d) at position p. The code
+    of tensor2tensor has all sines first and slightly other frequencies.
+
+    Source: Vaswani et al., "Attention Is All You Need" (NeurIPS 2017), section 3.5.
+
+    Args:
+        length: positions, from 0.
+        hidden_size: channels d; even.
+
+    Returns:
+        (1, length, hidden_size) float32, values in [-1, 1].
+
+    Raises:
+        ValueError: if hidden_size does not fit.
+    """
+    if hidden_size % 2 or hidden_size < 2:
+        raise ValueError(
+            f"sinusoids come in pairs, so that hidden_size must be even, not {hidden_size}"
+        )
+    frequencies = 10_000.0 ** (-np.arange(0, hidden_size, 2) / hidden_size)
+    angles = np.arange(length)[:, None] * frequencies
+    table = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(1, length, hidden_size)
+    return jnp.asarray(table, jnp.float32)
 
 
 def sincos2d_position_embedding(height: int, width: int, hidden_size: int) -> jax.Array:

@@ -1,10 +1,13 @@
 import io
+import itertools
 import types
 from pathlib import PurePath
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from checkpoints import tree
@@ -15,6 +18,7 @@ from tests.helpers import (
     TINY_SWIN,
     noise,
     random_params,
+    random_variables,
     write_image,
 )
 from vit_jax import attention_maps
@@ -160,3 +164,108 @@ def test_predict_draws_where_it_looks(name, tmp_path):
     ((path, data),) = answer.files.items()
     assert path == PurePath("attention/photo.png")
     assert np.asarray(Image.open(io.BytesIO(data))).std() > 10
+
+
+@pytest.fixture(scope="module")
+def translator():
+    """A tiny Transformer with its variables, a padded source, and a target."""
+    model = get_model(
+        "Transformer-base", vocabulary_size=11, hidden_size=8, num_layers=2, num_heads=2, mlp_dim=8
+    )
+    source = np.array([[3, 4, 5, 6, 2], [7, 8, 2, 0, 0]])
+    target = np.array([[1, 9, 10, 2], [1, 5, 2, 0]])
+    variables = random_variables(model, (1, 1))
+    return model, variables, source, target
+
+
+def test_an_encoder_decoder_attends_to_three_things(translator):
+    model, variables, source, target = translator
+
+    def run(*args):
+        maps = attention_maps.attention_maps(model, *args)
+        return maps, model.apply(*args, capture_intermediates=True)[1]["intermediates"]
+
+    maps, state = jax.device_get(jax.jit(run)(variables, source, target))
+    shapes = {name: value.shape for name, value in maps._asdict().items()}
+    assert shapes == {  # layers, batch, heads, who asks, what is asked
+        "encoder": (2, 2, 2, 5, 5), "decoder": (2, 2, 2, 4, 4), "cross": (2, 2, 2, 4, 5),
+    }  # fmt: skip
+    for weights in maps:
+        np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-6)
+    for weights in (maps.encoder, maps.cross):
+        assert not np.any(weights[:, 1, ..., 3:])  # padding of the second source
+        assert np.all(weights[:, 0] > 0)
+    future = np.triu(np.ones((4, 4), bool), 1)
+    assert not np.any(maps.decoder[..., future])
+    assert np.all(maps.decoder[..., ~future] > 0)
+
+    block = state["decoder"]["decoderblock_1"]["cross_attention"]
+    q, k = (block[name]["__call__"][0] for name in ("query", "key"))
+    scores = np.einsum("bqhc,bkhc->bhqk", q, k) / 2
+    scores = np.where((source != 0)[:, None, None], scores, -np.inf)
+    expected = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    np.testing.assert_allclose(maps.cross[1], expected, atol=1e-6)
+
+
+def test_an_alignment_is_drawn_of_what_is_written(translator):
+    """By the last layer, without the padding that makes lengths few."""
+    model, variables, *_ = translator
+    source, target = [7, 8, 2], [1, 5, 6, 9, 2]
+    names = ["<pad>", "<s>", "</s>", *map(str, range(3, 11))]
+    draw = attention_maps.make_alignment_drawer(model, variables, names.__getitem__)
+    figure = draw(source, target, "7 8")
+    look = jax.jit(lambda v, *x: attention_maps.attention_maps(model, v, *x))
+    maps = jax.device_get(look(variables, np.array([source]), np.array([target])))
+    _, *heads = (axes for axes in figure.axes if axes.get_images())
+    for axes, weights in zip(heads, maps.cross[-1, 0], strict=True):
+        np.testing.assert_allclose(axes.get_images()[0].get_array(), weights[:-1], atol=1e-6)
+    large = figure.axes[0]
+    assert [label.get_text() for label in large.get_xticklabels()] == ["7", "8", "</s>"]
+    assert [label.get_text() for label in large.get_yticklabels()] == ["5", "6", "9", "</s>"]
+
+
+def test_what_has_no_source_is_not_looked_across():
+    class Encoder:
+        def apply(self, *args, **kwargs):
+            attention = {"MultiHeadDotProductAttention_1": {"attention": (jnp.ones(1),)}}
+            return None, {"intermediates": {"Transformer": {"encoderblock": attention}}}
+
+    with pytest.raises(ValueError, match="Encoder has no source to look at, as a Transformer has"):
+        attention_maps.look_across(Encoder(), {}, jnp.ones((1, 1, 1, 3)), jnp.ones(1))
+
+
+@pytest.mark.slow
+def test_a_scanned_encoder_decoder_shows_the_same(translator):
+    model, variables, source, target = translator
+    scanned = model.clone(scan=True)
+    expected = attention_maps.attention_maps(model, variables, source, target)
+    stacked = {"params": tree.stack(variables["params"])}
+    found = attention_maps.attention_maps(scanned, stacked, source, target)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, expected)
+
+
+def test_alignments(tmp_path):
+    weights = np.random.default_rng(0).dirichlet(np.ones(30), size=(3, 20))
+    source, target = [f"$w_{i}" for i in range(30)], [f"a long word {i}" for i in range(20)]
+    figure = attention_maps.draw_alignment(source, target, weights, "a title")
+    figure.savefig(tmp_path / "a.png")
+    large, *heads = (axes for axes in figure.axes if axes.get_images())
+    np.testing.assert_allclose(large.get_images()[0].get_array(), weights.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(heads[2].get_images()[0].get_array(), weights[2], rtol=1e-6)
+    assert [axes.get_title() for axes in heads] == ["head 1", "head 2", "head 3"]
+    assert [label.get_text() for label in large.get_xticklabels()] == source
+    assert large.get_yticklabels()[12].get_text() == "a long word 12"
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    for axis in (large.xaxis, large.yaxis):
+        boxes = [label.get_window_extent(renderer) for label in axis.get_ticklabels()]
+        assert not any(a.overlaps(b) for a, b in itertools.pairwise(boxes))
+    assert figure.get_suptitle() == "a title"
+
+
+def test_an_alignment_of_one_matrix():
+    figure = attention_maps.draw_alignment(["a"], ["b", "c"], np.ones((2, 1)))
+    (image,) = figure.axes[0].get_images()
+    np.testing.assert_array_equal(image.get_array(), np.ones((2, 1)))
+    message = r"weights of shape \(1, 2\) are not those of 2 target tokens to 1 source tokens"
+    with pytest.raises(ValueError, match=message):
+        attention_maps.draw_alignment(["a"], ["b", "c"], np.ones((1, 2)))

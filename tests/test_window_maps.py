@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from tests.helpers import TINY_DEHAZEFORMER, TINY_SWIN, TINY_SWINIR, noise, random_params
-from vit_jax import attention_maps, ops
+from vit_jax import attention_maps
 from vit_jax.ops import window_maps
+from vit_jax.ops.windows import window_weights
 
 # Image, and fields. Neither windows nor merging divide the maps.
 SWIN = ("Swin-T", (30, 44), dict(TINY_SWIN, num_classes=5))
@@ -230,7 +231,7 @@ def test_what_saves_memory_shows_the_same(case, overrides, computed):
 
 def test_half_precision_is_seen_in_full():
     qkv, table = jnp.asarray(noise((1, 4, 4, 3 * 8)), jnp.bfloat16), noise((9, 2), 1)
-    weights = ops.window_weights(qkv, table, (2, 2))
+    weights = window_weights(qkv, table, (2, 2))
     assert weights.dtype == jnp.float32
     expected = full_attention(np.asarray(qkv, np.float32), biases_of(table, (2, 2)), (2, 2))
     first = [0, 1, 4, 5]

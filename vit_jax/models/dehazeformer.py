@@ -17,6 +17,7 @@ from vit_jax import ops
 from vit_jax.layers import Conv, Init, count_blocks, uniform_by_fan_in
 from vit_jax.models.base import Model
 from vit_jax.ops import window_maps
+from vit_jax.ops.windows import window_weights
 
 _NARROW, _WIDE = (24, 48, 96, 48, 24), (48, 96, 192, 96, 48)
 _MIXED = (0.25, 0.5, 0.75, 0.0, 0.0)
@@ -197,7 +198,7 @@ class Attention(nn.Module):
         bias = PositionBias(self.num_heads, name="attn")()[0]
         if self.is_mutable_collection("intermediates"):
             self.sow("intermediates", "attention", window_maps.WindowMaps(
-                ops.window_weights(qkv, bias, (WINDOW, WINDOW)),
+                window_weights(qkv, bias, (WINDOW, WINDOW)),
                 *(window_maps.mirrored_axis(side, WINDOW, begin) for side in (h, w)),
             ))  # fmt: skip
         out = ops.biased_window_attention(qkv, bias.astype(qkv.dtype), (WINDOW, WINDOW))

@@ -40,7 +40,6 @@ from vit_jax.ops.windows import (
     shifted_window_mask,
     to_windows,
     window_attention,
-    window_weights,
 )
 
 __all__ = [
@@ -53,5 +52,5 @@ __all__ = [
     "resize_bias_table", "resize_bilinear", "resize_nearest", "resize_position_embedding",
     "row_major", "shifted_window_mask", "sincos1d_position_embedding",
     "sincos2d_position_embedding", "stochastic_depth", "to_windows", "unit_length", "upflow8",
-    "window_attention", "window_weights",
+    "window_attention",
 ]  # fmt: skip

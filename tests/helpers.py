@@ -20,6 +20,7 @@ TINY_DEHAZEFORMER = dict(
     hidden_sizes=(8, 8, 8, 8, 8), depths=(1, 2, 1, 1, 1), num_heads=(1, 1, 2, 1, 1),
     mlp_ratios=(1.0, 2.0, 2.0, 1.0, 1.0),
 )  # fmt: skip
+TINY_SWIN = dict(embed_dim=8, depths=(2, 2), num_heads=(2, 4), window_size=3)
 TINY_SWINIR = dict(embed_dim=8, depths=(2,), num_heads=(2,), window_size=4)
 FULL = "value_range(-1, 1)"
 COLORS = {"blue": (30, 30, 200), "red": (200, 30, 30)}

@@ -1,12 +1,28 @@
+import io
+import itertools
+import types
+from pathlib import PurePath
+
 import jax
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from checkpoints import tree
-from tests.helpers import TINY, TINY_HYBRID, TINY_MIXER, noise, random_params
+from tests.helpers import (
+    TINY,
+    TINY_HYBRID,
+    TINY_MIXER,
+    TINY_SWIN,
+    noise,
+    random_params,
+    random_variables,
+    write_image,
+)
 from vit_jax import attention_maps
 from vit_jax.models import get_model
+from vit_jax.tasks import classify
 
 
 def compute(model, params, images):
@@ -130,3 +146,98 @@ def test_pictures(tmp_path):
     picture = np.asarray(Image.open(tmp_path / "a.png"))
     assert picture.shape[0] > 200
     assert picture.std() > 10
+
+
+@pytest.mark.parametrize("name", ["Swin-T", "R50+ViT-B_16"])
+def test_predict_draws_where_it_looks(name, tmp_path):
+    fields = TINY_HYBRID if name.startswith("R") else TINY_SWIN
+    model, params = random_params(name, (32, 32), num_classes=2, **fields)
+    pretrained = types.SimpleNamespace(
+        model=model, variables={"params": params}, image_size=(32, 32), labels=("cat", "dog"),
+        eval_pp="decode|resize(32)|value_range(-1, 1)", loss="softmax_xent",
+    )  # fmt: skip
+    photo = write_image(tmp_path / "photo.png", (200, 30, 30))
+    predictor = classify.Classifier(pretrained, classify.Options(attention=True))
+    (answer,) = predictor.answers([types.SimpleNamespace(paths=(photo,))])
+    assert not answer.problems
+    ((path, data),) = answer.files.items()
+    assert path == PurePath("attention/photo.png")
+    assert np.asarray(Image.open(io.BytesIO(data))).std() > 10
+
+
+@pytest.fixture(scope="module")
+def translator():
+    """A tiny Transformer with its variables, a padded source, and a target."""
+    model = get_model(
+        "Transformer-base", vocabulary_size=11, hidden_size=8, num_layers=2, num_heads=2, mlp_dim=8
+    )
+    source = np.array([[3, 4, 5, 6, 2], [7, 8, 2, 0, 0]])
+    target = np.array([[1, 9, 10, 2], [1, 5, 2, 0]])
+    variables = random_variables(model, (1, 1))
+    return model, variables, source, target
+
+
+def test_an_encoder_decoder_attends_to_three_things(translator):
+    model, variables, source, target = translator
+
+    def run(*args):
+        maps = attention_maps.attention_maps(model, *args)
+        return maps, model.apply(*args, capture_intermediates=True)[1]["intermediates"]
+
+    maps, state = jax.device_get(jax.jit(run)(variables, source, target))
+    shapes = {name: value.shape for name, value in maps._asdict().items()}
+    assert shapes == {  # layers, batch, heads, who asks, what is asked
+        "encoder": (2, 2, 2, 5, 5), "decoder": (2, 2, 2, 4, 4), "cross": (2, 2, 2, 4, 5),
+    }  # fmt: skip
+    for weights in maps:
+        np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-6)
+    for weights in (maps.encoder, maps.cross):
+        assert not np.any(weights[:, 1, ..., 3:])  # padding of the second source
+        assert np.all(weights[:, 0] > 0)
+    future = np.triu(np.ones((4, 4), bool), 1)
+    assert not np.any(maps.decoder[..., future])
+    assert np.all(maps.decoder[..., ~future] > 0)
+
+    block = state["decoder"]["decoderblock_1"]["cross_attention"]
+    q, k = (block[name]["__call__"][0] for name in ("query", "key"))
+    scores = np.einsum("bqhc,bkhc->bhqk", q, k) / 2
+    scores = np.where((source != 0)[:, None, None], scores, -np.inf)
+    expected = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    np.testing.assert_allclose(maps.cross[1], expected, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_scanned_encoder_decoder_shows_the_same(translator):
+    model, variables, source, target = translator
+    scanned = model.clone(scan=True)
+    expected = attention_maps.attention_maps(model, variables, source, target)
+    stacked = {"params": tree.stack(variables["params"])}
+    found = attention_maps.attention_maps(scanned, stacked, source, target)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, expected)
+
+
+def test_alignments(tmp_path):
+    weights = np.random.default_rng(0).dirichlet(np.ones(30), size=(3, 20))
+    source, target = [f"$w_{i}" for i in range(30)], [f"a long word {i}" for i in range(20)]
+    figure = attention_maps.draw_alignment(source, target, weights, "a title")
+    figure.savefig(tmp_path / "a.png")
+    large, *heads = (axes for axes in figure.axes if axes.get_images())
+    np.testing.assert_allclose(large.get_images()[0].get_array(), weights.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(heads[2].get_images()[0].get_array(), weights[2], rtol=1e-6)
+    assert [axes.get_title() for axes in heads] == ["head 1", "head 2", "head 3"]
+    assert [label.get_text() for label in large.get_xticklabels()] == source
+    assert large.get_yticklabels()[12].get_text() == "a long word 12"
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    for axis in (large.xaxis, large.yaxis):
+        boxes = [label.get_window_extent(renderer) for label in axis.get_ticklabels()]
+        assert not any(a.overlaps(b) for a, b in itertools.pairwise(boxes))
+    assert figure.get_suptitle() == "a title"
+
+
+def test_an_alignment_of_one_matrix():
+    figure = attention_maps.draw_alignment(["a"], ["b", "c"], np.ones((2, 1)))
+    (image,) = figure.axes[0].get_images()
+    np.testing.assert_array_equal(image.get_array(), np.ones((2, 1)))
+    message = r"weights of shape \(1, 2\) are not those of 2 target tokens to 1 source tokens"
+    with pytest.raises(ValueError, match=message):
+        attention_maps.draw_alignment(["a"], ["b", "c"], np.ones((1, 2)))

@@ -1,10 +1,11 @@
-"""Where a Vision Transformer looks: attention weights per layer and head, and their rollout.
+"""Where a model looks: attention weights per layer and head, their rollout, and pictures of them.
 
 Source of the rollout: Abnar & Zuidema, "Quantifying Attention Flow in Transformers" (ACL 2020).
 """
 
-from collections.abc import Mapping
-from typing import Any
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -13,45 +14,111 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vit_jax import fonts
+from vit_jax.ops.window_maps import WindowMaps, unmerge, window_rollout
 
 _MOST_HEADS = 16
 _TITLE_COLUMNS = 22  # letters over a picture
 
+# Of alignments: letters of a token; heads one below the other; inches.
+_TOKEN_COLUMNS = 14
+_HEADS_BELOW = 4
+_SMALLEST, _SMALLEST_HEAD, _LABELS = 2.4, 1.2, 1.6
 
-def attention_maps(model: nn.Module, variables: Mapping[str, Any], images: jax.Array) -> jax.Array:
+
+class EncoderDecoderMaps(NamedTuple):
+    """Attention weights of an encoder-decoder, float32: query, then key; rows sum to 1.
+
+    Attributes:
+        encoder: (layers, b, heads, m, m) of the m source tokens.
+        decoder: (layers, b, heads, n, n) of the n target tokens, which see none after themselves.
+        cross: (layers, b, heads, n, m) of the target tokens to those of the source.
+    """
+
+    encoder: jax.Array
+    decoder: jax.Array
+    cross: jax.Array
+
+
+def attention_maps(
+    model: nn.Module, variables: Mapping[str, Any], *inputs: jax.Array
+) -> jax.Array | tuple[WindowMaps, ...] | EncoderDecoderMaps:
     """Computes the attention weights of every layer and head.
 
     Args:
-        model: a `VisionTransformer`, hybrids included.
+        model: a `VisionTransformer`, hybrids included; `Swin`, `SwinIR` or `DehazeFormer`; or a
+            `Transformer`.
         variables: its variables.
-        images: (b, h, w, 3) in [-1, 1].
+        inputs: what a call of it takes, such as images (b, h, w, 3).
 
     Returns:
-        (layers, b, heads, n, n) float32: how much the token of the second last axis attends to
-        that of the last; rows sum to 1. Patches come in row-major order, after any class token.
+        Of a `VisionTransformer`: (layers, b, heads, n, n) float32: how much the token of the second
+        last axis attends to that of the last; rows sum to 1. Patches come in row-major order, after
+        any class token.
+
+        Of a model with windows: a `WindowMaps` of each block, over its feature map. Where a picture
+        is mirrored at its border, as by SwinIR, they lie over the picture alone.
+
+        Of a `Transformer`: `EncoderDecoderMaps`.
 
     Raises:
-        ValueError: if the model has no attention.
+        ValueError: if the model has no attention that can be looked at.
     """
-    return _of_layers(_capture(model, variables, images))
+    captured = _capture(model, variables, *inputs)
+    if "decoder" in captured:
+        return _of_both_sides(captured)
+    return _of_windows(captured, inputs[0]) or _of_layers(captured["Transformer"])
 
 
-def _capture(model: nn.Module, variables: Mapping[str, Any], images: jax.Array) -> Any:
-    _, state = model.apply(variables, images, train=False, mutable=["intermediates"])
-    if "Transformer" not in state.get("intermediates", {}):
+def _capture(model: Any, variables: Mapping[str, Any], *inputs: jax.Array) -> Any:
+    if getattr(model, "band_rows", 0):
+        model = model.clone(band_rows=0)  # of which each would have maps of its own
+    _, state = model.apply(variables, *inputs, train=False, mutable=["intermediates"])
+    captured = state.get("intermediates", {})
+    sides = {"encoder", "decoder"} <= captured.keys()
+    if not sides and "Transformer" not in captured and not _windows_in(captured):
         raise ValueError(f"{type(model).__name__} has no attention to look at")
-    return state["intermediates"]
+    return captured
 
 
-def _of_layers(captured: Mapping[str, Any]) -> jax.Array:
-    blocks = captured["Transformer"]
-    if "encoderblock" in blocks:  # scanned
-        return _weights(blocks["encoderblock"]["MultiHeadDotProductAttention_1"])
-    return jnp.stack(
-        [
-            _weights(blocks[f"encoderblock_{i}"]["MultiHeadDotProductAttention_1"])
-            for i in range(len(blocks))
-        ]
+def _windows_in(captured: Any) -> list[WindowMaps]:
+    """Those of all blocks, in the order of the numbers in their names."""
+    leaves = jax.tree_util.tree_leaves_with_path(
+        captured, is_leaf=lambda leaf: isinstance(leaf, WindowMaps)
+    )
+    found = [
+        ([int(n) for n in re.findall(r"\d+", jax.tree_util.keystr(path))], leaf)
+        for path, leaf in leaves
+        if isinstance(leaf, WindowMaps)
+    ]
+    return [leaf for _, leaf in sorted(found, key=lambda entry: entry[0])]
+
+
+def _of_windows(captured: Any, images: jax.Array) -> tuple[WindowMaps, ...]:
+    """Those of all blocks; where a map is larger than the image, its border is a mirror image."""
+    found = _windows_in(captured)
+    if not found:
+        return ()
+    _, height, width, _ = images.shape
+    return tuple(
+        maps.over_picture((min(maps.size[0], height), min(maps.size[1], width))) for maps in found
+    )
+
+
+def _of_layers(
+    blocks: Mapping[str, Any],
+    block: str = "encoderblock",
+    attention: str = "MultiHeadDotProductAttention_1",
+) -> jax.Array:
+    if block in blocks:  # scanned
+        return _weights(blocks[block][attention])
+    return jnp.stack([_weights(blocks[f"{block}_{i}"][attention]) for i in range(len(blocks))])
+
+
+def _of_both_sides(captured: Mapping[str, Any]) -> EncoderDecoderMaps:
+    return EncoderDecoderMaps(
+        _of_layers(captured["encoder"], "encoderblock", "self_attention"),
+        _of_layers(captured["decoder"], "decoderblock", "self_attention"),
+        _of_layers(captured["decoder"], "decoderblock", "cross_attention"),
     )
 
 
@@ -60,7 +127,7 @@ def _weights(attention: Mapping[str, Any]) -> jax.Array:
 
 
 def rollout(maps: jax.Array) -> jax.Array:
-    """Follows attention through the layers, down to the patches.
+    """Follows attention through the layers, down to the patches; for windows: `window_rollout`.
 
     Each layer passes on the mean of its heads and, as much again, its shortcut.
 
@@ -84,21 +151,27 @@ def look(
     """Says where a model looks to answer.
 
     Args:
-        model: a `VisionTransformer`, hybrids included.
+        model: a `VisionTransformer`, hybrids included, or a `Swin`.
         variables: its variables.
-        images: (b, h, w, 3) in [-1, 1].
+        images: (b, h, w, 3), prepared for the model.
 
     Returns:
         The rollout of what the head sees: the class token's, or that of all patches together,
         weighted by the pooling attention if the model has one: (b, rows, columns). And the heads of
         the last attention: the class token's, the mean over the patches', or those of the pooling
-        attention: (b, heads, rows, columns).
+        attention: (b, heads, rows, columns). In Swin the rows and columns are those of the first
+        layer; a pixel of the last one is shared among those that it was merged from.
 
     Raises:
         ValueError: if the model has no attention.
     """
     captured = _capture(model, variables, images)
-    maps = _of_layers(captured)
+    windows = _of_windows(captured, images)
+    if windows:
+        h, w = windows[-1].size
+        heads = windows[-1].received() / (h * w)
+        return window_rollout(windows), unmerge(heads, windows[0].size)
+    maps = _of_layers(captured["Transformer"])
     rolled = rollout(maps)
     if "MAPHead_0" in captured:
         heads = _weights(captured["MAPHead_0"]["MultiHeadDotProductAttention_0"])[:, :, 0]
@@ -158,3 +231,84 @@ def draw(image: np.ndarray, rolled: np.ndarray, heads: np.ndarray, title: str) -
         ax.imshow(heat, cmap="inferno", alpha=0.6, interpolation="bilinear", extent=extent)
         ax.set_title(name, fontsize=9)
     return figure
+
+
+def draw_alignment(
+    source_pieces: Sequence[str],
+    target_pieces: Sequence[str],
+    weights: np.ndarray,
+    title: str = "",
+) -> Figure:
+    """Draws which tokens of a source those of a target attended to.
+
+    Args:
+        source_pieces: m tokens as a person reads them, in columns.
+        target_pieces: n tokens, in rows.
+        weights: (n, m) in [0, 1], such as the mean over the heads; or (heads, n, m), of which the
+            mean is drawn large, and the first 16 beside it.
+        title: over the picture; cut short if need be.
+
+    Raises:
+        ValueError: if the weights are not those of so many tokens.
+    """
+    heads = np.asarray(weights, np.float32)
+    heads = heads[None] if heads.ndim == 2 else heads
+    if heads.ndim != 3 or heads.shape[1:] != (len(target_pieces), len(source_pieces)):
+        raise ValueError(
+            f"weights of shape {np.shape(weights)} are not those of {len(target_pieces)} target "
+            f"tokens to {len(source_pieces)} source tokens: they must have shape (heads, "
+            f"{len(target_pieces)}, {len(source_pieces)}), or that without heads"
+        )
+    panels = [] if len(heads) == 1 else list(heads[:_MOST_HEADS])
+    cell = _cell(max(heads.shape[1:]))
+    width, height = (max(cell * count, _SMALLEST) for count in (heads.shape[2], heads.shape[1]))
+    rows = min(len(panels), _HEADS_BELOW) or 1
+    columns = -(-len(panels) // rows)
+    beside = max(width / rows, _SMALLEST_HEAD) * columns
+    figure = Figure(figsize=(width + beside + _LABELS, height + _LABELS), layout="constrained")
+    title = fonts.shorten(fonts.legible(title), int(9 * (width + beside + _LABELS)), tail=8)
+    figure.suptitle(title, **fonts.style(title))
+    large, *small = _alignment_axes(figure, rows, columns, width, beside)
+    drawn = large.imshow(heads.mean(axis=0), aspect="auto", cmap="Blues", vmin=0)
+    _label_tokens(large, source_pieces, target_pieces, size=min(10, 50 * cell))
+    name = f"weight, mean of {len(heads)} heads" if len(heads) > 1 else "weight"
+    figure.colorbar(drawn, ax=large, location="bottom", shrink=0.6, aspect=30, label=name)
+    for ax in small[len(panels) :]:
+        ax.axis("off")
+    for i, (ax, panel) in enumerate(zip(small, panels)):
+        ax.imshow(panel, aspect="auto", cmap="Blues", vmin=0, vmax=heads.max())
+        ax.set(xticks=[], yticks=[])
+        ax.set_title(f"head {i + 1}", fontsize=9)
+    return figure
+
+
+def _cell(count: int) -> float:
+    """Inches of a token, of so many in the longer sentence: fewer are larger."""
+    return float(np.clip(9 / max(count, 1), 0.17, 0.4))
+
+
+def _alignment_axes(figure: Figure, rows: int, columns: int, width: float, beside: float) -> Any:
+    """One large axes, and a grid of small ones to its right, in the order of rows."""
+    if not columns:
+        return [figure.subplots()]
+    grid = figure.add_gridspec(
+        rows, 1 + columns, width_ratios=[width + _LABELS] + [beside / columns] * columns
+    )
+    large = figure.add_subplot(grid[:, 0])
+    return [large] + [
+        figure.add_subplot(grid[i, 1 + j]) for i in range(rows) for j in range(columns)
+    ]
+
+
+def _label_tokens(ax: Any, source: Sequence[str], target: Sequence[str], size: float) -> None:
+    """Writes the tokens at the axes, those of the source at the top and upright."""
+    for axis, pieces, rotation in ((ax.xaxis, source, 90), (ax.yaxis, target, 0)):
+        labels = [fonts.shorten(fonts.legible(piece), _TOKEN_COLUMNS) for piece in pieces]
+        axis.set_ticks(
+            range(len(labels)), labels=labels, rotation=rotation, fontsize=size,
+            **fonts.style(*labels),
+        )  # fmt: skip
+    ax.xaxis.tick_top()
+    ax.xaxis.set_label_position("top")
+    ax.tick_params(length=0)
+    ax.set(xlabel="source", ylabel="target")

@@ -16,6 +16,8 @@ import numpy as np
 from vit_jax import ops
 from vit_jax.layers import Conv, Init, count_blocks, uniform_by_fan_in
 from vit_jax.models.base import Model
+from vit_jax.ops import window_maps
+from vit_jax.ops.windows import window_weights
 
 _NARROW, _WIDE = (24, 48, 96, 48, 24), (48, 96, 192, 96, 48)
 _MIXED = (0.25, 0.5, 0.75, 0.0, 0.0)
@@ -151,7 +153,8 @@ class Attention(nn.Module):
     """Attention within windows beside a convolution, on the same values (section III-D).
 
     Padding reflects the projected queries, keys and values; shifted windows begin half a window
-    outside the image, so that nothing has to be rolled or masked.
+    outside the image, so that nothing has to be rolled or masked. Attention's weights are computed
+    besides for whoever captures "intermediates".
     """
 
     num_heads: int
@@ -193,6 +196,11 @@ class Attention(nn.Module):
         ends = [(-(begin + side)) % WINDOW for side in (h, w)]
         qkv = ops.reflect_pad(qkv, begin, begin, *ends)
         bias = PositionBias(self.num_heads, name="attn")()[0]
+        if self.is_mutable_collection("intermediates"):
+            self.sow("intermediates", "attention", window_maps.WindowMaps(
+                window_weights(qkv, bias, (WINDOW, WINDOW)),
+                *(window_maps.mirrored_axis(side, WINDOW, begin) for side in (h, w)),
+            ))  # fmt: skip
         out = ops.biased_window_attention(qkv, bias.astype(qkv.dtype), (WINDOW, WINDOW))
         return out[:, begin : begin + h, begin : begin + w]
 

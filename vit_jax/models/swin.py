@@ -18,6 +18,7 @@ from flax import traverse_util
 from vit_jax import ops
 from vit_jax.layers import Conv, count_blocks
 from vit_jax.models.base import Model
+from vit_jax.ops import window_maps
 
 _DEEP = (2, 2, 18, 2)
 
@@ -46,7 +47,10 @@ _NORMAL = nn.initializers.normal(0.02)
 
 
 class Attention(nn.Module):
-    """Multi-head attention in windows, of which every other block has shifted ones."""
+    """Multi-head attention in windows, of which every other block has shifted ones.
+
+    The weights are computed besides for whoever captures "intermediates".
+    """
 
     num_heads: int
     window_size: int
@@ -66,6 +70,10 @@ class Attention(nn.Module):
         x = jnp.roll(x, [-s for s in shift], axis=(1, 2)) if any(shift) else x
         x = x if self.dense else jnp.pad(x, border)
         qkv = _dense(3 * features, self.dtype, "qkv")(x)
+        if self.is_mutable_collection("intermediates"):
+            self.sow("intermediates", "attention", window_maps.rolled_window_maps(
+                qkv, table, (h, w), window, shift, self.dense
+            ))  # fmt: skip
         x = ops.window_attention(qkv, table, window, shift)
         x = jnp.roll(x, shift, axis=(1, 2)) if self.dense and any(shift) else x
         x = _dense(features, self.dtype, "proj")(x[:, :h, :w])

@@ -19,6 +19,7 @@ from vit_jax import ops
 from vit_jax.layers import Conv, count_blocks
 from vit_jax.models.base import Model
 from vit_jax.models.swin import BLOCK_NAMES
+from vit_jax.ops import window_maps
 
 _MEDIUM = dict(embed_dim=180, depths=(6,) * 6, num_heads=(6,) * 6)
 _LIGHT = dict(embed_dim=60, depths=(6,) * 4, num_heads=(6,) * 4, upsampler="pixelshuffledirect")
@@ -95,7 +96,10 @@ def _norm(dtype: Any, name: str) -> nn.LayerNorm:
 
 
 class Attention(nn.Module):
-    """Multi-head attention in windows, of which every other block has shifted ones."""
+    """Multi-head attention in windows, of which every other block has shifted ones.
+
+    The weights are computed besides for whoever captures "intermediates".
+    """
 
     num_heads: int
     window_size: int
@@ -111,6 +115,10 @@ class Attention(nn.Module):
         table = self.param(_TABLE, _NORMAL, (places, self.num_heads), jnp.float32)
         x = jnp.roll(x, [-s for s in shift], axis=(1, 2)) if self.shifted else x
         qkv = _dense(3 * features, self.dtype, "qkv")(x)
+        if self.is_mutable_collection("intermediates"):
+            self.sow("intermediates", "attention", window_maps.rolled_window_maps(
+                qkv, table, x.shape[1:3], window, shift
+            ))  # fmt: skip
         x = ops.window_attention(qkv, table, window, shift)
         x = _dense(features, self.dtype, "proj")(x)
         return jnp.roll(x, shift, axis=(1, 2)) if self.shifted else x

@@ -59,16 +59,52 @@ def biased_window_attention(
         if window_kernel.fits(qkv, heads, window):
             return window_kernel.attend(qkv, bias, window, shift)
     rows, columns, c = h // wh, w // ww, features // (3 * heads)
+    q, k, v = _in_windows(qkv, window, heads)
+    if any(shift):
+        bias = bias + shifted_window_mask((h, w), window, shift)[:, None]
+    x = attending.attend(q, k, v, bias).reshape(b, rows, columns, heads, wh, ww, c)
+    return x.transpose(0, 1, 4, 2, 5, 3, 6).reshape(b, h, w, heads * c)
+
+
+def window_weights(
+    qkv: jax.Array,
+    bias: jax.Array,
+    window: tuple[int, int],
+    shift: tuple[int, int] = (0, 0),
+) -> jax.Array:
+    """The weights with which `biased_window_attention` attends, or `window_attention`.
+
+    Args:
+        qkv: (b, h, w, 3 heads c), see `window_attention`.
+        bias: (heads, n, n), or a table for offsets as `window_attention` takes it.
+        window: (wh, ww).
+        shift: see `window_attention`.
+
+    Returns:
+        (b, windows, heads, n, n) float32: query, then key.
+    """
+    if bias.ndim == 2:
+        bias = bias[relative_position_index(window)].transpose(2, 0, 1)
+    _, h, w, _ = qkv.shape
+    q, k, _ = _in_windows(qkv.astype(jnp.float32), window, len(bias))
+    if any(shift):
+        bias = bias + shifted_window_mask((h, w), window, shift)[:, None]
+    return jax.nn.softmax(q * q.shape[-1] ** -0.5 @ k.swapaxes(-2, -1) + bias)
+
+
+def _in_windows(
+    qkv: jax.Array, window: tuple[int, int], heads: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(b, h, w, 3 heads c) -> queries, keys and values, (b, windows, heads, n, c) each."""
+    (b, h, w, features), (wh, ww) = qkv.shape, window
+    rows, columns, c = h // wh, w // ww, features // (3 * heads)
     x = qkv.reshape(b, rows, wh, columns, ww, 3, heads, c)
     # Taken apart first, since XLA on CPUs would copy all three and then each again.
     q, k, v = (
         x[..., i, :, :].transpose(0, 1, 3, 5, 2, 4, 6).reshape(b, rows * columns, heads, wh * ww, c)
         for i in range(3)
     )
-    if any(shift):
-        bias = bias + shifted_window_mask((h, w), window, shift)[:, None]
-    x = attending.attend(q, k, v, bias).reshape(b, rows, columns, heads, wh, ww, c)
-    return x.transpose(0, 1, 4, 2, 5, 3, 6).reshape(b, h, w, heads * c)
+    return q, k, v
 
 
 def relative_position_index(window: tuple[int, int]) -> np.ndarray:

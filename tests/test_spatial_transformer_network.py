@@ -29,9 +29,13 @@ def test_golden_transform():
         out, theta = jax.jit(SpatialTransform().apply)(
             {"params": params}, np.moveaxis(golden["image"], 1, -1)
         )
-        for found, name in ((theta, "stn_theta"), (np.moveaxis(out, -1, 1), "stn_out")):
+        # PyTorch's image in float32 is 1.1e-5 of the deviation from the one in float64, ours 1.0e-5.
+        for found, name, tolerance in (
+            (theta, "stn_theta", 1e-5),
+            (np.moveaxis(out, -1, 1), "stn_out", 3e-5),
+        ):
             expected = golden[name]
-            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * expected.std())
+            np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * expected.std())
 
 
 def test_it_begins_as_the_identity_and_every_parameter_learns():

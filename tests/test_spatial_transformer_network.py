@@ -29,7 +29,7 @@ def test_golden_transform():
         out, theta = jax.jit(SpatialTransform().apply)(
             {"params": params}, np.moveaxis(golden["image"], 1, -1)
         )
-        # PyTorch's image in float32 is 1.1e-5 of the deviation from the one in float64, ours 1.0e-5.
+        # In float32 PyTorch's image is 1.1e-5 of the deviation from one in float64, ours 1.0e-5.
         for found, name, tolerance in (
             (theta, "stn_theta", 1e-5),
             (np.moveaxis(out, -1, 1), "stn_out", 3e-5),

@@ -23,6 +23,7 @@ MODELS = {
     ),
     "rrdb": ("RRDB-x2", dict(num_features=8, growth=4, num_blocks=1)),
     "resnet": ("ResNet-50", dict(depths=(1, 1), width=8)),
+    "stn": ("STN", {}),
     "vt": ("VT-R18", dict(depths=(1, 1, 1), width=4, num_tokens=4, token_dim=16)),
     "vt_appendix": (
         "VT-R18", dict(depths=(1, 1, 1), width=4, num_tokens=4, token_dim=16, form="appendix",
@@ -78,9 +79,10 @@ def model(request, tmp_path):
     classes = {"num_classes": 3} if hasattr(get_model(name), "num_classes") else {}
     # Many norms of made-up statistics, or iterations, would enlarge what is rounded in some way.
     deviation = 0.06 if request.param in ("upernet", "flowformer") else 0.2
-    variables = random_variables(get_model(name, **classes, **fields), (16, 32), 0, deviation)
+    size = (28, 28) if request.param == "stn" else (16, 32)
+    variables = random_variables(get_model(name, **classes, **fields), size, 0, deviation)
     npz.save(tmp_path / "weights.npz", tree.merge(variables))
-    return pretrained.load(tmp_path / "weights.npz", name, fields, image_size=(16, 32))
+    return pretrained.load(tmp_path / "weights.npz", name, fields, image_size=size)
 
 
 @pytest.mark.parametrize(("model", "file"), CASES, indirect=["model"])

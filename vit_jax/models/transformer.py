@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from vit_jax import ops
 from vit_jax.layers import count_blocks
 from vit_jax.models.base import Model, Shapes
-from vit_jax.models.encoder import MlpBlock, MultiHeadAttention
+from vit_jax.models.encoder import MlpBlock, MultiHeadAttention, torch_attention_names
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "Transformer-base": dict(hidden_size=512, num_layers=6, num_heads=8, mlp_dim=2048),
@@ -468,14 +468,8 @@ def _check(what: str, tokens: Array) -> None:
         raise ValueError(f"the {what} must be tokens of shape (b, n), not {tokens.shape}")
 
 
-def _attention_names(ours: str, theirs: str) -> dict[str, str]:
-    projections = ("query", "key", "value")
-    names = {f"{ours}/{part}": f"{theirs}.in_proj_[{i}]" for i, part in enumerate(projections)}
-    return {**names, f"{ours}/out": f"{theirs}.out_proj"}
-
-
 _ENCODER_NAMES = {
-    **_attention_names("self_attention", "self_attn"),
+    **torch_attention_names("self_attention", "self_attn"),
     "self_attention_norm": "norm1",
     "mlp/Dense_0": "linear1",
     "mlp/Dense_1": "linear2",
@@ -483,7 +477,7 @@ _ENCODER_NAMES = {
 }
 _DECODER_NAMES = {
     **_ENCODER_NAMES,
-    **_attention_names("cross_attention", "multihead_attn"),
+    **torch_attention_names("cross_attention", "multihead_attn"),
     "cross_attention_norm": "norm2",
     "mlp_norm": "norm3",
 }

@@ -38,8 +38,8 @@ def stop_after(step, monkeypatch):
     )
 
 
-def test_the_last_are_averaged_and_evaluated_again(config, tmp_path):
-    figures = train.train_and_evaluate(config, tmp_path)
+def test_the_last_are_averaged(config, tmp_path):
+    train.train_and_evaluate(config, tmp_path)
     params = saved(tmp_path)
     assert sorted(params)[-3:] == [4, 6, 7]
     mean = jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *(params[i] for i in (4, 6, 7)))
@@ -49,6 +49,10 @@ def test_the_last_are_averaged_and_evaluated_again(config, tmp_path):
     loaded = pretrained.load(tmp_path)
     jax.tree.map(np.testing.assert_array_equal, dict(loaded.variables["params"]), weights)
 
+
+@pytest.mark.slow
+def test_a_finished_run_is_evaluated_again_with_another_number(config, tmp_path):
+    figures = train.train_and_evaluate(config, tmp_path)
     stored = Workdir(tmp_path).read_config()
     assert evaluate_again(stored, tmp_path) == figures
     stored = Workdir(tmp_path).read_config()
@@ -79,6 +83,7 @@ def evaluate_again(config, workdir):
     return evaluate.evaluate_workdir(exp, evaluate.make_eval_step(exp), Workdir(workdir))
 
 
+@pytest.mark.slow
 def test_evaluate_mode_averages_as_the_run_did(config, tmp_path):
     config.total_steps, config.eval_every, config.average_checkpoints = 4, 4, 2
     train.train_and_evaluate(config, tmp_path)

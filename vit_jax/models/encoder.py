@@ -222,14 +222,32 @@ def _weights(
     return weights if allowed is None else weights * allowed
 
 
+def torch_attention_names(ours: str, theirs: str) -> dict[str, str]:
+    """Names of a `MultiHeadAttention` as PyTorch's nn.MultiheadAttention has them, by ours.
+
+    Args:
+        ours: path of the attention.
+        theirs: its name in PyTorch.
+    """
+    projections = ("query", "key", "value")
+    names = {f"{ours}/{part}": f"{theirs}.in_proj_[{i}]" for i, part in enumerate(projections)}
+    return {**names, f"{ours}/out": f"{theirs}.out_proj"}
+
+
 class MlpBlock(nn.Module):
-    """Two dense layers with an activation between them, see `ops.activation`."""
+    """Two dense layers with an activation between them, see `ops.activation`.
+
+    If it is gated, the first has twice as many outputs, and its first half is multiplied by the
+    activation of its second: with "gelu" that is GEGLU, with "relu" ReGLU (Shazeer, "GLU Variants
+    Improve Transformer", 2020).
+    """
 
     mlp_dim: int
     activation: str = "gelu_tanh"
     dropout_rate: float = 0.0
     deterministic: bool = True
     deviations: Deviations | None = None
+    gated: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -249,7 +267,11 @@ class MlpBlock(nn.Module):
         hidden_size = x.shape[-1]
         activate = ops.activation(self.activation)
         first, second = (self.deviations or (None,) * 4)[2:]
-        x = dropout(activate(dense(self.mlp_dim, "Dense_0", first)(x)))
+        if self.gated:
+            x, gate = jnp.split(dense(2 * self.mlp_dim, "Dense_0", first)(x), 2, axis=-1)
+            x = dropout(x * activate(gate))
+        else:
+            x = dropout(activate(dense(self.mlp_dim, "Dense_0", first)(x)))
         return dropout(dense(hidden_size, "Dense_1", second)(x))
 
 

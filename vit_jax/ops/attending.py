@@ -44,10 +44,12 @@ def attention(
     """
     if mask is not None or bias is not None:
         allowed = attended_keys(q.shape[1], k.shape[1], mask, causal, bias)
+        if length is not None:
+            allowed = allowed & (np.arange(k.shape[1]) < length)
         hidden = _hiding(allowed)
         bias = hidden if bias is None else jnp.where(allowed, bias, hidden)
         implementation = None if compiling.is_for_cpu() else "xla"
-        out = _attention_of_all(q, k, v, bias, implementation, length)
+        out = _attention_of_all(q, k, v, bias, implementation, None)
         return out * jnp.any(allowed, axis=-1).swapaxes(1, 2)[..., None].astype(out.dtype)
     return _attention_of_all(q, k, v, None, implementation, length, causal)
 

@@ -79,6 +79,7 @@ def evaluate_again(config, workdir):
     return evaluate.evaluate_workdir(exp, evaluate.make_eval_step(exp), Workdir(workdir))
 
 
+@pytest.mark.slow
 def test_evaluate_mode_averages_as_the_run_did(config, tmp_path):
     config.total_steps, config.eval_every, config.average_checkpoints = 4, 4, 2
     train.train_and_evaluate(config, tmp_path)

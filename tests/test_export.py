@@ -157,6 +157,24 @@ def test_bert(file, tmp_path):
         np.testing.assert_allclose(exported(*given), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("file", [pytest.param(f, marks=TOWER_MARKS.get(f, ())) for f in FORMATS])
+def test_transformer(file, tmp_path):
+    fields = dict(hidden_size=16, num_layers=1, num_heads=2, mlp_dim=32, vocabulary_size=16)
+    model = get_model("Transformer-base", **fields)
+    variables = random_variables(model, (16, 16))
+    made = dataclasses.replace(word_models.make(tmp_path), model=model, variables=variables)
+    (part,) = export.parts_of(made)
+    assert part.names == ("source", "target")
+    write, read = FORMATS[file]
+    write(part, tmp_path / "t" / file)
+    exported = read(tmp_path / "t" / file)
+    for count in (1, 3):
+        given = part.random_inputs(count, seed=count)
+        assert (given[0] == 0).any(), "or no padding would be hidden"
+        expected = model.apply(variables, *given)
+        np.testing.assert_allclose(exported(*given), expected, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_the_command_with_two_towers(tmp_path):
     convert.write(tmp_path / "a.npz", word_models.make(tmp_path, *TOWERS["siglip"]))

@@ -13,7 +13,8 @@ from flax import traverse_util
 from checkpoints import torch, tree
 from tests.golden_recipe import recipe_array
 from tests.helpers import random_variables
-from vit_jax import token_losses
+from vit_jax import identify, pretrained, token_losses
+from vit_jax import weights as weights_files
 from vit_jax.models import get_model
 from vit_jax.models.transformer import PARAMETER_COUNTS, Transformer
 
@@ -328,3 +329,23 @@ def test_what_does_not_fit_is_refused():
         tiny().apply(variables, jnp.ones(4, int), jnp.ones((1, 4), int))
     with pytest.raises(ValueError, match=r"target must be tokens of shape \(b, n\), not \(1, 0\)"):
         tiny().apply(variables, jnp.ones((1, 4), int), jnp.ones((1, 0), int))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_file_of_pytorch_s_names_says_what_it_is_of(tmp_path, tied):
+    """Of nn.Transformer with its norms at the end, of PyTorch's epsilon."""
+    model = tiny(final_norm=True, num_layers=1, tied=tied)
+    variables = random_variables(model, (1, 1))
+    path = tmp_path / "a.safetensors"
+    torch.write(path, torch.to_state_dict(variables, model))
+    read = weights_files.read(path)
+    match = identify.find_relative(read)
+    assert match.name == "Transformer-base"
+    assert not match.problem
+    assert match.untold == ("num_heads",)
+    sizes = {k: v for k, v in TINY.items() if k not in ("num_heads", "norm_epsilon")}
+    expected = {**sizes, "num_layers": 1, "final_norm": True}
+    assert match.fields == (expected if tied else {**expected, "tied": False})
+    assert read.unseen_fields(model) == {"norm_epsilon": 1e-5}
+    with pytest.raises(ValueError, match="does not say with which pre_norm it was trained"):
+        pretrained.load(path, "Transformer-base", {**match.fields, "num_heads": 4})

@@ -136,7 +136,7 @@ def hidden_by(kind):
     }[kind]
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize("dropout", [0.0, pytest.param(0.5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "kind",
     [
@@ -158,7 +158,7 @@ def test_gradients_are_finite_at_every_mask(kind, dropout):
         out = apply(variables, x, x, **hidden_by(kind))
         return jnp.sum(jnp.sin(out)), out
 
-    grads, out = jax.grad(loss, (0, 1), has_aux=True)(variables, x)
+    grads, out = jax.jit(jax.grad(loss, (0, 1), has_aux=True))(variables, x)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((grads, out)))
     nothing = variables["params"]["out"]["bias"]  # is all that a row without keys gives
     if kind in ("mask", "bias"):
@@ -282,7 +282,7 @@ def test_a_spatial_transformer_begins_as_the_identity(use_linear):
     block = attention_blocks.SpatialTransformer(
         2, 4, groups=4, use_linear=use_linear, dropout_rate=0.1
     )
-    variables = block.init(jax.random.key(0), x, context)
+    variables = jax.jit(block.init)(jax.random.key(0), x, context)
     rngs = {"dropout": jax.random.key(1)}
     np.testing.assert_array_equal(block.apply(variables, x, context, train=True, rngs=rngs), x)
 

@@ -71,7 +71,8 @@ class SpatialTransform(nn.Module):
             name="dense1",
         )(x.astype(jnp.float32)).reshape(-1, 2, 3)
         images = images.astype(jnp.float32)
-        return ops.grid_sample(images, ops.affine_grid(theta, images.shape[1:3])), theta
+        _, h, w, _ = images.shape
+        return ops.grid_sample(images, ops.affine_grid(theta, (h, w))), theta
 
     @staticmethod
     def torch_names() -> dict[str, str]:

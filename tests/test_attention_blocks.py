@@ -208,6 +208,22 @@ def test_causal_linear_attention_in_chunks():
     assert not np.any(ours(q, k, v)[:, :3])  # which have nothing to attend to
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_linear_attention_to_nothing(causal):
+    """Of the second sequence every key is masked, of the first those that come first."""
+    q, k, v = (noise((2, 5, 2, 3), seed) for seed in range(3))
+    mask = np.array([[False, False, True, True, True], [False] * 5])
+
+    def loss(q, k, v):
+        out = ops.linear_attention(q, k, v, mask, causal)
+        return jnp.sum(jnp.sin(out)), out
+
+    grads, out = jax.jit(jax.grad(loss, (0, 1, 2), has_aux=True))(q, k, v)
+    assert not np.any(out[1])
+    assert np.any(out[0, :2]) != causal
+    assert all(np.isfinite(grad).all() and not np.any(grad[1]) for grad in grads)
+
+
 def test_linear_attention_of_other_numbers_is_not_causal():
     q, k = noise((1, 3, 1, 2)), noise((1, 4, 1, 2))
     with pytest.raises(ValueError, match="not of 3 queries to 4 keys: give as many"):

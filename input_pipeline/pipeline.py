@@ -151,11 +151,11 @@ class Dataset:
             ValueError: if an image cannot be read; the message names the file.
         """
         source = self.splits["train"]
+        if self.cache:
+            source = _cached(source, self.train_pp)
         if isinstance(source, BatchedSource):
             yield from source.train_batches(self.seed, start_step, self.shard, self.batch_size)
             return
-        if self.cache:
-            source = _cached(source, self.train_pp)
         start = start_step * self._local_batch
         dataset = self._trained_on(source, self.train_pp, start, decoded=self.cache)
         dataset = dataset.batch(self._local_batch, drop_remainder=True)
@@ -276,7 +276,7 @@ class Dataset:
         return dataset.with_options(options)
 
 
-def _cached(source: Source, spec: str) -> Source:
+def _cached(source: AnySource, spec: str) -> Source:
     """A source that keeps decoded images in memory."""
     if not (isinstance(source, IndexedSource) and source.loads_alike):
         raise ValueError(

@@ -145,6 +145,22 @@ def test_the_order_is_of_seed_and_epoch():
     assert lengths != sorted(lengths)
 
 
+def test_other_epochs_have_other_batches_in_another_order():
+    """Also where each bucket is full, so that nothing waits for the next epoch."""
+    rows = [[1, 1 + i, *[5] * (length - 2)] for i, length in enumerate([4, 8, 16] * 16)]
+    pairs = BucketedPairs(ragged(rows), ragged([[1, 5, 2]] * 48), LENGTHS)
+    assert pairs.steps_per_epoch(4) == 12
+    epochs = [train(pairs, 12, 12 * epoch) for epoch in range(3)]
+    for key in ("pairs", "lengths"):
+        orders = [
+            str(sorted(sorted(numbers(batch)) for batch in batches))
+            if key == "pairs"
+            else str([batch["source"].shape[1] for batch in batches])
+            for batches in epochs
+        ]
+        assert len(set(orders)) == 3, key
+
+
 @pytest.mark.parametrize("batch_tokens", [0, 64])
 def test_two_processes_have_the_batches_of_one(batch_tokens):
     pairs = make_pairs(batch_tokens=batch_tokens)

@@ -294,6 +294,12 @@ def test_a_tokenizer_without_begin_is_refused(source, tmp_path):
         get_dataset(data_config(source), 4, 0, tokenize=tokenizer)
 
 
+def test_there_are_no_images_to_cache(source, vocabulary):
+    data = open_data(source, vocabulary, cache=True)
+    with pytest.raises(ValueError, match=r"data\.cache is for folders of images"):
+        next(data.train_batches())
+
+
 def test_made_up_pairs():
     data = MadeUp((), 3, num_classes=20, truth="target_tokens", text_length=7)
     assert data.keys == data.truths == ("source", "target_tokens")

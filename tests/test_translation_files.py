@@ -180,6 +180,9 @@ def test_a_folder_of_tables(tmp_path):
     write(tmp_path / ".hidden.tsv", "a")
     found = read(str(tmp_path), NO)
     assert found == {"train": [("train", "x")], "val": [("valid", "x")], "test": [("test", "x")]}
+    write(tmp_path / "b" / "a.tsv", "a\tx\n")
+    write(tmp_path / "b" / "README.txt", "about")
+    assert read(str(tmp_path / "b"), NO) == {"all": [("a", "x")]}
 
 
 def test_lines_of_two_files_that_differ_in_number(tmp_path):

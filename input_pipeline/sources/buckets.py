@@ -12,6 +12,7 @@ epoch begins can be counted without going through those before.
 """
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -167,7 +168,7 @@ class BucketedPairs(BatchedSource):
         """The sources' texts, where they are kept."""
         return tuple(source for source, _ in self.sentences)
 
-    @property
+    @functools.cached_property  # of gigabytes it takes seconds
     def digest(self) -> str:
         """16 digits of a hash of the tokens."""
         data = hashlib.sha256()

@@ -4,6 +4,7 @@ import types
 from pathlib import PurePath
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -204,6 +205,33 @@ def test_an_encoder_decoder_attends_to_three_things(translator):
     scores = np.where((source != 0)[:, None, None], scores, -np.inf)
     expected = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
     np.testing.assert_allclose(maps.cross[1], expected, atol=1e-6)
+
+
+def test_an_alignment_is_drawn_of_what_is_written(translator):
+    """By the last layer, without the padding that makes lengths few."""
+    model, variables, *_ = translator
+    source, target = [7, 8, 2], [1, 5, 6, 9, 2]
+    names = ["<pad>", "<s>", "</s>", *map(str, range(3, 11))]
+    draw = attention_maps.make_alignment_drawer(model, variables, names.__getitem__)
+    figure = draw(source, target, "7 8")
+    look = jax.jit(lambda v, *x: attention_maps.attention_maps(model, v, *x))
+    maps = jax.device_get(look(variables, np.array([source]), np.array([target])))
+    _, *heads = (axes for axes in figure.axes if axes.get_images())
+    for axes, weights in zip(heads, maps.cross[-1, 0], strict=True):
+        np.testing.assert_allclose(axes.get_images()[0].get_array(), weights[:-1], atol=1e-6)
+    large = figure.axes[0]
+    assert [label.get_text() for label in large.get_xticklabels()] == ["7", "8", "</s>"]
+    assert [label.get_text() for label in large.get_yticklabels()] == ["5", "6", "9", "</s>"]
+
+
+def test_what_has_no_source_is_not_looked_across():
+    class Encoder:
+        def apply(self, *args, **kwargs):
+            attention = {"MultiHeadDotProductAttention_1": {"attention": (jnp.ones(1),)}}
+            return None, {"intermediates": {"Transformer": {"encoderblock": attention}}}
+
+    with pytest.raises(ValueError, match="Encoder has no source to look at, as a Transformer has"):
+        attention_maps.look_across(Encoder(), {}, jnp.ones((1, 1, 1, 3)), jnp.ones(1))
 
 
 @pytest.mark.slow

@@ -3,8 +3,9 @@
 Source of the rollout: Abnar & Zuidema, "Quantifying Attention Flow in Transformers" (ACL 2020).
 """
 
+import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -19,8 +20,11 @@ from vit_jax.ops.window_maps import WindowMaps, unmerge, window_rollout
 _MOST_HEADS = 16
 _TITLE_COLUMNS = 22  # letters over a picture
 
-# Of alignments: letters of a token; heads one below the other; inches.
+_TOKENS_AT_ONCE = 32
+
+# Of alignments: letters of a token, what stands for blanks, heads one below the other, inches.
 _TOKEN_COLUMNS = 14
+_BLANK = "\u2423"
 _HEADS_BELOW = 4
 _SMALLEST, _SMALLEST_HEAD, _LABELS = 2.4, 1.2, 1.6
 
@@ -233,6 +237,65 @@ def draw(image: np.ndarray, rolled: np.ndarray, heads: np.ndarray, title: str) -
     return figure
 
 
+def look_across(
+    model: nn.Module, variables: Mapping[str, Any], source: jax.Array, target: jax.Array
+) -> jax.Array:
+    """Says where in a source a `Transformer` looks as it writes each token of a target.
+
+    Args:
+        model: a `Transformer`.
+        variables: its variables.
+        source: (b, m) int32.
+        target: (b, n) int32, which begins with the token that begins a target.
+
+    Returns:
+        (b, heads, n - 1, m) float32 weights of the last layer. Row i is of target token i + 1,
+        which the model writes when it has read the one before; padding of the source has 0.
+
+    Raises:
+        ValueError: if the model has no source to look at.
+    """
+    maps = attention_maps(model, variables, source, target)
+    if not isinstance(maps, EncoderDecoderMaps):
+        raise ValueError(f"{type(model).__name__} has no source to look at, as a Transformer has")
+    return maps.cross[-1, :, :, :-1]
+
+
+def make_alignment_drawer(
+    model: Any, variables: Mapping[str, Any], name: Callable[[int], str]
+) -> Callable[[Sequence[int], Sequence[int], str], Figure]:
+    """Makes what draws where a `Transformer` looks as it writes a sentence.
+
+    It is compiled once for up to 32 tokens, once for up to 64 and so on.
+
+    Args:
+        model: a `Transformer`.
+        variables: its variables.
+        name: a token's number -> how a person reads it.
+
+    Returns:
+        A function of the source's tokens with their end, the target's with begin and end, both
+        without padding, and a title.
+    """
+    look = jax.jit(functools.partial(look_across, model))
+
+    def padded(tokens: Sequence[int]) -> np.ndarray:
+        count = -(-len(tokens) // _TOKENS_AT_ONCE) * _TOKENS_AT_ONCE
+        return np.pad(tokens, (0, count - len(tokens)), constant_values=model.pad)[None]
+
+    def draw(source: Sequence[int], target: Sequence[int], title: str) -> Figure:
+        weights = np.asarray(look(variables, padded(source), padded(target)))[0]
+        written = target[1:]
+        return draw_alignment(
+            [name(int(token)) for token in source],
+            [name(int(token)) for token in written],
+            weights[:, : len(written), : len(source)],
+            title,
+        )
+
+    return draw
+
+
 def draw_alignment(
     source_pieces: Sequence[str],
     target_pieces: Sequence[str],
@@ -303,7 +366,10 @@ def _alignment_axes(figure: Figure, rows: int, columns: int, width: float, besid
 def _label_tokens(ax: Any, source: Sequence[str], target: Sequence[str], size: float) -> None:
     """Writes the tokens at the axes, those of the source at the top and upright."""
     for axis, pieces, rotation in ((ax.xaxis, source, 90), (ax.yaxis, target, 0)):
-        labels = [fonts.shorten(fonts.legible(piece), _TOKEN_COLUMNS) for piece in pieces]
+        labels = [
+            fonts.shorten(fonts.legible(piece.strip() or _BLANK), _TOKEN_COLUMNS)
+            for piece in pieces
+        ]
         axis.set_ticks(
             range(len(labels)), labels=labels, rotation=rotation, fontsize=size,
             **fonts.style(*labels),

@@ -116,8 +116,9 @@ class Attention(nn.Module):
         x = jnp.roll(x, [-s for s in shift], axis=(1, 2)) if self.shifted else x
         qkv = _dense(3 * features, self.dtype, "qkv")(x)
         if self.is_mutable_collection("intermediates"):
+            _, h, w, _ = x.shape
             self.sow("intermediates", "attention", window_maps.rolled_window_maps(
-                qkv, table, x.shape[1:3], window, shift
+                qkv, table, (h, w), window, shift
             ))  # fmt: skip
         x = ops.window_attention(qkv, table, window, shift)
         x = _dense(features, self.dtype, "proj")(x)

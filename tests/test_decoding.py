@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_jax import decoding
+from tests.test_transformer import FORMS, GOLDEN, tiny, weights
+from vit_jax import decoding, translation
 
 TABLE = np.load(Path(__file__).parent / "golden" / "beam_table.npz")
 CONFIG = json.loads(str(TABLE["config"]))
@@ -111,3 +112,88 @@ def test_each_sequence_has_a_limit_of_its_own(step, beams):
         alone = search(np.full(4, limit))
         np.testing.assert_array_equal(found.tokens[row], alone.tokens[row])
         np.testing.assert_array_equal(found.scores[row], alone.scores[row])
+
+
+# Of a Transformer.
+
+
+def strip(row):
+    """What a sequence says, up to its end."""
+    row = [int(token) for token in row]
+    return row[: row.index(2) + 1] if 2 in row else [token for token in row if token]
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with np.load(GOLDEN) as file:
+        return dict(file)
+
+
+@pytest.fixture(scope="module")
+def transformer(golden):
+    model = tiny(**FORMS["pre_final"], tied=False)
+    return model, jax.device_put(weights(golden, model))
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+def test_a_transformer_decodes_what_the_golden_file_has(golden, transformer, beams):
+    model, variables = transformer
+    expected = json.loads(str(golden["decoded"]))
+    length = expected["max_len"]
+
+    @jax.jit
+    def search(source):
+        memory = model.apply(variables, source, method="encode")
+        cache = model.apply(variables, memory, source, length, method="start")
+
+        def step(tokens, position, cache):
+            logits, cache = model.apply(variables, tokens, position, cache, method="decode_step")
+            return jax.nn.log_softmax(3 * logits), cache
+
+        given = (step, cache, 1, 2, jnp.full(len(source), length), length)
+        return decoding.beam_search(*given, beams) if beams > 1 else decoding.greedy(*given)
+
+    found = search(golden["src"])
+    name = "greedy" if beams == 1 else "beam4_alpha06"
+    assert [strip(row) for row in found.tokens] == expected[name]
+    if beams > 1:
+        np.testing.assert_allclose(found.scores, expected["beam_scores"], atol=3e-5)
+
+
+@pytest.fixture(scope="module")
+def sources():
+    random = np.random.default_rng(0)
+    rows = np.zeros((4, 9), np.int32)
+    for row, length in zip(rows, (9, 2, 5, 7)):
+        row[:length] = [*random.integers(3, 23, length - 1), 2]
+    return rows
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_translation_does_not_depend_on_its_batch(transformer, sources, beams):
+    model, variables = transformer
+    search = translation.Search(beams, 0.6, extra_length=6)
+    find = jax.jit(lambda source: translation.translate(model, variables, source, search))
+    found = find(sources)
+    wider = find(np.pad(sources, ((0, 0), (0, 4))))
+    for i, row in enumerate(sources[:2]):
+        alone = find(row[None, : np.count_nonzero(row)])
+        assert strip(found.tokens[i]) == strip(alone.tokens[0]) == strip(wider.tokens[i])
+        np.testing.assert_allclose(alone.scores[0], found.scores[i], atol=1e-5)
+    empty = find(np.zeros_like(sources))
+    assert not empty.tokens.any()
+    assert np.isfinite(empty.scores).all()
+
+
+def test_greedy_search_with_a_cache_is_that_without(transformer, sources):
+    model, variables = transformer
+    search = translation.Search(extra_length=6)
+    found = jax.jit(lambda x: translation.translate(model, variables, x, search))(sources)
+    length = sources.shape[1] + 6
+    decode = jax.jit(lambda target: model.apply(variables, sources, target).argmax(-1))
+    target = np.zeros((len(sources), length + 1), np.int32)
+    target[:, 0] = 1
+    for i in range(length):  # what comes after is not seen
+        target[:, i + 1] = np.asarray(decode(target))[:, i]
+    for row, uncached, source in zip(found.tokens, target[:, 1:], sources):
+        assert strip(row) == strip(uncached[: np.count_nonzero(source) + 6])

@@ -137,6 +137,14 @@ def get_config() -> ConfigDict:
     config.flow.iterations = 0  # of the model, when it does not train; 0 is as many as it has
     config.flow.noise = 0.0  # in training: largest deviation of Gaussian noise, of 255; 0 is off
 
+    # How a model that translates looks for answers, to evaluate and for a person's texts.
+    config.translate = ConfigDict()
+    # Beginnings that are followed at once; unset: 1, which is greedy, and for a person's texts 4.
+    config.translate.beams = placeholder(int)
+    config.translate.length_penalty = placeholder(float)  # alpha; unset: 0.6
+    # Tokens that an answer may have more than its source; unset: 50.
+    config.translate.extra_length = placeholder(int)
+
     # Labelled images that a model of images and texts is to classify by the names of their classes
     # at each evaluation: a folder, "tfds:NAME" for its test split, or "tfds:NAME:SPLIT".
     config.image_text = ConfigDict()

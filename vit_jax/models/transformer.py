@@ -409,7 +409,7 @@ class Transformer(Model):
     def _embed(self, tokens: Array, train: bool, first: Any = 0, length: int = 0) -> Array:
         """(b, n) tokens -> (b, n, d) float32; with a length, from a traced position on."""
         n, d = tokens.shape[1], self.hidden_size
-        x = self.token_embedding[tokens] * d**0.5
+        x = jnp.asarray(self.token_embedding)[tokens] * d**0.5  # numpy's would take no traced token
         if self.positions:
             table = ops.sincos1d_position_embedding(length or n, d)
             x = x + (jax.lax.dynamic_slice_in_dim(table, first, n, axis=1) if length else table)

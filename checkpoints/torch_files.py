@@ -326,8 +326,8 @@ def _split(items: Mapping[str, Any], at: str) -> dict[str, dict[str, Any]]:
             named[name] = value
     places = {name.partition(".")[0] for name in named if "." in name}
     known = {place for place in places if _is_averaged(place) or place in _TRAINED}
-    if any(name.partition(".")[0] not in known for name in named):  # it is a model's own list
-        known = {place for place in known if place not in _TRAINED or not _is_list(place, named)}
+    if any(name.partition(".")[0] not in known for name in named):  # it is a part of a model
+        known = {place for place in known if place not in _TRAINED or not _is_part(place, named)}
     if any(all(name.startswith(prefix) for name in named) for prefix in _LONE_PREFIXES):
         known = places
     if not known:
@@ -346,9 +346,14 @@ def _split(items: Mapping[str, Any], at: str) -> dict[str, dict[str, Any]]:
     return sets
 
 
-def _is_list(place: str, names: Iterable[str]) -> bool:
-    """Whether all names below a place begin with a number: EfficientFormerV2's "network" is one."""
+def _is_part(place: str, names: Iterable[str]) -> bool:
+    """Whether what is below a place is a list, or a single layer, and so no model of its own.
+
+    Such are EfficientFormerV2's "network", and the "generator" that tells a Transformer's words.
+    """
     inside = [name.removeprefix(f"{place}.") for name in names if name.startswith(f"{place}.")]
+    if set(inside) <= {"weight", "bias"}:
+        return True
     return all(name.partition(".")[0].isdigit() for name in inside)
 
 

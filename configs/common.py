@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
     config.plugins = ()  # modules that register models, tasks or kinds of data of your own
 
     config.data = ConfigDict()
-    config.data.source = ""  # a folder, "digits", or "tfds:NAME"
+    config.data.source = ""  # a folder, "digits", "tfds:NAME", or of translation "toy:NAME"
     config.data.kind = "classes"  # what a folder holds: classes, pairs, flow, ..., see data.md
     config.data.train_pp = "decode|inception_crop(224)|flip_lr|value_range(-1, 1)"
     config.data.eval_pp = "decode|resize(224)|value_range(-1, 1)"
@@ -40,7 +40,7 @@ def get_config() -> ConfigDict:
     config.data.val_fraction = 0.1  # of each class, or of the scenes; split off without val
     config.data.skip_corrupt = False  # look for unreadable images first, and leave them out
     config.data.cache = False  # keep decoded training images of a folder, as many as fit in memory
-    # Of pairs, degraded, flow and captions: another folder, to test on.
+    # Of pairs, degraded, flow, captions and translation: another folder, to test on.
     config.data.test_source = ""
     config.data.pairs = ConfigDict()  # of pairs
     config.data.pairs.pattern = ""  # another layout: "foggy/{scene}_*.png sharp/{scene}.png"
@@ -73,6 +73,16 @@ def get_config() -> ConfigDict:
     config.data.flow.invalid = False  # whether Sintel's masks of invalid pixels are heeded
     config.data.text = ConfigDict()  # of text
     config.data.text.passes = 10  # in which documents are cut into other pairs, to train on
+    config.data.translation = ConfigDict()  # of translation
+    config.data.translation.source_language = ""  # such as de: of files, columns or features ...
+    config.data.translation.target_language = ""  # ... that are named so
+    # To how many tokens pairs are padded: each to the first that it fits into, and longer ones are
+    # left out. () is up to five, of the data's quantiles, the last no longer than the tokenizer's.
+    config.data.translation.buckets = ()
+    # Of either side of a batch, padding counted: a batch then has as many times batch_size rows as
+    # fit, and at least once. 0 is batch_size rows.
+    config.data.translation.batch_tokens = 0
+    config.data.translation.examples = 100_000  # of a toy, to train on
     config.data.captions = ConfigDict()  # of captions
     config.data.captions.file = ""  # of several the one in data.source that holds them; "": found
     config.data.captions.images = ""  # the folder in data.source of the images; "": found
@@ -126,6 +136,14 @@ def get_config() -> ConfigDict:
     config.flow.tile = ()  # (h, w) of tiles whose flows are blended; () is the whole frame
     config.flow.iterations = 0  # of the model, when it does not train; 0 is as many as it has
     config.flow.noise = 0.0  # in training: largest deviation of Gaussian noise, of 255; 0 is off
+
+    # How a model that translates looks for answers, to evaluate and for a person's texts.
+    config.translate = ConfigDict()
+    # Beginnings that are followed at once; unset: 1, which is greedy, and for a person's texts 4.
+    config.translate.beams = placeholder(int)
+    config.translate.length_penalty = placeholder(float)  # alpha; unset: 0.6
+    # Tokens that an answer may have more than its source; unset: 50.
+    config.translate.extra_length = placeholder(int)
 
     # Labelled images that a model of images and texts is to classify by the names of their classes
     # at each evaluation: a folder, "tfds:NAME" for its test split, or "tfds:NAME:SPLIT".

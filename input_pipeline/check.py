@@ -21,6 +21,12 @@ how many there are and how long they are; and what is wrong: images that are mis
 there several times, and captions that an image has twice. --file and --images are those of a run's
 --config.data.captions.
 
+With --kind=translation it is a folder or a file of sentences and their translations, of which it
+prints how many there are and how long they are; and what is wrong: lines of which a side is empty,
+pairs that are there several times, that are not translated, or whose sides differ much in length,
+and sources that are in more than one split. --source_language and --target_language are those of a
+run's --config.data.translation.
+
 Of imagenet2012 it checks what TFDS has prepared in --data_dir, or what it would be prepared from in
 --manual_dir; with --folder, train/ and val/ with a folder of images per class.
 
@@ -35,7 +41,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from input_pipeline import check_captions, check_flow, check_segmentation, files
+from input_pipeline import check_captions, check_flow, check_segmentation, check_translation, files
 from input_pipeline.arguments import expand_home
 from input_pipeline.sources import pairs
 from input_pipeline.sources.pairs import PairedSplit, find_pairs
@@ -47,6 +53,7 @@ _FLAGS = {
     "pairs": ("against", "pattern", "scale"),
     "segmentation": ("classes", "reduce_zero_label", "ignore"),
     "captions": ("file", "images"),
+    "translation": ("source_language", "target_language"),
 }
 
 
@@ -58,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("data", metavar="FOLDER|imagenet2012")
-    kinds = ("pairs", "segmentation", "flow", "captions")
+    kinds = ("pairs", "segmentation", "flow", "captions", "translation")
     parser.add_argument("--kind", choices=kinds, help="of a FOLDER")
     parser.add_argument("--against", type=Path, help="a test set elsewhere, for common scenes")
     parser.add_argument(
@@ -72,6 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--ignore", default="", help="labels of no class: 11,12")
     parser.add_argument("--file", default="", help="of captions: the file in FOLDER that has them")
     parser.add_argument("--images", default="", help="of captions: the folder in FOLDER of images")
+    for side in ("source", "target"):
+        parser.add_argument(f"--{side}_language", default="", help="of translations: such as de")
     parser.add_argument("--data_dir", help="of imagenet2012: where TFDS has prepared it")
     parser.add_argument("--manual_dir", help="of imagenet2012: where its archives lie")
     parser.add_argument("--folder", type=Path, help="of imagenet2012: a folder of its images")
@@ -115,6 +124,10 @@ def _check_segmentation(args: argparse.Namespace) -> list[str]:
 
 def _check_captions(args: argparse.Namespace) -> list[str]:
     return check_captions.check_folder(Path(args.data), args.file, args.images)
+
+
+def _check_translation(args: argparse.Namespace) -> list[str]:
+    return check_translation.check(args.data, (args.source_language, args.target_language))
 
 
 def _check_flow(args: argparse.Namespace) -> list[str]:
@@ -184,6 +197,7 @@ _CHECKS = {
     "segmentation": _check_segmentation,
     "flow": _check_flow,
     "captions": _check_captions,
+    "translation": _check_translation,
 }
 
 

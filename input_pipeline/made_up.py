@@ -19,12 +19,13 @@ class MadeUp:
         seed: of the values.
         truth: what comes besides images; "" is "label", or "target" if there are no classes;
             "mask", a label for each pixel; "flow", a second image and how each pixel moves to it,
-            by up to 10 pixels, with `valid`, which leaves some out; or "text", tokens from 1 to
-            one less than `num_classes`.
+            by up to 10 pixels, with `valid`, which leaves some out; "text", tokens from 1 to
+            one less than `num_classes`; or "target_tokens", such tokens of a translation, with its
+            `source`, from 3 on, and no image.
         text_length: in tokens.
     """
 
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     batch_size: int
     num_classes: int = 0
     scale: int = 1
@@ -46,8 +47,8 @@ class MadeUp:
         return self.example
 
     @property
-    def train_image_shape(self) -> tuple[int, int, int]:
-        """(h, w, c) of an image to train on."""
+    def train_image_shape(self) -> tuple[int, ...]:
+        """(h, w, c) of an image to train on; () if there is none."""
         return self.image_shape
 
     @property
@@ -60,12 +61,14 @@ class MadeUp:
         """What an example has besides its image."""
         if self.truth == "flow":
             return ("image2", "flow", "valid")
+        if self.truth == "target_tokens":
+            return ("source", "target_tokens")
         return (self.truth or ("label" if self.num_classes else "target"),)
 
     @property
     def keys(self) -> tuple[str, ...]:
         """All that an example has."""
-        return ("image", *self.truths)
+        return self.truths if self.truth == "target_tokens" else ("image", *self.truths)
 
     @property
     def splits(self) -> Mapping[str, Any]:
@@ -81,6 +84,19 @@ class MadeUp:
         """Yields a batch without end: `image`, and the truth, see `Dataset`."""
         del start_step  # all are alike
         random = np.random.default_rng(self.seed)
+        batch = self._make_pairs(random) if self.truth == "target_tokens" else self._make(random)
+        while True:
+            yield batch
+
+    def _make_pairs(self, random: np.random.Generator) -> dict[str, np.ndarray]:
+        """Rows without padding: `source` that ends with 2, the end; another that begins with 1."""
+        shape = (2, self.batch_size, self.text_length)
+        source, target = random.integers(3, self.num_classes, shape).astype(np.int32)
+        source[:, -1] = target[:, -1] = 2
+        target[:, 0] = 1
+        return {"source": source, "target_tokens": target}
+
+    def _make(self, random: np.random.Generator) -> dict[str, np.ndarray]:
         h, w, c = self.image_shape
 
         def images(scale: int) -> np.ndarray:
@@ -101,5 +117,4 @@ class MadeUp:
         else:
             shape = (self.batch_size, h, w) if truth == "mask" else self.batch_size
             batch[truth] = random.integers(0, self.num_classes, shape).astype(np.int32)
-        while True:
-            yield batch
+        return batch

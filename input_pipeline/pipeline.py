@@ -18,11 +18,19 @@ from input_pipeline.fields import TEXTS
 from input_pipeline.memory_cache import MemoryCache
 from input_pipeline.ops import NAMED
 from input_pipeline.sources import get_splits
-from input_pipeline.sources.base import Example, IndexedSource, Shard, Source, fold_in
+from input_pipeline.sources.base import (
+    BatchedSource,
+    Example,
+    IndexedSource,
+    Shapes,
+    Shard,
+    Source,
+    fold_in,
+)
 from input_pipeline.texts import Tokenize
 
 Batch = dict[str, np.ndarray]
-Shapes = dict[str, tuple[tuple[int, ...], np.dtype]]  # of the parts of an example, with their types
+AnySource = Source | BatchedSource
 
 _PREFETCH_BATCHES = 2
 _DRAW = -1  # folded into an example's seed; the ops of a string have 0, 1, ...
@@ -46,7 +54,7 @@ class Dataset:
         tokenize: makes numbers of `text` and `captions`; None leaves them as they are.
     """
 
-    splits: dict[str, Source]
+    splits: dict[str, AnySource]
     train_pp: str
     val_pp: str
     eval_pp: str
@@ -93,11 +101,16 @@ class Dataset:
     @property
     def steps_per_epoch(self) -> float:
         """Training steps in which every example is seen once on average; 0 without examples."""
-        return self.splits["train"].num_examples / self.batch_size if "train" in self.splits else 0
+        source = self.splits.get("train")
+        if isinstance(source, BatchedSource):
+            return source.steps_per_epoch(self.batch_size)
+        return source.num_examples / self.batch_size if source else 0
 
     @functools.cached_property  # to ask TensorFlow takes a while
     def example(self) -> Shapes:
         """What an example to evaluate has, or one to train on if those to evaluate differ."""
+        if isinstance(self._any_source, BatchedSource):
+            return self._any_source.example
         spec = self._evaluated(self._any_source, self.eval_pp).element_spec
         is_one_size = all(part.shape.is_fully_defined() for part in spec.values())
         return _shapes(spec) if is_one_size else self.train_example
@@ -105,6 +118,8 @@ class Dataset:
     @functools.cached_property
     def train_example(self) -> Shapes:
         """What an example to train on has, such as {"image": ((h, w, c), float32)}."""
+        if isinstance(self._any_source, BatchedSource):
+            return self._any_source.example
         return _shapes(self._trained_on(self._any_source, self.train_pp, start=0).element_spec)
 
     @property
@@ -118,7 +133,7 @@ class Dataset:
         return self.train_example["image"][0] if self._any_source.has_image else ()
 
     @property
-    def _any_source(self) -> Source:
+    def _any_source(self) -> AnySource:
         return self.splits.get("train", next(iter(self.splits.values())))
 
     @property
@@ -130,7 +145,7 @@ class Dataset:
 
         A batch is a function of the seed and the step: `image` (b, h, w, c) float32, and `label`
         (b,) int32, `target` (b, h, w, c) float32, `mask` (b, h, w) int32 or `text` (b, n) int32,
-        with b this process's share of the batch.
+        with b this process's share of the batch. What a `BatchedSource` has comes as it makes it.
 
         Raises:
             ValueError: if an image cannot be read; the message names the file.
@@ -138,6 +153,9 @@ class Dataset:
         source = self.splits["train"]
         if self.cache:
             source = _cached(source, self.train_pp)
+        if isinstance(source, BatchedSource):
+            yield from source.train_batches(self.seed, start_step, self.shard, self.batch_size)
+            return
         start = start_step * self._local_batch
         dataset = self._trained_on(source, self.train_pp, start, decoded=self.cache)
         dataset = dataset.batch(self._local_batch, drop_remainder=True)
@@ -161,6 +179,9 @@ class Dataset:
             ValueError: if an image cannot be read; the message names the file.
         """
         source = self.splits[split]
+        if isinstance(source, BatchedSource):
+            yield from source.eval_batches(self.shard, self.batch_size, rows)
+            return
         spec = self.val_pp if split == "val" else self.eval_pp
         dataset = self._evaluated(source, spec, _share(rows, self.shard))
         spec_of_image = dataset.element_spec.get("image")
@@ -255,7 +276,7 @@ class Dataset:
         return dataset.with_options(options)
 
 
-def _cached(source: Source, spec: str) -> Source:
+def _cached(source: AnySource, spec: str) -> Source:
     """A source that keeps decoded images in memory."""
     if not (isinstance(source, IndexedSource) and source.loads_alike):
         raise ValueError(
@@ -280,7 +301,7 @@ def _shapes(spec: dict[str, tf.TensorSpec]) -> Shapes:
     }
 
 
-def _image_key(source: Source) -> tuple[str, ...]:
+def _image_key(source: AnySource) -> tuple[str, ...]:
     return ("image",) if source.has_image else ()
 
 
@@ -341,7 +362,7 @@ def get_dataset(
     )
 
 
-def _check_specs(splits: dict[str, Source], config: Any, specs: dict[str, str]) -> None:
+def _check_specs(splits: dict[str, AnySource], config: Any, specs: dict[str, str]) -> None:
     """Raises a ValueError unless there is preprocessing just where there are images."""
     if any(source.has_image for source in splits.values()):
         for key in ("train_pp", "eval_pp"):
@@ -357,7 +378,7 @@ def _check_specs(splits: dict[str, Source], config: Any, specs: dict[str, str]) 
         )
 
 
-def _warn_of_texts(splits: dict[str, Source], spec: str, tokenize: Tokenize | None) -> None:
+def _warn_of_texts(splits: dict[str, AnySource], spec: str, tokenize: Tokenize | None) -> None:
     for split, source in splits.items():
         there = source.texts()
         if there and tokenize is not None:

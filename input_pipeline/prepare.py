@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 from input_pipeline import files, images, pipeline, preprocess
 from input_pipeline.arguments import expand_home
 from input_pipeline.cpu_tf import tf
-from input_pipeline.sources import get_splits, is_folder
+from input_pipeline.sources import image_folder, is_folder
 from input_pipeline.sources.base import Example, Shard, Source
 from input_pipeline.sources.tfds import PREFIX, whole_splits
 
@@ -98,7 +98,7 @@ def _open(args: argparse.Namespace) -> dict[str, Source]:
         return whole_splits(config)
     if not is_folder(args.source):
         raise ValueError(f"{args.source!r} is neither a folder of classes nor {PREFIX}NAME")
-    return get_splits(config)
+    return dict(image_folder.splits(config))
 
 
 def _name(source: str, resize: int | None) -> str:

@@ -35,6 +35,7 @@ class Kind:
         pad: of those that fill the row.
         clean: what is done to a text first.
         plain: what is done to a prompt of a class before that.
+        stops: whether what stands after the first end is no text.
     """
 
     family: str
@@ -43,6 +44,7 @@ class Kind:
     pad: str
     clean: Callable[[str], str]
     plain: Callable[[str], str] = str
+    stops: bool = False
 
 
 def _clean_for_clip(text: str) -> str:
@@ -81,12 +83,14 @@ def _whole(text: str) -> str:
 
 
 KINDS = {
-    "clip": Kind("clip", "begin", "end", "zero", _clean_for_clip),
+    "clip": Kind("clip", "begin", "end", "zero", _clean_for_clip, stops=True),
     "bert": Kind("bert", "begin", "", "pad", _fold),
     "bert_pair": Kind("bert", "begin", "end", "pad", str),
     "sentencepiece_lit": Kind("sentencepiece", "", "end", "end", str),
     "siglip": Kind("sentencepiece", "", "end", "end", str.lower, canonicalize),
     "siglip2": Kind("sentencepiece", "", "end", "pad", str.lower, canonicalize),
+    "bpe": Kind("bpe", "begin", "end", "pad", str, stops=True),
+    "words": Kind("words", "begin", "end", "pad", str, stops=True),
 }
 
 
@@ -115,6 +119,7 @@ class Tokenizer:
     def digest(self) -> str:
         """16 digits of a hash of the vocabulary's files: another makes other numbers of a text."""
         data = b"".join(epath.Path(file).read_bytes() for file in self.words.files)
+        data = data or self.words.decode(range(self.words.size)).encode()  # the toys have no file
         return hashlib.sha256(data).hexdigest()[:16]
 
     @property
@@ -157,12 +162,16 @@ class Tokenizer:
             raise ValueError(f"the vocabulary {self.vocabulary} has no piece for {role}")
         return self.words.roles[role]
 
-    def encode(self, texts: Sequence[str], masks: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    def encode(
+        self, texts: Sequence[str], masks: bool = False, begins: bool = True
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Gives the rows of texts, and whether they were cut.
 
         Args:
             texts: n of them.
             masks: whether `[MASK]` in a text is the mask; else it is text, as are all such names.
+            begins: whether the begin stands before a text, if there is one; a source to translate
+                has none.
 
         Returns:
             (n, length) int32, and (n,) bool: whether a text has more pieces than there is room for,
@@ -171,7 +180,7 @@ class Tokenizer:
         Raises:
             ValueError: if it is a text, and not several; or there is no mask.
         """
-        before = [] if self.begin is None else [self.begin]
+        before = [self.begin] if begins and self.begin is not None else []
         after = [] if self.end is None else [self.end]
         room = self.length - len(before) - len(after)
         ids = np.full((len(texts), self.length), self.pad, np.int32)
@@ -182,9 +191,11 @@ class Tokenizer:
             is_cut[i] = len(pieces) > room
         return ids, is_cut
 
-    def __call__(self, texts: Sequence[str], masks: bool = False) -> np.ndarray:
+    def __call__(
+        self, texts: Sequence[str], masks: bool = False, begins: bool = True
+    ) -> np.ndarray:
         """(n, length) int32 of n texts, see `encode`."""
-        return self.encode(texts, masks)[0]
+        return self.encode(texts, masks, begins)[0]
 
     def is_cut(self, texts: Sequence[str]) -> np.ndarray:
         """(n,) bool: which of n texts are too long, see `encode`."""
@@ -231,8 +242,8 @@ class Tokenizer:
         """Turns numbers back into words, without what stands for none; case and more are lost."""
         silent = {n for role, n in self.words.roles.items() if role not in ("unknown", "mask")}
         numbers = [int(number) for number in ids]
-        if self.kind.pad == "zero" and self.end in numbers:
-            numbers = numbers[: numbers.index(self.end)]  # CLIP's padding is a piece of text, too
+        if self.kind.stops and self.end in numbers:  # CLIP's padding is a piece of text, too
+            numbers = numbers[: numbers.index(self.end)]
         return self.words.decode([n for n in numbers if n not in silent]).strip()
 
     def _pieces(self, texts: Sequence[str], masks: bool = False) -> list[list[int]]:
@@ -272,10 +283,12 @@ def make_tokenizer(spec: str, vocabulary: str | os.PathLike[str] = "") -> Tokeni
 
     Args:
         spec: `clip(77)`; `bert(16)` as LiT has it, [CLS] and no [SEP]; `bert_pair(128)`, BERT's own
-            [CLS] ... [SEP]; `sentencepiece_lit(16)`; `siglip(64)`; `siglip2(64)`. The number is
-            that of the pieces in a row.
+            [CLS] ... [SEP]; `sentencepiece_lit(16)`; `siglip(64)`; `siglip2(64)`; and to translate
+            `bpe(128)`, any tokenizer.json with <pad>, <s> and </s> or such, and `words(32)`, what
+            stands between blanks. The number is that of the pieces in a row.
         vocabulary: path of its file, of a folder or of weights beside which it lies, or "" for that
-            of an installed package; see `vocabularies.find_vocabulary`.
+            of an installed package, and of `words` that of the toys; see
+            `vocabularies.find_vocabulary`.
 
     Raises:
         ValueError: if the spec cannot be read, or there is no such vocabulary.

@@ -1,11 +1,13 @@
-"""Makes a vocabulary of one's own texts, for a text tower that is trained from the beginning.
+"""Makes a vocabulary of one's own texts, for a model that is trained from the beginning.
 
     python -m input_pipeline.train_tokenizer texts.txt vocabulary/vocab.txt --kind=bert --size=8000
 
 Texts are the lines of a .txt, or the captions of a data set, see `sources.captions_layouts`, of
-which those to test are left out. The same texts make the same file, which
-`input_pipeline.tokenizers` reads: BERT's vocab.txt, CLIP's list of merges (.txt.gz), or a model of
-sentencepiece (.model). Weights of others keep their own vocabulary.
+which those to test are left out; for --kind=bpe and --kind=words the sentences of both languages,
+see `sources.translation_files`. The same texts make the same file, which
+`input_pipeline.tokenizers` reads: BERT's vocab.txt, CLIP's list of merges (.txt.gz), a model of
+sentencepiece (.model), a tokenizer.json, or a list of words (words.txt). Weights of others keep
+their own vocabulary.
 """
 
 import argparse
@@ -24,10 +26,13 @@ from etils import epath
 
 from input_pipeline import vocabularies
 from input_pipeline.arguments import expand_home
-from input_pipeline.sources import captions_files, captions_layouts
+from input_pipeline.sources import captions_files, captions_layouts, translation_files
 from input_pipeline.tokenizers import KINDS, make_tokenizer
 
-_FILES = {"bert": "vocab.txt", "clip": "bpe.txt.gz", "sentencepiece": "tokenizer.model"}
+_FILES = {
+    "bert": "vocab.txt", "clip": "bpe.txt.gz", "sentencepiece": "tokenizer.model",
+    "bpe": "tokenizer.json", "words": "words.txt",
+}  # fmt: skip
 _BERT_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # Captions that are called .txt all the same: Flickr8k's, and tables whose header names an image.
 _TABLE = re.compile(r"\s*([^\t\n]+#\d+\t|\"?(image|file|photo)[\w ]*\"?\s*[,;|\t])", re.IGNORECASE)
@@ -41,7 +46,7 @@ def train_tokenizer(
 
     Source: Schuster and Nakajima, "Japanese and Korean voice search" (ICASSP 2012), for BERT's;
     Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units" (ACL 2016), for
-    CLIP's; Kudo, "Subword Regularization" (ACL 2018), for sentencepiece's.
+    CLIP's and `bpe`; Kudo, "Subword Regularization" (ACL 2018), for sentencepiece's.
 
     Args:
         texts: to learn it from.
@@ -127,6 +132,38 @@ def _train_clip(texts: Sequence[str], size: int) -> bytes:
     return gzip.compress("\n".join(["#version: 0.2", *merges, ""]).encode(), mtime=0)
 
 
+def _train_bpe(texts: Sequence[str], size: int) -> bytes:
+    """A tokenizer.json of pieces of bytes, so that no letter is unknown and no blank is lost."""
+    tokenizers = vocabularies.load_package("tokenizers")
+    specials = vocabularies.toys.WORDS[:3]  # <pad> must be 0
+    first = [*specials, *vocabularies.letters_of_bytes()]
+    _check_room(first, size)
+    # The blank before the first word makes it the same piece there as inside of a sentence.
+    cut = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=True)
+    learning = tokenizers.Tokenizer(tokenizers.models.BPE())
+    learning.pre_tokenizer = cut
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=size, special_tokens=first, show_progress=False
+    )
+    learning.train_from_iterator(texts, trainer)
+    learned = json.loads(learning.to_str())["model"]
+    merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in learned["merges"]]
+    made = tokenizers.Tokenizer(tokenizers.models.BPE(learned["vocab"], merges))
+    made.pre_tokenizer = cut
+    made.decoder = tokenizers.decoders.ByteLevel()
+    made.add_special_tokens(list(specials))
+    return str(made.to_str(pretty=True)).encode()
+
+
+def _train_words(texts: Sequence[str], size: int) -> bytes:
+    """The most frequent words, a line each, after <pad>, <s>, </s> and <unk>."""
+    first = [*vocabularies.toys.WORDS[:3], "<unk>"]
+    _check_room(first, size)
+    counts = collections.Counter(word for text in texts for word in text.split())
+    known = sorted(counts.keys() - set(first), key=lambda word: (-counts[word], word))
+    return "".join(f"{word}\n" for word in [*first, *known][:size]).encode()
+
+
 def _check_room(first: Sequence[str], size: int) -> None:
     if size < len(first):
         raise ValueError(f"a vocabulary of {size} has no room for its {len(first)} letters")
@@ -153,7 +190,28 @@ def _train_sentencepiece(texts: Sequence[str], size: int) -> bytes:
     return model.getvalue()
 
 
-_TRAINERS = {"bert": _train_bert, "clip": _train_clip, "sentencepiece": _train_sentencepiece}
+_TRAINERS = {"bert": _train_bert, "clip": _train_clip, "sentencepiece": _train_sentencepiece,
+             "bpe": _train_bpe, "words": _train_words}  # fmt: skip
+
+
+def read_sentences(path: str | os.PathLike[str], languages: tuple[str, str]) -> list[str]:
+    """The lines of a .txt without tabs; or else both sides of translations, if they are to train.
+
+    Args:
+        path: see `translation_files.read`.
+        languages: of two files, or of columns; see there.
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
+    file = Path(path)
+    if file.is_file() and file.suffix == ".txt":
+        text = captions_files.read_text(file)
+        if "\t" not in text:
+            return text.splitlines()
+    splits = translation_files.read(str(file), languages)
+    chosen = [splits["train"]] if "train" in splits else splits.values()
+    return [sentence for pairs in chosen for pair in pairs for sentence in pair]
 
 
 def read_texts(path: str | os.PathLike[str]) -> list[str]:
@@ -194,13 +252,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("texts", help="a file of texts, or a file or folder of captions")
+    parser.add_argument(
+        "texts", help="a file of texts, or a file or folder of captions or of translations"
+    )
     parser.add_argument("out", help="the file to write, or a folder for it")
     parser.add_argument("--kind", choices=list(KINDS), default="bert", help="what is to read it")
     parser.add_argument("--size", type=int, default=8000, help="most pieces")
+    of_two = "of two files of translations, or of a table's columns"
+    parser.add_argument("--source_language", default="", help=of_two)
+    parser.add_argument("--target_language", default="", help=of_two)
     parsed = parser.parse_args(expand_home(sys.argv[1:] if arguments is None else arguments))
     try:
-        texts = read_texts(parsed.texts)
+        languages = (parsed.source_language, parsed.target_language)
+        is_translation = KINDS[parsed.kind].family in ("bpe", "words")
+        if any(languages) and not is_translation:
+            raise ValueError("languages are for --kind=bpe and --kind=words")
+        texts = (
+            read_sentences(parsed.texts, languages) if is_translation else read_texts(parsed.texts)
+        )
         path = train_tokenizer(texts, parsed.out, parsed.kind, parsed.size)
         print(describe(path, parsed.kind, texts))
     except (ValueError, OSError, ModuleNotFoundError) as error:

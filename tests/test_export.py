@@ -23,6 +23,7 @@ MODELS = {
     ),
     "rrdb": ("RRDB-x2", dict(num_features=8, growth=4, num_blocks=1)),
     "resnet": ("ResNet-50", dict(depths=(1, 1), width=8)),
+    "stn": ("STN", {}),
     "vt": ("VT-R18", dict(depths=(1, 1, 1), width=4, num_tokens=4, token_dim=16)),
     "vt_appendix": (
         "VT-R18", dict(depths=(1, 1, 1), width=4, num_tokens=4, token_dim=16, form="appendix",
@@ -78,9 +79,10 @@ def model(request, tmp_path):
     classes = {"num_classes": 3} if hasattr(get_model(name), "num_classes") else {}
     # Many norms of made-up statistics, or iterations, would enlarge what is rounded in some way.
     deviation = 0.06 if request.param in ("upernet", "flowformer") else 0.2
-    variables = random_variables(get_model(name, **classes, **fields), (16, 32), 0, deviation)
+    size = (28, 28) if request.param == "stn" else (16, 32)
+    variables = random_variables(get_model(name, **classes, **fields), size, 0, deviation)
     npz.save(tmp_path / "weights.npz", tree.merge(variables))
-    return pretrained.load(tmp_path / "weights.npz", name, fields, image_size=(16, 32))
+    return pretrained.load(tmp_path / "weights.npz", name, fields, image_size=size)
 
 
 @pytest.mark.parametrize(("model", "file"), CASES, indirect=["model"])
@@ -152,6 +154,24 @@ def test_bert(file, tmp_path):
         given = part.random_inputs(count, seed=count)
         assert len({array.tobytes() for array in given}) == 3
         expected = bert.apply(variables, *given)["states"]
+        np.testing.assert_allclose(exported(*given), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("file", [pytest.param(f, marks=TOWER_MARKS.get(f, ())) for f in FORMATS])
+def test_transformer(file, tmp_path):
+    fields = dict(hidden_size=16, num_layers=1, num_heads=2, mlp_dim=32, vocabulary_size=16)
+    model = get_model("Transformer-base", **fields)
+    variables = random_variables(model, (16, 16))
+    made = dataclasses.replace(word_models.make(tmp_path), model=model, variables=variables)
+    (part,) = export.parts_of(made)
+    assert part.names == ("source", "target")
+    write, read = FORMATS[file]
+    write(part, tmp_path / "t" / file)
+    exported = read(tmp_path / "t" / file)
+    for count in (1, 3):
+        given = part.random_inputs(count, seed=count)
+        assert (given[0] == 0).any(), "or no padding would be hidden"
+        expected = model.apply(variables, *given)
         np.testing.assert_allclose(exported(*given), expected, atol=1e-5)
 
 

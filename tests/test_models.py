@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -56,11 +57,12 @@ def unrolled(shapes):
     """Shapes of a scanned model's parameters -> those of the same one unrolled."""
     found = {}
     for name, shape in shapes.items():
-        before, stacked, after = name.partition("encoderblock/")
-        if not stacked:
+        stacked = re.fullmatch(r"(.*(?:en|de)coderblock)/(.+)", name)
+        if stacked is None:
             found[name] = shape
             continue
-        found |= {f"{before}encoderblock_{i}/{after}": shape[1:] for i in range(shape[0])}
+        before, after = stacked.groups()
+        found |= {f"{before}_{i}/{after}": shape[1:] for i in range(shape[0])}
     return found
 
 

@@ -314,3 +314,24 @@ def test_larger_images(factor):
     mirrored = np.concatenate([line[:, ::-1], line, line[:, ::-1]], axis=1)
     far = ops.bicubic_upsample(mirrored, factor)[:, 9 * factor : 18 * factor]
     np.testing.assert_allclose(ops.bicubic_upsample(line, factor), far, atol=1e-5)
+
+
+def test_attention_hides_what_a_bias_of_minus_infinity_says():
+    """Also where nothing is left, and a mask for each head and query hides more."""
+    q, k, v = qkv(5)
+    bias = noise((2, 3, 5, 5), 7)
+    bias[:, :, 2] = -np.inf
+    bias[0, 1, 3, :4] = -np.inf
+    mask = noise((2, 3, 5, 5), 8) > -0.5
+
+    def attend(q, k, v, bias):
+        return ops.attention(q, k, v, bias, mask=mask, causal=True)
+
+    out, *grads = with_gradients(attend, [q, k, v, jnp.asarray(bias)])
+    seen = mask & np.tri(5, dtype=bool) & np.isfinite(bias)
+    scores = np.einsum("bnhc,bmhc->bhnm", q, k).astype(np.float64) / 8**0.5
+    weights = np.where(seen, np.exp(scores + np.where(seen, bias, 0)), 0)
+    weights /= np.maximum(weights.sum(-1, keepdims=True), 1e-30)
+    np.testing.assert_allclose(out, np.einsum("bhnm,bmhc->bnhc", weights, v), atol=1e-6)
+    assert not np.any(out[:, 2])
+    assert all(np.isfinite(grad).all() for grad in grads)

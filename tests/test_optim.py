@@ -38,11 +38,26 @@ def update(tx, steps=1):
     return params, state
 
 
-@pytest.mark.parametrize("name", sorted({*optim.SCHEDULES} - {"poly", "onecycle"}))
+@pytest.mark.parametrize("name", sorted({*optim.SCHEDULES} - {"poly", "onecycle", "noam"}))
 def test_warmup_rises_from_above_zero_to_the_peak(name):
     rate = schedule(name=name, warmup_steps=10)
     np.testing.assert_allclose([rate(i) for i in range(10)], np.arange(1, 11) / 100, rtol=1e-5)
     np.testing.assert_allclose(rate(10), 0.1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("width", [512, 1024])
+def test_noam_by_golden_rates(width):
+    with np.load(Path(__file__).parent / "golden" / "noam.npz") as golden:
+        steps, expected = golden["steps"], golden[f"lr_d{width}"] * 1e-4
+    peak = (width * 4000) ** -0.5
+    rate = schedule(peak, total_steps=300_000, name="noam", warmup_steps=4000)
+    found = [rate(jnp.asarray(step - 1, jnp.int32)) for step in steps]  # which count from 1 there
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(max(found), peak, rtol=1e-6)
+    floored = schedule(
+        peak, total_steps=300_000, name="noam", warmup_steps=4000, final_fraction=0.5
+    )
+    np.testing.assert_allclose(floored(299_999), peak / 2, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +133,8 @@ def test_exponential_decay_by_epochs_after_a_warmup_from_a_rate_of_its_own():
         ({"name": "constant", "final_fraction": 0.1}, "constant does not decay"),
         ({"name": "exponential", "final_fraction": 0.1}, "exponential does not decay"),
         ({"warmup_from": 0.2, "warmup_steps": 9}, "must lie between 0 and the learning rate 0.1"),
+        ({"name": "noam"}, "the schedule noam decays by the length of its warmup: set schedule"),
+        ({"name": "noam", "warmup_steps": 9, "warmup_from": 0.01}, "noam rises from 0: set"),
         ({"name": "onecycle", "warmup_steps": 5}, "onecycle has a warmup and an end of its own"),
         ({"name": "onecycle", "final_fraction": 0.1}, "onecycle has a warmup and an end of its"),
         ({"warmup_from": 0.01}, "needs a warmup of at least two steps, not 0"),

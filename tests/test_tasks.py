@@ -175,7 +175,7 @@ def test_a_loss_that_compares_examples_sees_which_are_padding(monkeypatch):
     out = np.asarray(exp.model.apply(variables, batch["image"][real]))
     expected = np.abs(out - out.mean(axis=0)).sum(axis=-1).mean()
     eval_step = evaluate.make_eval_step(exp)
-    figures = evaluate.evaluate(eval_step, variables, exp.data.eval_batches("val"), exp.mesh)
+    figures = evaluate.evaluate(eval_step, variables, exp, "val")
     assert figures["loss"] == pytest.approx(expected, rel=1e-5)
     config.unlock()
     config.accum_steps = 2

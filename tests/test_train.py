@@ -344,7 +344,7 @@ def test_evaluation_is_exact_whatever_the_batch(digits_config):
         seen.clear()
         eval_step = evaluate.make_eval_step(exp)
         each = evaluate.evaluate_each(eval_step, variables, batches, exp.mesh, observe)
-        figures = eval_step.summarize(each)
+        figures = eval_step.summarize(each, "test")
         assert figures["examples"] == 360
         np.testing.assert_allclose(figures["loss"], expected, rtol=1e-5)
         assert figures["accuracy"] == (out.argmax(-1) == labels).mean()

@@ -18,26 +18,29 @@ TEXTS = [
     for does in ("sleeps", "is sleeping", "runs", "is running", "eats, \u201cnow\u201d")
     for where in ("on the table.", "in the snow", "under a tree")
 ]
-NAMES = {"bert": "vocab.txt", "clip": "bpe.txt.gz", "sentencepiece": "tokenizer.model"}
+NAMES = {"bert": "vocab.txt", "clip": "bpe.txt.gz", "sentencepiece": "tokenizer.model",
+         "bpe": "tokenizer.json", "words": "words.txt"}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_vocabulary_is_read_and_knows_its_words(tmp_path, kind):
-    size = 560 if kind == "clip" else 90
+    size = {"clip": 560, "bpe": 300}.get(kind, 90)
     path = train_tokenizer(iter(TEXTS), tmp_path, kind, size)
     assert path == str(tmp_path / NAMES[KINDS[kind].family])
     tokenizer = make_tokenizer(f"{kind}(24)", tmp_path)
     assert tokenizer.vocabulary_size <= size
-    if kind != "sentencepiece_lit":  # in whose texts case matters
+    if kind not in ("sentencepiece_lit", "bpe", "words"):  # in whose texts case matters
         ids = tokenizer(["The child runs", "the CHILD runs"])
         np.testing.assert_array_equal(ids[0], ids[1])
     assert tokenizer.words.roles.get("unknown", -1) not in tokenizer.pieces(TEXTS[0])
     assert len(tokenizer.pieces("sleeping")) < len("sleeping")
     decoded = tokenizer.decode(tokenizer([TEXTS[0]])[0])
+    if kind in ("bpe", "words"):
+        assert decoded == TEXTS[0]
     assert decoded.lower().replace(" ", "") == TEXTS[0].lower().replace(" ", "")
 
 
-@pytest.mark.parametrize("kind", ["bert", "clip", "siglip"])
+@pytest.mark.parametrize("kind", ["bert", "clip", "siglip", "bpe", "words"])
 def test_the_same_texts_make_the_same_file(tmp_path, kind):
     """In other processes as well, where sets have other orders."""
     path = train_tokenizer(TEXTS, tmp_path / "here", kind, 600)
@@ -83,6 +86,8 @@ def test_what_it_says(tmp_path, capsys):
         ("berd", "v.txt", 99, TEXTS, "kind must be one of clip, bert, .*, not 'berd'"),
         ("bert", "v.json", 99, TEXTS, r"a vocabulary for bert ends in \.txt, and .*v\.json does"),
         ("clip", "v.txt", 999, TEXTS, r"a vocabulary for clip ends in \.txt\.gz, and"),
+        ("bpe", "v.json", 258, TEXTS, r"a vocabulary of 258 has no room for its 259 letters"),
+        ("words", "v.txt", 3, TEXTS, r"a vocabulary of 3 has no room for its 4 letters"),
         ("bert", "v.txt", 3, TEXTS, r"a vocabulary of 3 has no room for its 7 letters"),
         ("clip", "v.txt.gz", 513, TEXTS, r"a vocabulary of 511 has no room for its 512 letters"),
         ("siglip", "v.model", 5, TEXTS, r"sentencepiece makes no vocabulary of 5 of it"),
@@ -111,6 +116,29 @@ def test_texts_of_files(tmp_path, name, content):
     (tmp_path / name).write_text(content)
     expected = ["Images of one#1 thing" if name == "about.txt" else "One", "Two, too"]
     assert command.read_texts(tmp_path / name) == expected
+
+
+def test_sentences_of_translations(tmp_path, capsys):
+    (tmp_path / "pairs.tsv").write_text("Ein Hund\tA dog\nEine Katze\tA cat\n")
+    expected = ["Ein Hund", "A dog", "Eine Katze", "A cat"]
+    assert command.read_sentences(tmp_path / "pairs.tsv", ("", "")) == expected
+    (tmp_path / "pairs.txt").write_text("Ein Hund\tA dog\n")
+    assert command.read_sentences(tmp_path / "pairs.txt", ("", "")) == expected[:2]
+    (tmp_path / "lines.txt").write_text("Ein Hund\nEine Katze\n")
+    assert command.read_sentences(tmp_path / "lines.txt", ("", "")) == expected[::2]
+    for split, end in [("train", ""), ("test", " mehr")]:
+        (tmp_path / "two" / split).mkdir(parents=True)
+        (tmp_path / "two" / split / "a.de").write_text(f"Ein Hund{end}\nEine Katze{end}\n")
+        (tmp_path / "two" / split / "a.en").write_text(f"A dog{end}\nA cat{end}\n")
+    arguments = [str(tmp_path / "two"), str(tmp_path), "--kind=words"]
+    languages = ["--source_language=de", "--target_language=en"]
+    assert command.main([*arguments, *languages]) == 0
+    words = "A Ein Eine Hund Katze cat dog"
+    assert (tmp_path / "words.txt").read_text().split()[4:] == words.split()
+    assert command.main(arguments) == 2
+    assert "end in data.translation.source_language" in capsys.readouterr().err
+    assert command.main([str(tmp_path / "lines.txt"), str(tmp_path), *languages]) == 2
+    assert "languages are for --kind=bpe and --kind=words" in capsys.readouterr().err
 
 
 def test_texts_beside_photos(tmp_path):

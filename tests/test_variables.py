@@ -156,7 +156,7 @@ def test_a_runs_weights_do_what_its_checkpoint_did(trained, config):
     assert_same(tree.merge(model.variables), stored)
     exp = experiment.build(Workdir(workdir.path).read_config())
     eval_step = evaluate.make_eval_step(exp)
-    again = evaluate.evaluate(eval_step, model.variables, exp.data.eval_batches("test"), exp.mesh)
+    again = evaluate.evaluate(eval_step, model.variables, exp, "test")
     assert again == pytest.approx(figures["test"])
     assert np.abs(stored["bn1"]["mean"]).max() > 1e-3  # they have been trained
     workdir.weights.unlink()

@@ -1,6 +1,7 @@
 """Exact evaluation: every example of a split counts once, however the batches fall."""
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from vit_jax.workdir import Workdir
 _LOG = logging.getLogger(__name__)
 
 Observe = Callable[[Mapping[str, np.ndarray], Any], None]
+Compare = Callable[[str, np.ndarray, np.ndarray], float]
 
 _COUNTED = ("_mask", "index")
 
@@ -37,23 +39,28 @@ class EvalStep:
             the figure itself does.
         same: names of figures that end otherwise, but are made of the numbers of another one.
         probes: from a model's variables to figures that are of no split, by name, see `Task`.
+        compare: for figures that `finish` is not enough for, by name, from the split's name, the
+            numbers and the examples' `index`, see `tasks.base.Metric`.
     """
 
     step: Callable[[Any, Batch], tuple[dict[str, jax.Array], Any]]
     finish: Mapping[str, Callable[[np.ndarray], float]]
     same: Mapping[str, str] = dataclasses.field(default_factory=dict)
     probes: Mapping[str, Callable[[Any], float]] = dataclasses.field(default_factory=dict)
+    compare: Mapping[str, Compare] = dataclasses.field(default_factory=dict)
 
     def __call__(self, variables: Any, batch: Batch) -> tuple[dict[str, jax.Array], Any]:
         return self.step(variables, batch)
 
-    def summarize(self, each: Mapping[str, np.ndarray]) -> dict[str, float]:
+    def summarize(self, each: Mapping[str, np.ndarray], split: str) -> dict[str, float]:
         """The figures of a split, and `examples`, how many there were; of `evaluate_each`."""
-        figures = {
-            name: float(self.finish[name.removeprefix(INPUT)](values))
-            for name, values in each.items()
-            if name not in _COUNTED
-        }
+
+        def figure(name: str, values: np.ndarray) -> float:
+            if name in self.compare:
+                return self.compare[name](split, values, each["index"])
+            return float(self.finish[name.removeprefix(INPUT)](values))
+
+        figures = {name: figure(name, v) for name, v in each.items() if name not in _COUNTED}
         return {**figures, "examples": len(next(iter(each.values())))}
 
     def probe(self, variables: Any) -> dict[str, float]:
@@ -97,15 +104,21 @@ def make_eval_step(experiment: Experiment) -> EvalStep:
         compiler_options=ops.compiler_options(),
     )
     finish = {name: metric.finish for name, metric in figures.items()}
-    return EvalStep(step, finish, same, probes)
+    compare = {
+        name: functools.partial(metric.compare, experiment.data)
+        for name, metric in figures.items()
+        if metric.compare is not None
+    }
+    return EvalStep(step, finish, same, probes, compare)
 
 
 def evaluate(
-    eval_step: EvalStep, variables: Any, batches: Iterable[Mapping[str, np.ndarray]], mesh: Mesh
+    eval_step: EvalStep, variables: Any, experiment: Experiment, split: str
 ) -> dict[str, float]:
     """Computes the figures of a split, see `EvalStep.summarize`, and those that are of none."""
-    figures = eval_step.summarize(evaluate_each(eval_step, variables, batches, mesh))
-    return {**figures, **eval_step.probe(variables)}
+    batches = experiment.data.eval_batches(split)
+    each = evaluate_each(eval_step, variables, batches, experiment.mesh)
+    return {**eval_step.summarize(each, split), **eval_step.probe(variables)}
 
 
 def evaluate_each(
@@ -188,7 +201,9 @@ def evaluate_workdir(
     step, variables = _read_best(experiment, workdir)
     each, shown = _evaluate_splits(experiment, eval_step, variables)
     probed = eval_step.probe(variables) if each else {}
-    figures = {split: {**eval_step.summarize(values), **probed} for split, values in each.items()}
+    figures = {
+        split: {**eval_step.summarize(values, split), **probed} for split, values in each.items()
+    }
     # Whole on every process, so that the first can write them.
     gather = jax.jit(lambda x: x, out_shardings=sharding.replicated(experiment.mesh))
     variables = gather(variables)

@@ -5,12 +5,14 @@ Each takes what the model does, (b, h, w, 3) float32 images prepared as the comm
 b but one size; and gives (b, classes) logits, or images. A model of optical flow takes two of them,
 and gives (b, h, w, 2). Two towers become two files, NAME-image and NAME-text, each of which gives
 (b, d) embeddings of length 1; NAME.json says by what to multiply their products. BERT takes tokens,
-segments and mask, and gives its states.
+segments and mask, and gives its states; a Transformer takes a source and what of the target is
+written, each padded to 64 tokens, and gives the logits of what follows.
 """
 
 import contextlib
 import dataclasses
 import functools
+import inspect
 import json
 import logging
 import os
@@ -36,7 +38,9 @@ _LOG = logging.getLogger("vit_jax.export")  # also when it is run as __main__
 # Of the outputs' largest value, since another compiler sums and rounds in another order.
 _TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 _PLATFORMS = ("cpu", "cuda", "tpu")
-_INPUT_NAMES = ("images", "images2", "tokens", "segments", "mask")  # in the order of arguments
+_IMAGE_NAMES = ("images", "images2")
+# In the order of any model's arguments.
+_INPUT_NAMES = (*_IMAGE_NAMES, "tokens", "segments", "mask", "source", "target")
 
 Apply = Callable[..., Any]
 
@@ -105,12 +109,14 @@ def parts_of(pretrained: "Pretrained") -> list[Part]:
     if jnp.issubdtype(inputs[0].dtype, jnp.integer):  # words alone
 
         def states(variables: Any, *tokens: jax.Array) -> jax.Array:
-            return model.apply(variables, *tokens, train=False)["states"]
+            out = model.apply(variables, *tokens, train=False)
+            return out["states"] if isinstance(out, dict) else out
 
-        of_words: dict[str, Any] = dict(names=_INPUT_NAMES[2:], limits=model.input_limits)
+        arguments = tuple(inspect.signature(model.__call__).parameters)
+        of_words: dict[str, Any] = dict(names=arguments[: len(inputs)], limits=model.input_limits)
         return [Part(suffix="", apply=states, inputs=inputs, **of_words, **shared)]
     apply = functools.partial(model.apply, train=False)
-    names = _INPUT_NAMES[: len(inputs)]
+    names = _IMAGE_NAMES[: len(inputs)]
     return [Part(suffix="", apply=apply, inputs=inputs, names=names, **shared)]
 
 

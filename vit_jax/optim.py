@@ -64,9 +64,9 @@ def make_schedule(
     update is lost to a rate of 0; the first has `config.warmup_from`, or the share of one step.
     "poly" decays from the first step on, (1 - step / total_steps)^power, and its warmup is a factor
     of that, as in mmsegmentation. "onecycle" has a warmup of its own, see `_one_cycle`. "noam" is
-    that of Vaswani et al., "Attention Is All You Need" (NeurIPS 2017), equation 3: after a warmup
-    of w steps, the highest rate times sqrt(w / (step + 1)). There the highest is (d w)^-.5 for a
-    model of width d, 7e-4 for 512 and 4,000 steps; here `learning_rate` says it.
+    that of Vaswani et al., "Attention Is All You Need" (NeurIPS 2017), equation 3: the highest rate
+    times min(s / w, sqrt(w / s)) in step s from 1, with w steps of warmup. There the highest is
+    (d w)^-.5 for a model of width d, 7e-4 for 512 and 4,000; here `learning_rate` says it.
 
     Args:
         config: `config.schedule`.
@@ -91,7 +91,8 @@ def make_schedule(
         )
 
     def noam(step: jax.Array) -> jax.Array:
-        return jnp.maximum(learning_rate * jnp.sqrt(warmup / (warmup + 1 + step)), final)
+        since = (step + 1) / max(warmup, 1)
+        return learning_rate * jnp.minimum(since, jnp.maximum(since**-0.5, config.final_fraction))
 
     begin = config.warmup_from or learning_rate / max(warmup, 1)
     schedules = {
@@ -114,7 +115,7 @@ def make_schedule(
     decay = schedules[config.name]
     if config.per_epoch:
         decay = _per_epoch(decay, max(steps_per_epoch, 1))
-    if not warmup:
+    if not warmup or config.name == "noam":  # which has its own
         return decay
     if config.name == "poly":
         share = optax.linear_schedule(begin / (learning_rate or 1.0), 1.0, warmup)
@@ -165,6 +166,8 @@ def _check_schedule(config: Any, learning_rate: float, total_steps: int, warmup:
             "the schedule noam decays by the length of its warmup: set schedule.warmup_steps, to "
             "4000 as published"
         )
+    if config.name == "noam" and config.warmup_from:
+        raise ValueError("the schedule noam rises from 0: set schedule.warmup_from to 0")
     milestones = tuple(config.milestones)
     if any(not isinstance(step, int) or step < 1 for step in milestones):
         raise ValueError(f"schedule.milestones must be steps, not {milestones}")

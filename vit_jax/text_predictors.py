@@ -22,8 +22,8 @@ _LOG = logging.getLogger(__name__)
 MASK = "[MASK]"
 POOLS = ("mean", "first", "pooler")
 _SUFFIX = ".txt"
-_BATCH = 32
-_STEP = 32  # texts are filled up to multiples of so many tokens, so that few programs are made
+BATCH = 32
+STEP = 32  # texts are filled up to multiples of so many tokens, so that few programs are made
 _CSV, _NPZ = PurePath("embeddings.csv"), PurePath("embeddings.npz")
 
 
@@ -41,7 +41,7 @@ class Text(NamedTuple):
     text: str
 
 
-_TYPED = Path("command line")
+TYPED = Path("command line")
 
 
 def find_texts(arguments: Sequence[str | os.PathLike[str]]) -> list[Text]:
@@ -77,7 +77,7 @@ def find_texts(arguments: Sequence[str | os.PathLike[str]]) -> list[Text]:
             raise ValueError(f"there is no file {argument}")
         else:
             typed += 1
-            found.append(Text(_TYPED, typed, argument))
+            found.append(Text(TYPED, typed, argument))
     if not found:
         raise ValueError("there are no texts: give some in quotation marks, or a file with a line "
                          "each")  # fmt: skip
@@ -105,17 +105,12 @@ class _Reader:
 
         model = pretrained.model
         self.tokenizer = tokenizers.make_tokenizer(model.tokenizer, pretrained.vocabulary)
-        if self.tokenizer.vocabulary_size != model.vocabulary_size:
-            raise ValueError(
-                f"{pretrained.name} has {model.vocabulary_size} words, and the vocabulary "
-                f"{self.tokenizer.vocabulary} {self.tokenizer.vocabulary_size}: say which is its "
-                "own, --vocabulary=FILE"
-            )
+        check_vocabulary(pretrained, self.tokenizer)
         self._apply = jax.jit(functools.partial(apply, model))
         self._variables = jax.device_put(pretrained.variables)
 
     def read(self, texts: Sequence[str], *more: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
-        """Reads at most `_BATCH` texts.
+        """Reads at most `BATCH` texts.
 
         Args:
             texts: of which a [MASK] is one.
@@ -126,20 +121,32 @@ class _Reader:
         """
         tokens, is_cut = self.tokenizer.encode(texts, masks=True)
         mask = tokens != self.tokenizer.pad
-        n = min(-(-int(mask.sum(axis=1).max()) // _STEP) * _STEP, tokens.shape[1])
-        spare = [(0, _BATCH - len(texts)), (0, 0)]
+        n = min(-(-int(mask.sum(axis=1).max()) // STEP) * STEP, tokens.shape[1])
+        spare = [(0, BATCH - len(texts)), (0, 0)]
         rows = (np.pad(x[:, :n], spare) for x in (tokens, np.zeros_like(tokens), mask))
         out = jax.device_get(self._apply(self._variables, *rows, *more))
         return tokens[:, :n], is_cut, jax.tree.map(lambda leaf: leaf[: len(texts)], out)
 
 
-def _batches(texts: Sequence[Text]) -> Iterator[Sequence[Text]]:
-    for i in range(0, len(texts), _BATCH):
-        yield texts[i : i + _BATCH]
+def check_vocabulary(pretrained: base.Pretrained, tokenizer: Any) -> None:
+    """Raises a ValueError unless a vocabulary has as many words as a model."""
+    if tokenizer.vocabulary_size != pretrained.model.vocabulary_size:
+        raise ValueError(
+            f"{pretrained.name} has {pretrained.model.vocabulary_size} words, and the vocabulary "
+            f"{tokenizer.vocabulary} {tokenizer.vocabulary_size}: say which is its own, "
+            "--vocabulary=FILE"
+        )
 
 
-def _where(text: Text) -> str:
-    return f"line {text.line} of {text.path}" if text.path != _TYPED else f"text {text.line}"
+def batches(texts: Sequence[Text]) -> Iterator[Sequence[Text]]:
+    """Texts in groups of `BATCH`."""
+    for i in range(0, len(texts), BATCH):
+        yield texts[i : i + BATCH]
+
+
+def where(text: Text) -> str:
+    """Says of which line of which file a text is."""
+    return f"line {text.line} of {text.path}" if text.path != TYPED else f"text {text.line}"
 
 
 class WordTeller:
@@ -190,7 +197,7 @@ class WordTeller:
 
     def answers(self, items: Sequence[base.Item]) -> Iterator[base.Answer]:
         for (path,) in (item.paths for item in items):
-            for batch in _batches(self._texts[path]):
+            for batch in batches(self._texts[path]):
                 yield from self._answer(batch)
 
     def _answer(self, texts: Sequence[Text]) -> Iterator[base.Answer]:
@@ -201,10 +208,10 @@ class WordTeller:
             if missing or not len(places):
                 what = f"is too long, and {missing} of its {MASK} were cut off" if missing else (
                     f"has no {MASK} to fill in")  # fmt: skip
-                yield base.Answer(text.path, problems=(f"{_where(text)} {what}: {text.text!r}",))
+                yield base.Answer(text.path, problems=(f"{where(text)} {what}: {text.text!r}",))
                 continue
             if is_cut[i]:
-                _LOG.warning("%s is too long, and its end is not looked at", _where(text))
+                _LOG.warning("%s is too long, and its end is not looked at", where(text))
             said = [self._say(shares[i, place], ids[i, place]) for place in places]
             filled = text.text
             for place in places:
@@ -253,15 +260,15 @@ class Embedder:
         """An answer for each text, the last of which has the files of all."""
         del items
         found: list[np.ndarray] = []
-        for batch in _batches(self._texts):
+        for batch in batches(self._texts):
             _, is_cut, rows = self._reader.read([text.text for text in batch])
             found.extend(rows)
             for text, cut in zip(batch, is_cut):
                 if cut:
-                    _LOG.warning("%s is too long, and its end is not embedded", _where(text))
+                    _LOG.warning("%s is too long, and its end is not embedded", where(text))
                 is_last = len(found) == len(self._texts) and text is batch[-1]
                 files = self._files(np.stack(found)) if is_last else {}
-                yield base.Answer(text.path, f"{_where(text)} is embedded", files=files)
+                yield base.Answer(text.path, f"{where(text)} is embedded", files=files)
 
     def _files(self, embeddings: np.ndarray) -> Mapping[PurePath, bytes]:
         arrays = io.BytesIO()

@@ -69,8 +69,7 @@ def train_and_evaluate(
             figures = None
             if exp.evaluates_at(step) and "val" in exp.data.splits:
                 monitor.flush()
-                val = exp.data.eval_batches("val")
-                figures = evaluate.evaluate(eval_step, state.eval_variables(), val, exp.mesh)
+                figures = evaluate.evaluate(eval_step, state.eval_variables(), exp, "val")
                 monitor.evaluation(step, "val", figures)
             signal = stop.poll()
             if exp.saves_at(step) or signal:

@@ -24,7 +24,7 @@ from vit_jax.models.base import Model
 from vit_jax.workdir import Workdir
 
 # Fields without which weights are computed wrongly, and that their names and shapes do not show.
-UNSEEN = ("activation", "num_heads", "text_num_heads")
+UNSEEN = ("activation", "norm_epsilon", "num_heads", "text_num_heads")
 # Numbers in files that OpenAI wrote of its CLIP, which was trained with the quick GELU.
 _OF_OPENAI = ("input_resolution", "context_length", "vocab_size")
 SUFFIXES = (".npz", *torch.SAFETENSORS, *torch.PICKLED)

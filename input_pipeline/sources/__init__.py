@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from etils import epath
 
 if TYPE_CHECKING:  # it takes seconds to import
-    from input_pipeline.sources.base import Source
+    from input_pipeline.sources.base import BatchedSource, Source
     from input_pipeline.texts import Tokenize
+
+
+_NO_FOLDERS = ("tfds:", "toy:")  # what `config.data.source` begins with that is none
 
 
 class Kind(NamedTuple):
@@ -22,14 +25,16 @@ class Kind(NamedTuple):
         has_test_source: whether `config.data.test_source` can name a folder to test on.
         takes_tokenizer: whether it finds sources by `config.data` and what makes numbers of texts.
         has_tfds: whether a TFDS data set can be of this kind.
+        opens: beginnings of `config.data.source` that name no folder, and that `find` knows itself.
     """
 
-    find: str | Callable[..., "dict[str, Source]"]
+    find: str | Callable[..., "dict[str, Any]"]
     truths: tuple[str, ...]
     has_any_scale: bool = False
     has_test_source: bool = False
     takes_tokenizer: bool = False
     has_tfds: bool = False
+    opens: tuple[str, ...] = ()
 
 
 KINDS = {
@@ -52,6 +57,15 @@ KINDS = {
     "text": Kind(
         "text_file", ("tokens", "segments", "positions", "words", "next"), takes_tokenizer=True
     ),
+    # Sentences and their translations.
+    "translation": Kind(
+        "translation",
+        ("source", "target_tokens"),
+        has_test_source=True,
+        takes_tokenizer=True,
+        has_tfds=True,
+        opens=("tfds:", "toy:"),
+    ),
 }
 
 
@@ -73,7 +87,7 @@ def kinds_with(truth: str) -> list[str]:
 
 def get_splits(
     config: Any, scale: int = 1, tokenize: "Tokenize | None" = None
-) -> "dict[str, Source]":
+) -> "dict[str, Source | BatchedSource]":
     """Finds the source that `config.data` names.
 
     Args:
@@ -103,21 +117,23 @@ def get_splits(
     if not (config.source or config.test_source):
         builtin = ", or 'digits', or 'tfds:NAME'" if config.kind == "classes" else ""
         raise ValueError(f"no data: say --config.data.source=FOLDER{builtin}")
-    is_possible = is_folder(config.source) or (kind.has_tfds and config.source != "digits")
-    if not is_possible and config.kind != "classes":
+    opens = (*kind.opens, *(("tfds:",) if kind.has_tfds else ()))
+    is_builtin = config.kind == "classes" and config.source == "digits"
+    if not (is_builtin or is_folder(config.source) or config.source.startswith(opens)):
+        other = "".join(f" or {name}NAME" for name in dict.fromkeys(opens))
         raise ValueError(
-            f"data.kind={config.kind!r} needs a folder{' or tfds:NAME' if kind.has_tfds else ''}, "
-            f"and data.source is {config.source!r}"
+            f"data.kind={config.kind!r} needs a folder{other}, and data.source is {config.source!r}"
         )
     find = kind.find
-    if not is_folder(config.source):
+    if not is_folder(config.source) and not config.source.startswith(kind.opens):
         find = "digits" if config.source == "digits" else "tfds"
     if isinstance(find, str):
         find = importlib.import_module(f"input_pipeline.sources.{find}").splits
     if kind.takes_tokenizer:
         if tokenize is None:
             raise ValueError(
-                f"data.kind={config.kind!r} is for a model of texts, such as BERT-base"
+                f"data.kind={config.kind!r} is for a model of texts, such as BERT-base or "
+                "Transformer-base"
             )
         return find(config, tokenize)
     return find(config, scale) if kind.has_any_scale else find(config)
@@ -132,4 +148,4 @@ def get_absolute(source: str) -> str:
 
 def is_folder(source: str) -> bool:
     """Whether `config.data.source` means a folder."""
-    return source != "digits" and not source.startswith("tfds:")
+    return source != "digits" and not source.startswith(_NO_FOLDERS)

@@ -1,7 +1,8 @@
 """What a data source is, and the kind that knows its examples by number."""
 
+import abc
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +13,7 @@ from input_pipeline.fields import TEXTS
 SAMPLED = 200  # examples whose texts are looked at where they are not in memory
 
 Example = dict[str, tf.Tensor]
+Shapes = dict[str, tuple[tuple[int, ...], np.dtype]]  # of the parts of an example, with their types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +119,66 @@ class Source(Protocol):
 
     def explain(self, message: str) -> str:
         """Says what made reading fail, with the names of the files, given TensorFlow's message."""
+
+
+class BatchedSource(abc.ABC):
+    """A split that makes its own batches, such as of several shapes; examples have no image.
+
+    Attributes:
+        class_names: see `Source`, as are the others.
+        has_image: it has none.
+        eval_truths: none.
+        truths: what an example has.
+    """
+
+    class_names: tuple[str, ...] = ()
+    has_image = False
+    eval_truths: tuple[str, ...] = ()
+    truths: tuple[str, ...]
+
+    @property
+    @abc.abstractmethod
+    def num_examples(self) -> int:
+        """Size of the split, over all processes."""
+
+    @property
+    @abc.abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """See `Source`."""
+
+    @property
+    @abc.abstractmethod
+    def digest(self) -> str:
+        """See `Source`."""
+
+    @property
+    @abc.abstractmethod
+    def example(self) -> Shapes:
+        """Shapes and types of the largest example."""
+
+    @abc.abstractmethod
+    def steps_per_epoch(self, batch_size: int) -> float:
+        """Steps in which every example is seen once on average."""
+
+    @abc.abstractmethod
+    def train_batches(
+        self, seed: int, start_step: int, shard: Shard, batch_size: int
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Yields this process's part of the training batches from a step on, without end.
+
+        All rows of a batch have one shape. Its number over all processes is a multiple of
+        batch_size, and the processes' parts make the batch that one process would have.
+        """
+
+    @abc.abstractmethod
+    def eval_batches(
+        self, shard: Shard, batch_size: int, rows: Sequence[int] | None = None
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Yields the split once, see `Dataset.eval_batches`; as many batches on every process."""
+
+    def texts(self) -> list[str]:
+        """None that are still to be made numbers."""
+        return []
 
 
 def example_seed(seed: int, epoch: tf.Tensor, index: tf.Tensor) -> tf.Tensor:

@@ -210,7 +210,7 @@ def splits(config: Any) -> dict[str, Source]:
         raise ValueError(
             f"data.tfds.shuffle_buffer must be at least 1, not {config.tfds.shuffle_buffer}"
         )
-    builder = _open(config)
+    builder = open_builder(config)
     wanted = {
         "train": config.tfds.train_split,
         "val": config.tfds.val_split,
@@ -219,7 +219,7 @@ def splits(config: Any) -> dict[str, Source]:
     sources = {}
     for name, split in wanted.items():
         if split:
-            _check_split(builder, name, split)
+            check_split(builder, name, split)
             sources[name] = open_split(
                 builder, split, config.tfds.shuffle_buffer, config.kind == "captions"
             )
@@ -240,7 +240,7 @@ def whole_splits(config: Any) -> dict[str, Source]:
     Raises:
         ValueError: for an unknown name, or a data set without images and classes.
     """
-    builder = _open(config)
+    builder = open_builder(config)
     return {
         name: open_split(builder, name)
         for name, split in builder.info.splits.items()
@@ -267,19 +267,28 @@ def open_split(
             read.
     """
     features = tfds_features.find(builder, has_captions)
-    stored = builder.info.file_format
-    if stored == tfds.core.FileFormat.ARRAY_RECORD:
+    if is_array_record(builder):
         return _array_record_source(builder, split, features)
-    if stored == tfds.core.FileFormat.TFRECORD:
-        return TfrecordSource(builder, split, features, shuffle_buffer)
-    raise ValueError(
-        f"{PREFIX}{builder.info.full_name} in {builder.data_dir} is stored as {stored.value}; "
-        "prepare it as array_record or tfrecord"
-    )
+    return TfrecordSource(builder, split, features, shuffle_buffer)
 
 
-def _open(config: Any) -> tfds.core.DatasetBuilder:
-    """The builder of a data set that is prepared."""
+def is_array_record(builder: tfds.core.DatasetBuilder) -> bool:
+    """Whether a data set is stored as ArrayRecords; a ValueError if neither so nor as TFRecords."""
+    stored = builder.info.file_format
+    if stored not in (tfds.core.FileFormat.ARRAY_RECORD, tfds.core.FileFormat.TFRECORD):
+        raise ValueError(
+            f"{PREFIX}{builder.info.full_name} in {builder.data_dir} is stored as {stored.value}; "
+            "prepare it as array_record or tfrecord"
+        )
+    return bool(stored == tfds.core.FileFormat.ARRAY_RECORD)
+
+
+def open_builder(config: Any) -> tfds.core.DatasetBuilder:
+    """The builder of the data set that `config.data.source` names, prepared.
+
+    Raises:
+        ValueError: for an unknown name, or if it cannot be prepared.
+    """
     name = config.source.removeprefix(PREFIX)
     if not name:
         raise ValueError(f"data.source={config.source!r} lacks a name, as in {PREFIX}cifar10")
@@ -314,7 +323,8 @@ def _prepare(builder: tfds.core.DatasetBuilder, manual_dir: str | None) -> None:
         ) from error
 
 
-def _check_split(builder: tfds.core.DatasetBuilder, name: str, split: str) -> None:
+def check_split(builder: tfds.core.DatasetBuilder, name: str, split: str) -> None:
+    """Raises a ValueError if `config.data.tfds.NAME_split` names no split that has examples."""
     key = f"data.tfds.{name}_split"
     try:
         size = builder.info.splits[split].num_examples

@@ -19,8 +19,11 @@ _REMEDIES = (
 class Measured:
     """A jitted function that is compiled at its first call, and then says what memory it takes.
 
+    Batches of other shapes are compiled for, and spoken of, too.
+
     Args:
-        function: of `jax.jit`; always called with arguments of the same shapes.
+        function: of `jax.jit`; of the arguments of a call, the last may have other shapes than in
+            the call before.
         *first: arguments that come before those of every call.
 
     Attributes:
@@ -32,16 +35,18 @@ class Measured:
     def __init__(self, function: Any, *first: Any) -> None:
         self.function = function
         self.first = first
-        self._compiled: Callable[..., Any] | None = None
+        self._compiled: dict[tuple[tuple[int, ...], ...], Callable[..., Any]] = {}
         self.needs = ""
 
     def __call__(self, *args: Any) -> Any:
         """Calls the function."""
-        if self._compiled is None:
-            self._compiled = compiled = self.function.lower(*self.first, *args).compile()
+        shapes = tuple(leaf.shape for leaf in jax.tree.leaves(args[-1:]))
+        if shapes not in self._compiled:
+            compiled = self.function.lower(*self.first, *args).compile()
+            self._compiled[shapes] = compiled
             self.needs = _describe(compiled.memory_analysis())
             _LOG.info("%s", self.needs)
-        return self._compiled(*self.first, *args)
+        return self._compiled[shapes](*self.first, *args)
 
     @contextlib.contextmanager
     def explained(self) -> Iterator[None]:

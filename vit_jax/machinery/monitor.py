@@ -99,6 +99,8 @@ class Monitor:
         self._workdir = workdir
         self._checkpointer = checkpointer
         self._pending: tuple[int, Metrics] | None = None
+        self._rows = 0  # of the last batch, of which there may be more than batch_size
+        self._seen = 0  # rows since the last time they were logged
         is_first = processes.is_first()
         if is_first:
             workdir.forget_metrics(after=start)
@@ -130,6 +132,7 @@ class Monitor:
                 batch = next(batches, None)
             if batch is None:
                 return
+            self._rows = len(next(iter(batch.values())))
             yield batch
 
     def train(self, step: int, metrics: Metrics) -> None:
@@ -137,6 +140,7 @@ class Monitor:
         self._waits.watch(metrics)
         self.flush()
         self._pending = step, metrics
+        self._seen += self._rows
 
     def flush(self) -> None:
         """Waits for the metrics of the last step and shows them.
@@ -169,13 +173,14 @@ class Monitor:
         )
         _LOG.info("step %d  %s  %s", step, split, shown)
         self._record(step, split, {"protocol": self._exp.data.val_pp, **figures})
-        self._logged_step, self._logged_time = step, time.monotonic()
+        self._logged_step, self._logged_time, self._seen = step, time.monotonic(), 0
         self._waits.take()
 
     def _log(self, step: int, figures: Mapping[str, float]) -> None:
         now = time.monotonic()
-        rate = (step - self._logged_step) / max(now - self._logged_time, 1e-9)
-        waited = self._waits.take() / max(now - self._logged_time, 1e-9)
+        seconds = max(now - self._logged_time, 1e-9)
+        rate = (step - self._logged_step) / seconds
+        waited = self._waits.take() / seconds
         is_running = self._logged_step > self._start  # to begin takes longer
         if is_running and waited > _MUCH_WAITING and not self._has_warned:
             self._has_warned = True
@@ -183,7 +188,8 @@ class Monitor:
         self._logged_step, self._logged_time = step, now
         total = self._exp.total_steps
         what = "images" if "image" in self._exp.task.inputs else "texts"
-        images = f"{rate * self._exp.config.batch_size:,.0f} {what}/s"
+        images = f"{self._seen / seconds:,.0f} {what}/s"
+        self._seen = 0
         left = tqdm.format_interval((total - step) / rate)
         self._bar.set_postfix_str(f"loss {figures['loss']:.4f}, {images}")
         if self._bar.disable:

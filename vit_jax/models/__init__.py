@@ -12,6 +12,7 @@ from vit_jax.models import (
     rrdb,
     segmenter,
     siglip,
+    spatial_transformer_network,
     swin,
     swinir,
     transformer,
@@ -44,6 +45,7 @@ for _file, _model in {
     rrdb: rrdb.RRDB,
     resnet: resnet.ResNet,
     visual_transformer: visual_transformer.VisualTransformer,
+    spatial_transformer_network: spatial_transformer_network.SpatialTransformerNetwork,
     bert: bert.BERT,
     transformer: transformer.Transformer,
 }.items():

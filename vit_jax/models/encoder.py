@@ -5,6 +5,7 @@ al., "Scaling Vision Transformers" (CVPR 2022); stochastic depth: Huang et al. (
 The submodules' names are those of the published .npz files, see `vit`.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -47,32 +48,47 @@ class HeadProjection(nn.Module):
 
     num_heads: int
     deviation: float | None = None  # of the kernel at first; None: Xavier's
+    head_size: int | None = None  # None: d / heads
+    use_bias: bool = True
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """(b, n, d) -> (b, n, heads, d / heads)."""
+        """(b, n, d) -> (b, n, heads, head_size)."""
         d = x.shape[-1]
-        shape = (self.num_heads, d // self.num_heads)
+        shape = (self.num_heads, self.head_size or d // self.num_heads)
+        inner = shape[0] * shape[1]
 
         def init(key: jax.Array, full_shape: tuple[int, ...], dtype: Any) -> jax.Array:
-            return _kernel_init(self.deviation)(key, (d, d), dtype).reshape(full_shape)
+            return _kernel_init(self.deviation)(key, (d, inner), dtype).reshape(full_shape)
 
         kernel = self.param("kernel", init, (d, *shape), jnp.float32).astype(self.dtype)
-        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32).astype(self.dtype)
-        y = x.astype(self.dtype) @ kernel.reshape(d, d) + bias.reshape(d)
+        y = x.astype(self.dtype) @ kernel.reshape(d, inner)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+            y = y + bias.astype(self.dtype).reshape(inner)
         return y.reshape(*x.shape[:-1], *shape)
 
 
 class MultiHeadAttention(nn.Module):
     """Multi-head scaled dot-product attention (Vaswani et al., 2017).
 
-    `implementation` is handed to `ops.attention`: None or "xla" anywhere, "cudnn"
-    for fp16 or bf16 on an NVIDIA GPU. The softmax is computed in float32. Attention dropout, which
-    that function lacks, takes flax's XLA implementation while training. The weights, which that
-    function does not return, are computed besides for whoever captures "intermediates".
+    The softmax is computed in float32. Attention dropout, which `ops.attention` lacks, takes flax's
+    XLA implementation while training. The weights, which that function does not return, are
+    computed besides for whoever captures "intermediates".
 
-    If `causal`, each token attends to itself and to those before it alone.
+    Attributes:
+        num_heads: heads h.
+        attention_dropout_rate: of the weights.
+        deterministic: whether nothing is dropped.
+        implementation: see `ops.attention`: None or "xla" anywhere, "cudnn" for fp16 or bf16 on an
+            NVIDIA GPU.
+        causal: whether each token attends to itself and to those before it alone.
+        deviations: of the kernels at first; None is Xavier's.
+        head_size: channels of a head; None is those of what is projected by the heads, which then
+            must be as many for queries and keys.
+        use_bias: whether queries, keys and values have a bias.
+        dtype: compute type.
     """
 
     num_heads: int
@@ -81,18 +97,28 @@ class MultiHeadAttention(nn.Module):
     implementation: str | None = None
     causal: bool = False
     deviations: Deviations | None = None
+    head_size: int | None = None
+    use_bias: bool = True
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
         """Makes the projections of queries, keys and values."""
         inner = (self.deviations or (None,))[0]
-        self.query = HeadProjection(self.num_heads, inner, self.dtype)
-        self.key = HeadProjection(self.num_heads, inner, self.dtype)
-        self.value = HeadProjection(self.num_heads, inner, self.dtype)
+        projection = functools.partial(
+            HeadProjection, self.num_heads, inner, self.head_size, self.use_bias, self.dtype
+        )
+        self.query, self.key, self.value = projection(), projection(), projection()
 
-    def project(self, keys_values: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Keys and values of (b, m, d), which a call takes as well: two of (b, m, heads, c)."""
-        return self.key(keys_values), self.value(keys_values)
+    def project(
+        self, keys: jax.Array, values: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Keys and values of (b, m, e), which a call takes as well: two of (b, m, heads, c).
+
+        Args:
+            keys: (b, m, e).
+            values: (b, m, f); None: they are made of the same.
+        """
+        return self.key(keys), self.value(keys if values is None else values)
 
     @nn.compact
     def __call__(
@@ -102,73 +128,126 @@ class MultiHeadAttention(nn.Module):
         length: int | None = None,
         mask: jax.Array | None = None,
         deterministic: bool | None = None,
+        bias: jax.Array | None = None,
+        values: jax.Array | None = None,
     ) -> jax.Array:
-        """Has (b, n, d) attend over (b, m, d).
+        """Has (b, n, d) attend over (b, m, e).
 
         Args:
             queries: (b, n, d).
-            keys_values: (b, m, d), or what `project` has made of it: keys that may be kept from
+            keys_values: (b, m, e), or what `project` has made of it: keys that may be kept from
                 call to call, of which `mask` alone says who sees which, whether `causal` or not.
             length: how many of the m are attended to, the first; None for all.
-            mask: which of the m are attended to, (b, m) bool; None for all.
+            mask: which of the m are attended to, (b, m) or (1 or b, 1 or heads, n, m) bool; None
+                for all.
             deterministic: in place of the field; None for the field.
+            bias: added to the scaled scores, (1 or b, 1 or heads, n, m), or None; -inf hides a
+                token.
+            values: (b, m, f), where they are not made of keys_values, which then are the keys.
 
         Returns:
             (b, n, d).
         """
-        hidden_size = queries.shape[-1]
         outer = (self.deviations or (None, None))[1]
-        is_fixed = self.deterministic if deterministic is None else deterministic
         q = self.query(queries)
-        causal = self.causal and not isinstance(keys_values, tuple)
-        k, v = keys_values if isinstance(keys_values, tuple) else self.project(keys_values)
-        allowed = ops.attended_keys(q.shape[1], k.shape[1], mask, causal)
-        if self.is_mutable_collection("intermediates"):
-            self.sow("intermediates", "attention", nn.dot_product_attention_weights(
-                q.astype(jnp.float32), k.astype(jnp.float32), mask=allowed
-            ))  # fmt: skip
-        if self.attention_dropout_rate and not is_fixed:
-            x = nn.dot_product_attention(
-                q,
-                k,
-                v,
-                mask=allowed,
-                broadcast_dropout=False,
-                dropout_rng=self.make_rng("dropout"),
-                dropout_rate=self.attention_dropout_rate,
-                deterministic=False,
-                dtype=self.dtype,
-                force_fp32_for_softmax=True,
-            )
-            if mask is not None:
-                x = x * jnp.any(allowed, axis=-1).swapaxes(1, 2)[..., None].astype(x.dtype)
+        causal = self.causal
+        if isinstance(keys_values, tuple):
+            k, v = keys_values
+            causal = False
         else:
-            x = ops.attention(
-                q,
-                k,
-                v,
-                implementation=self.implementation,
-                length=length,
-                mask=mask,
-                causal=causal,
-            )
+            k, v = self.project(keys_values, values)
+        x = self._attend(q, k, v, length, mask, bias, causal, deterministic)
         return nn.DenseGeneral(
-            hidden_size,
+            queries.shape[-1],
             axis=(-2, -1),
             kernel_init=_kernel_init(outer),
             dtype=self.dtype,
             name="out",
         )(x)
 
+    def _attend(
+        self,
+        q: jax.Array,
+        k: jax.Array,
+        v: jax.Array,
+        length: int | None,
+        mask: jax.Array | None,
+        bias: jax.Array | None,
+        causal: bool,
+        deterministic: bool | None,
+    ) -> jax.Array:
+        """Attention of the heads, (b, n, heads, c) over (b, m, heads, c); see `__call__`."""
+        is_fixed = self.deterministic if deterministic is None else deterministic
+        allowed = ops.attended_keys(q.shape[1], k.shape[1], mask, causal, bias)
+        if self.is_mutable_collection("intermediates"):
+            self.sow("intermediates", "attention", _weights(q, k, allowed, bias))
+        if is_fixed or not self.attention_dropout_rate:
+            return ops.attention(
+                q,
+                k,
+                v,
+                bias=bias,
+                implementation=self.implementation,
+                length=length,
+                mask=mask,
+                causal=causal,
+            )
+        x = nn.dot_product_attention(
+            q,
+            k,
+            v,
+            bias=None if bias is None else jnp.where(allowed, bias, 0),
+            mask=allowed,
+            broadcast_dropout=False,
+            dropout_rng=self.make_rng("dropout"),
+            dropout_rate=self.attention_dropout_rate,
+            deterministic=False,
+            dtype=self.dtype,
+            force_fp32_for_softmax=True,
+        )
+        if mask is None and bias is None:
+            return x
+        return x * jnp.any(allowed, axis=-1).swapaxes(1, 2)[..., None].astype(x.dtype)
+
+
+def _weights(
+    q: jax.Array, k: jax.Array, allowed: jax.Array | None, bias: jax.Array | None
+) -> jax.Array:
+    """The softmax's (b, heads, n, m) float32, 0 for what is not allowed; see `ops.attention`."""
+    if bias is not None:
+        assert allowed is not None
+        bias = jnp.where(allowed, bias, 0)
+    q, k = q.astype(jnp.float32), k.astype(jnp.float32)
+    weights = nn.dot_product_attention_weights(q, k, bias, allowed)
+    return weights if allowed is None else weights * allowed
+
+
+def torch_attention_names(ours: str, theirs: str) -> dict[str, str]:
+    """Names of a `MultiHeadAttention` as PyTorch's nn.MultiheadAttention has them, by ours.
+
+    Args:
+        ours: path of the attention.
+        theirs: its name in PyTorch.
+    """
+    projections = ("query", "key", "value")
+    names = {f"{ours}/{part}": f"{theirs}.in_proj_[{i}]" for i, part in enumerate(projections)}
+    return {**names, f"{ours}/out": f"{theirs}.out_proj"}
+
 
 class MlpBlock(nn.Module):
-    """Two dense layers with an activation between them, see `ops.activation`."""
+    """Two dense layers with an activation between them, see `ops.activation`.
+
+    If it is gated, the first has twice as many outputs, and its first half is multiplied by the
+    activation of its second: with "gelu" that is GEGLU, with "relu" ReGLU (Shazeer, "GLU Variants
+    Improve Transformer", 2020).
+    """
 
     mlp_dim: int
     activation: str = "gelu_tanh"
     dropout_rate: float = 0.0
     deterministic: bool = True
     deviations: Deviations | None = None
+    gated: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -188,7 +267,11 @@ class MlpBlock(nn.Module):
         hidden_size = x.shape[-1]
         activate = ops.activation(self.activation)
         first, second = (self.deviations or (None,) * 4)[2:]
-        x = dropout(activate(dense(self.mlp_dim, "Dense_0", first)(x)))
+        if self.gated:
+            x, gate = jnp.split(dense(2 * self.mlp_dim, "Dense_0", first)(x), 2, axis=-1)
+            x = dropout(x * activate(gate))
+        else:
+            x = dropout(activate(dense(self.mlp_dim, "Dense_0", first)(x)))
         return dropout(dense(hidden_size, "Dense_1", second)(x))
 
 

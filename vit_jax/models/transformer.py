@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from vit_jax import ops
 from vit_jax.layers import count_blocks
 from vit_jax.models.base import Model, Shapes
-from vit_jax.models.encoder import MlpBlock, MultiHeadAttention
+from vit_jax.models.encoder import MlpBlock, MultiHeadAttention, torch_attention_names
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "Transformer-base": dict(hidden_size=512, num_layers=6, num_heads=8, mlp_dim=2048),
@@ -407,12 +407,12 @@ class Transformer(Model):
         return tokens != self.pad
 
     def _embed(self, tokens: Array, train: bool, first: Any = 0, length: int = 0) -> Array:
-        """(b, n) tokens -> (b, n, d) float32, with the positions from `first` on."""
+        """(b, n) tokens -> (b, n, d) float32; with a length, from a traced position on."""
         n, d = tokens.shape[1], self.hidden_size
-        x = self.token_embedding[tokens] * d**0.5
+        x = jnp.asarray(self.token_embedding)[tokens] * d**0.5  # numpy's would take no traced token
         if self.positions:
             table = ops.sincos1d_position_embedding(length or n, d)
-            x = x + jax.lax.dynamic_slice_in_dim(table, first, n, axis=1)
+            x = x + (jax.lax.dynamic_slice_in_dim(table, first, n, axis=1) if length else table)
         return self.dropout(x, deterministic=not train)
 
     def _logits(self, x: Array) -> Array:
@@ -468,14 +468,8 @@ def _check(what: str, tokens: Array) -> None:
         raise ValueError(f"the {what} must be tokens of shape (b, n), not {tokens.shape}")
 
 
-def _attention_names(ours: str, theirs: str) -> dict[str, str]:
-    projections = ("query", "key", "value")
-    names = {f"{ours}/{part}": f"{theirs}.in_proj_[{i}]" for i, part in enumerate(projections)}
-    return {**names, f"{ours}/out": f"{theirs}.out_proj"}
-
-
 _ENCODER_NAMES = {
-    **_attention_names("self_attention", "self_attn"),
+    **torch_attention_names("self_attention", "self_attn"),
     "self_attention_norm": "norm1",
     "mlp/Dense_0": "linear1",
     "mlp/Dense_1": "linear2",
@@ -483,7 +477,7 @@ _ENCODER_NAMES = {
 }
 _DECODER_NAMES = {
     **_ENCODER_NAMES,
-    **_attention_names("cross_attention", "multihead_attn"),
+    **torch_attention_names("cross_attention", "multihead_attn"),
     "cross_attention_norm": "norm2",
     "mlp_norm": "norm3",
 }

@@ -13,6 +13,7 @@ from vit_jax.ops.convolutions import (
 )
 from vit_jax.ops.flow import convex_upsample, cost_lookup, upflow8
 from vit_jax.ops.lengths import unit_length
+from vit_jax.ops.linear_attention import linear_attention, softmax_linear_attention
 from vit_jax.ops.pixels import (
     PADDINGS,
     bicubic_upsample,
@@ -32,7 +33,7 @@ from vit_jax.ops.positions import (
     sincos2d_position_embedding,
 )
 from vit_jax.ops.resizing import resize_bilinear, resize_nearest
-from vit_jax.ops.sampling import bilinear_sample
+from vit_jax.ops.sampling import affine_grid, bilinear_sample, grid_sample
 from vit_jax.ops.stochastic import stochastic_depth
 from vit_jax.ops.windows import (
     biased_window_attention,
@@ -43,14 +44,15 @@ from vit_jax.ops.windows import (
 )
 
 __all__ = [
-    "PADDINGS", "POSITION_RESIZES", "activation", "as_rows", "attended_keys", "attention",
-    "biased_window_attention", "bicubic_upsample", "bilinear_sample", "compiler_options", "conv",
-    "convex_upsample", "cost_lookup", "cuda_capability", "depthwise_conv", "fuses_attention",
-    "gelu", "gelu_tanh", "leaky_relu", "looped_conv", "luma", "multiple_margins",
-    "nearest_upsample", "pad_to_multiple", "patch_conv", "pixel_shuffle", "pixel_unshuffle",
-    "pointwise_conv", "portable", "quick_gelu", "reflect_pad", "relative_position_index",
-    "resize_bias_table", "resize_bilinear", "resize_nearest", "resize_position_embedding",
-    "row_major", "shifted_window_mask", "sincos1d_position_embedding",
-    "sincos2d_position_embedding", "stochastic_depth", "to_windows", "unit_length", "upflow8",
+    "PADDINGS", "POSITION_RESIZES", "activation", "affine_grid", "as_rows", "attended_keys",
+    "attention", "biased_window_attention", "bicubic_upsample", "bilinear_sample",
+    "compiler_options", "conv", "convex_upsample", "cost_lookup", "cuda_capability",
+    "depthwise_conv", "fuses_attention", "gelu", "gelu_tanh", "grid_sample", "leaky_relu",
+    "linear_attention", "looped_conv", "luma", "multiple_margins", "nearest_upsample",
+    "pad_to_multiple", "patch_conv", "pixel_shuffle", "pixel_unshuffle", "pointwise_conv",
+    "portable", "quick_gelu", "reflect_pad", "relative_position_index", "resize_bias_table",
+    "resize_bilinear", "resize_nearest", "resize_position_embedding", "row_major",
+    "shifted_window_mask", "sincos1d_position_embedding", "sincos2d_position_embedding",
+    "softmax_linear_attention", "stochastic_depth", "to_windows", "unit_length", "upflow8",
     "window_attention",
 ]  # fmt: skip

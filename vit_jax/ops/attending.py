@@ -1,6 +1,7 @@
 """Attention of all tokens to all others."""
 
 import functools
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -25,26 +26,44 @@ def attention(
 
     On a CPU the heads go before the tokens, so that XLA makes one program of the two products and
     the softmax between them. On an NVIDIA GPU, cuDNN's fused attention takes what it can, which is
-    not a mask: that is always XLA's.
+    not a mask or a bias: these are always XLA's.
 
     Args:
         q: (b, n, heads, c).
         k: (b, m, heads, c).
         v: (b, m, heads, c).
-        bias: added to the scaled scores, (1 or b, heads, n, m), or None.
+        bias: added to the scaled scores, (1 or b, 1 or heads, n, m), or None; -inf hides a token.
         implementation: "xla" or "cudnn" of `jax.nn.dot_product_attention`, or None: the fastest.
         length: how many of the m tokens are attended to, the first; None for all.
-        mask: which of the m tokens are attended to, (b, m) bool; None for all.
+        mask: which of the m tokens are attended to, (b, m) bool, or which by each of the n,
+            (1 or b, 1 or heads, n, m) bool; None for all.
         causal: whether token i attends to the first i + 1 alone; then n is m.
 
     Returns:
-        (b, n, heads, c); 0 where a mask leaves a token nothing to attend to.
+        (b, n, heads, c); 0 where mask and bias leave a token nothing to attend to.
     """
-    if mask is not None:
-        allowed = attended_keys(q.shape[1], k.shape[1], mask, causal)
-        bias = _hiding(allowed) if bias is None else bias + _hiding(allowed)
-        out = attention(q, k, v, bias, None if compiling.is_for_cpu() else "xla", length)
+    if mask is not None or bias is not None:
+        allowed = attended_keys(q.shape[1], k.shape[1], mask, causal, bias)
+        if length is not None:
+            allowed = allowed & (np.arange(k.shape[1]) < length)
+        hidden = _hiding(allowed)
+        bias = hidden if bias is None else jnp.where(allowed, bias, hidden)
+        implementation = None if compiling.is_for_cpu() else "xla"
+        out = _attention_of_all(q, k, v, bias, implementation, None)
         return out * jnp.any(allowed, axis=-1).swapaxes(1, 2)[..., None].astype(out.dtype)
+    return _attention_of_all(q, k, v, None, implementation, length, causal)
+
+
+def _attention_of_all(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    bias: jax.Array | None,
+    implementation: str | None,
+    length: int | None,
+    causal: bool = False,
+) -> jax.Array:
+    """See `attention`; a bias is finite, and says what is hidden."""
     if implementation is None and compiling.is_for_cpu():
         if causal:
             hidden = _hiding(attended_keys(q.shape[1], k.shape[1], None, causal))
@@ -59,7 +78,7 @@ def attention(
     apply = functools.partial(
         _attention, implementation=implementation, length=length, causal=causal
     )
-    if implementation == "cudnn" and bias is None and (q.shape[1] % 2 or k.shape[1] % 2):
+    if implementation == "cudnn" and (q.shape[1] % 2 or k.shape[1] % 2):
         return _differentiable_if_even(apply, q, k, v)
     return apply(q, k, v, bias)
 
@@ -82,17 +101,20 @@ def _attention(
     )
 
 
-def attended_keys(n: int, m: int, mask: jax.Array | None, causal: bool) -> Any:
+def attended_keys(
+    n: int, m: int, mask: jax.Array | None, causal: bool, bias: jax.Array | None = None
+) -> Any:
     """Which of m tokens each of n attends to, where not all: see `attention`.
 
     Returns:
-        (b or 1, 1, n, m) bool, or None if nothing is hidden from anybody.
+        (b or 1, 1 or heads, n, m) bool, or None if nothing is hidden from anybody.
     """
     past = np.tri(n, m, dtype=bool)[None, None] if causal else None
-    if mask is None:
-        return past
-    seen = jnp.broadcast_to(mask[:, None, None], (mask.shape[0], 1, n, m))
-    return seen if past is None else seen & past
+    if mask is not None and mask.ndim == 2:
+        mask = jnp.broadcast_to(mask[:, None, None], (mask.shape[0], 1, n, m))
+    seen = [mask, past, None if bias is None else ~jnp.isneginf(bias)]
+    masks = [each for each in seen if each is not None]
+    return functools.reduce(operator.and_, masks) if masks else None
 
 
 def _hiding(allowed: jax.Array) -> jax.Array:

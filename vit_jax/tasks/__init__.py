@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from vit_jax.tasks import classify, flow, image_text, masked_words, restore, segment
+from vit_jax.tasks import classify, flow, image_text, masked_words, restore, segment, translate
 from vit_jax.tasks.base import Task
 
 TASKS: dict[str, Task] = {}
@@ -46,5 +46,6 @@ for _task in (
     masked_words.TASK,
     restore.TASK,
     segment.TASK,
+    translate.TASK,
 ):
     register(_task)

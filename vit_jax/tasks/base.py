@@ -36,11 +36,15 @@ class Metric(NamedTuple):
         finish: from the (examples, ...) numbers of a whole split to the figure: their mean, or one
             that no mean of examples is, such as F1, AUC, mIoU or recall@k.
         needs: keys of a batch that it is computed from, besides the task's truths.
+        compare: in place of `finish`, for a figure that numbers alone do not give, such as one of
+            texts: from the data, the split's name, the (examples, ...) numbers and the examples'
+            `index` to the figure.
     """
 
     each: Loss
     finish: Callable[[np.ndarray], float] = mean
     needs: tuple[str, ...] = ()
+    compare: Callable[[Any, str, np.ndarray, np.ndarray], float] | None = None
 
 
 class Report(Protocol):

@@ -1,0 +1,159 @@
+"""Translation: a text in, another out, such as the same sentence in another language."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vit_jax import translation
+from vit_jax.tasks.base import Batch, Metric, Out, Predictor, Pretrained, Task, option
+from vit_jax.translation import Search
+
+_SETTINGS = {
+    "beams": "translate.beams",
+    "length_penalty": "translate.length_penalty",
+    "extra_length": "translate.extra_length",
+}
+
+
+def get_search(settings: Mapping[str, Any]) -> Search:
+    """How a run's settings say that translations are looked for; what they do not say is usual.
+
+    Raises:
+        ValueError: for numbers that are none.
+    """
+    given = {name: settings.get(key) for name, key in _SETTINGS.items()}
+    search = Search(**{name: value for name, value in given.items() if value is not None})
+    least = {"beams": 1, "length_penalty": 0, "extra_length": 1}
+    for name, key in _SETTINGS.items():
+        if not getattr(search, name) >= least[name]:
+            raise ValueError(f"{key} must be at least {least[name]}, not {getattr(search, name)}")
+    return search
+
+
+def get_metric(name: str, loss: str) -> Metric:
+    """Finds a metric by its name, see `translation.find_figure` also for the errors."""
+    del loss
+    figure = translation.find_figure(name)
+    if figure.finish is None:
+        return Metric(figure.each, compare=figure.compare)
+    return Metric(figure.each, figure.finish)
+
+
+def fit(model: Any, data: Any) -> dict[str, Any]:
+    """The vocabulary's size, begin and end, which are those of the data's tokenizer.
+
+    Raises:
+        ValueError: if its padding is not 0.
+    """
+    del model
+    tokenizer = getattr(data, "tokenize", None)  # which made-up data lack
+    if tokenizer is None:
+        return {}
+    if tokenizer.pad != translation.PAD:
+        raise ValueError(
+            f"the vocabulary {tokenizer.vocabulary} has {tokenizer.pad} for padding, and a "
+            f"translation needs {translation.PAD}: train one by input_pipeline.train_tokenizer"
+        )
+    return {
+        "vocabulary_size": tokenizer.vocabulary_size,
+        "begin": tokenizer.begin,
+        "end": tokenizer.end,
+    }
+
+
+def prepare(config: Any, model: Any) -> Callable[[jax.Array, Batch], Batch]:
+    """Weighs the pairs of a batch, see `translation.with_weight`."""
+    del config, model
+    return translation.with_weight
+
+
+def answer(model: Any, settings: Mapping[str, Any]) -> Callable[[Any, Batch], Out]:
+    """Makes what translates, and says how likely the target is.
+
+    What comes out is `logits` (b, n, vocabulary), given the target, and `tokens` (b, length) int32
+    that were found without it; the length is the same for sources of whatever length.
+    """
+    from input_pipeline import tokenizers
+
+    search = get_search(settings)
+    length = tokenizers.parse(model.tokenizer)[1] + search.extra_length
+
+    def apply(variables: Any, batch: Batch) -> Out:
+        source = batch["source"]
+        logits = model.apply(variables, source, batch["target_tokens"], train=False)
+        tokens = translation.translate(model, variables, source, search).tokens
+        missing = length - tokens.shape[1]
+        tokens = jnp.pad(tokens, ((0, 0), (0, missing)), constant_values=model.pad)
+        return {"logits": logits, "tokens": tokens}
+
+    return apply
+
+
+def make_report(data: Any, split: str, config: Any) -> Any:
+    """Makes the report, see `translation_report`."""
+    from vit_jax import translation_report  # which imports this package
+
+    return translation_report.TranslationReport(data, split, config.metrics)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How a person's texts are translated."""
+
+    beams: int | None = option(
+        None, "How many beginnings the search follows at once; unset: as the run evaluates, or 4."
+    )
+    length_penalty: float | None = option(
+        None, "Alpha by which it favours long answers; unset: as the run evaluates, or 0.6."
+    )
+    attention: bool = option(
+        False,
+        "Also draw which words of a text those of its translation attend to, to attention/ in "
+        "--output.",
+        writes=True,
+    )
+
+
+def make_predictor(pretrained: Pretrained, options: Options, output: Path | None) -> Predictor:
+    """Makes what translates a person's texts.
+
+    Raises:
+        ValueError: for options that do not fit.
+    """
+    from vit_jax import translator  # which imports this package
+
+    search = get_search(pretrained.settings)
+    if pretrained.settings.get(_SETTINGS["beams"]) is None:
+        search = search._replace(beams=4)
+    if options.beams is not None:
+        search = search._replace(beams=options.beams)
+    if options.length_penalty is not None:
+        search = search._replace(length_penalty=options.length_penalty)
+    if search.beams < 1 or search.length_penalty < 0:
+        raise ValueError(
+            f"--beams must be at least 1 and --length_penalty at least 0, not {search.beams} and "
+            f"{search.length_penalty}"
+        )
+    return translator.Translator(pretrained, search, options.attention, output is not None)
+
+
+TASK = Task(
+    name="translate",
+    inputs=("source", "target_tokens"),
+    truths=("target_tokens",),
+    losses=translation.LOSSES,
+    metric=get_metric,
+    metrics=("exact_match", "token_accuracy", "perplexity"),
+    settings=tuple(_SETTINGS.values()),
+    kind="translation",
+    fit=fit,
+    prepare=prepare,
+    answer=answer,
+    report=make_report,
+    predictor=make_predictor,
+    options=Options,
+)

@@ -141,7 +141,7 @@ def test_settings_of_another_task_are_refused():
         config = common.get_config()
         for key in task.settings:
             group, _, last = key.rpartition(".")
-            assert (config[group] if group else config)[last] in (0.0, "", ()), (name, key)
+            assert (config[group] if group else config)[last] in (0.0, "", (), None), (name, key)
 
 
 def test_a_loss_that_compares_examples_sees_which_are_padding(monkeypatch):

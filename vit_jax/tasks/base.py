@@ -205,8 +205,8 @@ class Task:
         kind: `data.kind` of a folder from which it is usually learned.
         inputs: keys of a batch that the model gets, in the order of its arguments.
         metrics: of a model that says none itself.
-        settings: keys of the config that this task alone reads; unset they are 0, "", ()
-            or False.
+        settings: keys of the config that this task alone reads; unset they are 0, "", (),
+            False or None.
         is_independent: whether the loss of an example depends on that example alone. If not, it
             compares a whole batch, and must leave out those that `_mask` marks as padding. With
             accum_steps it still sees the whole batch, for which every array that the model returns

@@ -16,12 +16,12 @@ from ml_collections import ConfigDict
 
 from configs import common
 
-_STEPS = {"number_words": 800, "reversal": 800}
+_TOYS = ("number_words", "reversal")
 
 
 def get_config(toy: str = "number_words") -> ConfigDict:
-    if toy not in _STEPS:
-        raise ValueError(f"unknown toy {toy!r}; there are: {', '.join(_STEPS)}")
+    if toy not in _TOYS:
+        raise ValueError(f"unknown toy {toy!r}; there are: {', '.join(_TOYS)}")
     config = common.get_config()
 
     config.model_name = "Transformer-base"
@@ -36,7 +36,7 @@ def get_config(toy: str = "number_words") -> ConfigDict:
     config.data.translation.buckets = (16,)
 
     config.batch_size = 128
-    config.total_steps = _STEPS[toy]
+    config.total_steps = 800
 
     config.loss = "smoothed_torch(0.1)"
     config.metrics = ("exact_match", "token_accuracy")

@@ -74,7 +74,7 @@ def test_roles_are_found_by_name_wherever_they_are(bpe, tmp_path):
     np.testing.assert_array_equal(tokenizer(TEXTS[:2]), make_tokenizer("bpe(8)", bpe)(TEXTS[:2]))
     assert tokenizer.digest != make_tokenizer("bpe(8)", bpe).digest
     del content["added_tokens"][1]
-    content["model"]["vocab"]["[XXX]"] = content["model"]["vocab"].pop("[CLS]")
+    content["model"]["vocab"]["[OTHER]"] = content["model"]["vocab"].pop("[CLS]")
     path.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(ValueError, match=r"tokenizer.json has no piece for begin"):
         make_tokenizer("bpe(8)", tmp_path)

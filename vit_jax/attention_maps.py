@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vit_jax import fonts
+from vit_jax.models.base import Model
 from vit_jax.ops.window_maps import WindowMaps, unmerge, window_rollout
 
 _MOST_HEADS = 16
@@ -75,7 +76,7 @@ def attention_maps(
 
 
 def _capture(model: Any, variables: Mapping[str, Any], *inputs: jax.Array) -> Any:
-    if getattr(model, "band_rows", 0):
+    if isinstance(model, Model) and any(model.values_of(["band_rows"]).values()):
         model = model.clone(band_rows=0)  # of which each would have maps of its own
     _, state = model.apply(variables, *inputs, train=False, mutable=["intermediates"])
     captured = state.get("intermediates", {})

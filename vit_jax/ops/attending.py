@@ -63,11 +63,10 @@ def _attention_of_all(
     length: int | None,
     causal: bool = False,
 ) -> jax.Array:
-    """See `attention`; a bias is finite, and says what is hidden."""
+    """See `attention`; a bias is finite, and comes without `length` and `causal`."""
     if implementation is None and compiling.is_for_cpu():
         if causal:
-            hidden = _hiding(attended_keys(q.shape[1], k.shape[1], None, causal))
-            bias = hidden if bias is None else bias + hidden
+            bias = _hiding(attended_keys(q.shape[1], k.shape[1], None, causal))
         if length is not None:
             hidden = jnp.where(np.arange(k.shape[1]) < length, 0, -jnp.inf)
             bias = hidden if bias is None else bias + hidden

@@ -160,7 +160,7 @@ def test_names_that_become_the_same(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.npz", "a.safetensors"])
 def test_files_say_what_they_were_made_for(tmp_path, name):
-    fields = dict(TINY, activation="gelu")
+    fields = dict(TINY, activation="gelu", norm_epsilon=1e-6)
     model, params = random_params("ViT-B_16", (16, 16), num_classes=3, **fields)
     made_for = pretrained.say_made_for("ViT-B_16", {**fields, "dtype": "bfloat16", "scan": True})
     assert made_for == formats.MadeFor("ViT-B_16", fields)
@@ -211,8 +211,8 @@ def test_exact_and_approximate_gelu(caplog):
     _, params = random_params("Mixer-B_16", (16, 16), **TINY_MIXER)
     outputs = [m.apply({"params": params}, images) for m in mixers]
     assert 1e-6 < np.abs(outputs[0] - outputs[1]).max() < 0.1
-    with pytest.raises(ValueError, match="activation='relu' is not one of gelu_tanh, gelu"):
-        get_model("ViT-B_16", activation="relu", **TINY).init(jax.random.key(0), images)
+    with pytest.raises(ValueError, match="activation='tanh' is not one of gelu_tanh, gelu"):
+        get_model("ViT-B_16", activation="tanh", **TINY).init(jax.random.key(0), images)
 
 
 def test_which_gelu_is_said(tmp_path, caplog):

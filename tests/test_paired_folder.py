@@ -149,7 +149,7 @@ def test_faulty_pairs_are_named_or_left_out(pairs_folder, tmp_path, caplog):
         ({"source": ""}, "no data: say --config.data.source=FOLDER$"),
         (
             {"kind": "classes", "test_source": "x"},
-            "test_source is for data.kind pairs, degraded, captions, flow alone",
+            "test_source is for data.kind pairs, degraded, captions, flow, translation alone",
         ),
         ({"pairs": {"pattern": "hazy/*.png"}}, "must name the hazy and the clear files"),
         ({"pairs": {"pattern": "a/{scene}.png b/{scene}.png"}}, "no pairs for the pattern"),

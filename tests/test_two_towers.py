@@ -338,7 +338,7 @@ def test_what_published_weights_need(name, tokenizer, preparation):
         ({"initial_scale": 0.0}, "initial_scale must be positive, not 0.0"),
         ({"text_length": 7}, r"texts must be of shape \(b, 7\), .* not \(3, 6\)"),
         ({"text_num_heads": 5}, "width of 24 is not divisible by 5 heads"),
-        ({"activation": "relu"}, "'relu' is not one of"),
+        ({"activation": "tanh"}, "'tanh' is not one of"),
         ({"position_resize": "lanczos"}, "position_resize='lanczos' is not one of"),
     ],
 )

@@ -75,14 +75,20 @@ class Item:
     """What a person gives to be answered by itself: an image, two frames, a video.
 
     Attributes:
-        paths: its files, in order.
+        paths: its files, in order; or what stands for them in messages, if there is `data`.
         inside: where it lies in the folder that was given, or its name: so do its results.
         count: how many answers come of it; None if nobody knows before they have come.
+        data: the contents of files that are in memory alone, in the order of `paths`; else ().
     """
 
     paths: tuple[Path, ...]
     inside: PurePath
     count: int | None = 1
+    data: tuple[bytes, ...] = ()
+
+    def read(self) -> tuple[bytes, ...]:
+        """The contents of its files, in order; raises an OSError for one that cannot be read."""
+        return self.data or tuple(path.read_bytes() for path in self.paths)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +101,7 @@ class Answer:
         row: its cells in predictions.csv, after the file's name.
         files: what to write, by path inside of the output folder.
         problems: what went wrong, a line each.
+        value: what a program gets, see `vit_jax.load`; None if nothing came of it.
     """
 
     path: Path
@@ -102,6 +109,7 @@ class Answer:
     row: tuple[object, ...] = ()
     files: Mapping[PurePath, bytes] = dataclasses.field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    value: Any = None
 
 
 class Predictor(Protocol):

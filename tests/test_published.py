@@ -111,4 +111,4 @@ def test_a_name_is_loaded(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "fetch", lambda address: asked.append(address) or path)
     loaded = pretrained.load("realesrgan-anime")
     assert (loaded.name, loaded.fields["num_blocks"]) == ("RRDB-x4", 6)
-    assert asked == [published.PUBLISHED["realesrgan-anime"].file]
+    assert asked[0] == published.PUBLISHED["realesrgan-anime"].file

@@ -103,9 +103,7 @@ def smooth_labels(labels: jax.Array, smoothing: float) -> jax.Array:
 
 def probabilities(logits: jax.Array | np.ndarray, loss: str) -> jax.Array:
     """Turns (..., classes) logits into probabilities, as the loss they were trained with means."""
-    if loss == "sigmoid_xent":
-        return jax.nn.sigmoid(logits)
-    return jax.nn.softmax(logits, axis=-1)
+    return getattr(jax.nn, plain.activation(loss))(logits)
 
 
 # Metrics.
@@ -490,6 +488,7 @@ TASK = Task(
     settings=("label_smoothing", "mixup_alpha", "cutmix_alpha", "distill.teacher"),
     fit=fit,
     prepare=prepare,
+    output=plain.class_output,
     report=lambda data, split, config: ClassificationReport(data.class_names, config.loss),
     predictor=Classifier,
     options=Options,

@@ -1,4 +1,4 @@
-"""A report and a predictor for tasks that need nothing of their own."""
+"""A report, a predictor and an output for tasks that need nothing of their own."""
 
 import functools
 import os
@@ -116,3 +116,14 @@ def predictor(
 ) -> Callable[[base.Pretrained, Any, Path | None], FilesPredictor]:
     """A `Task.predictor` that says what a model makes of an image, in a line."""
     return lambda pretrained, options, output: FilesPredictor(pretrained, say)
+
+
+def class_output(model: Any, loss: str) -> base.Output:
+    """A `Task.output` of logits; or of features, if a model has no head."""
+    has_head = model.values_of(["num_classes"]).get("num_classes")
+    return base.Output("logits", activation(loss)) if has_head else base.Output("features")
+
+
+def activation(loss: str) -> str:
+    """What makes probabilities of logits that a loss has trained, see `base.Output`."""
+    return "sigmoid" if loss == "sigmoid_xent" else "softmax"

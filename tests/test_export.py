@@ -376,13 +376,13 @@ def photos_run(tmp_path_factory):
     config.data.source = str(folder / "train")
     config.data.train_pp = PREPARED["resized"]
     config.data.eval_pp = PREPARED["resized"]
-    config.batch_size, config.total_steps, config.eval_every = 16, 24, 24
-    config.optim.learning_rate = 3e-3
+    config.batch_size, config.total_steps, config.eval_every = 16, 40, 40
+    config.optim.learning_rate = 1e-2
     train.train_and_evaluate(config, folder / "run")
     paths = []
     for i, size in enumerate([(200, 300), (300, 200), (97, 131), (256, 256), (41, 57), (301, 450),
                               (150, 400), (64, 80)]):  # fmt: skip
-        image = Image.fromarray(list(pixels.values())[i % 3][: size[0], : size[1]])
+        image = Image.fromarray(list(pixels.values())[i % 3]).resize(size)
         paths.append(folder / f"{i}.jpg")
         image.save(paths[-1], quality=90)
     return pretrained.load(folder / "run"), paths
@@ -416,13 +416,16 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("prepared", PREPARED)
 @pytest.mark.parametrize(
-    "file",
+    ("file", "prepared"),
     [
-        "flowers.stablehlo",
-        pytest.param("flowers", marks=pytest.mark.slow),
-        pytest.param("flowers.onnx", marks=pytest.mark.parity),
+        ("flowers.stablehlo", "resized"),
+        pytest.param("flowers.stablehlo", "cut", marks=pytest.mark.slow),
+        *(pytest.param("flowers", prepared, marks=pytest.mark.slow) for prepared in PREPARED),
+        *(
+            pytest.param("flowers.onnx", prepared, marks=pytest.mark.parity)
+            for prepared in PREPARED
+        ),
     ],
 )
 def test_the_programs_of_the_page(file, prepared, photos_run, tmp_path):
@@ -439,7 +442,8 @@ def test_the_programs_of_the_page(file, prepared, photos_run, tmp_path):
     lines = result.stdout.splitlines()
     assert len(lines) == len(paths) == 8
     convert.write(tmp_path / "weights.npz", model)
-    result = run("predict", f"--checkpoint={tmp_path}/weights.npz", f"--output={tmp_path}", *paths)
+    result = run("predict", f"--checkpoint={tmp_path}/weights.npz", "--pretrained_size=32x40",
+                 f"--output={tmp_path}", *paths)  # fmt: skip
     assert result.returncode == 0, result.stderr
     with (tmp_path / "predictions.csv").open(newline="") as rows:
         expected = list(csv.DictReader(rows))

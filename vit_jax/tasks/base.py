@@ -78,17 +78,19 @@ class Item:
         paths: its files, in order; or what stands for them in messages, if there is `data`.
         inside: where it lies in the folder that was given, or its name: so do its results.
         count: how many answers come of it; None if nobody knows before they have come.
-        data: the contents of files that are in memory alone, in the order of `paths`; else ().
+        data: for each of `paths` the contents of a file that is in memory alone, or None for one
+            that is to be read; () if all are to be read.
     """
 
     paths: tuple[Path, ...]
     inside: PurePath
     count: int | None = 1
-    data: tuple[bytes, ...] = ()
+    data: tuple[bytes | None, ...] = ()
 
-    def read(self) -> tuple[bytes, ...]:
-        """The contents of its files, in order; raises an OSError for one that cannot be read."""
-        return self.data or tuple(path.read_bytes() for path in self.paths)
+    def read(self, i: int = 0) -> bytes:
+        """The contents of one of its files; raises an OSError if it cannot be read."""
+        data = self.data[i] if self.data else None
+        return self.paths[i].read_bytes() if data is None else data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,6 +138,19 @@ class Predictor(Protocol):
             ValueError: if it makes no sense of them.
         """
 
+    def take(self, things: Sequence[Any]) -> Sequence[Item]:
+        """Does what `find` does of what a program has, see `vit_jax.answering`.
+
+        Args:
+            things: one or more; see `plain.take_images` for things of one image each.
+
+        Returns:
+            Items of which as many answers come as there are things, in their order.
+
+        Raises:
+            ValueError: if it makes no sense of them.
+        """
+
     def outputs(self, item: Item) -> Sequence[PurePath]:
         """Says which files its answers will have that need a name of their own.
 
@@ -165,16 +180,25 @@ class NoOptions:
     """A task whose predictor has no choices."""
 
 
-def option(default: Any, text: str, choices: Sequence[str] = (), writes: bool = False) -> Any:
+def option(
+    default: Any,
+    text: str,
+    choices: Sequence[str] = (),
+    writes: bool = False,
+    is_value: bool = False,
+) -> Any:
     """A field of a task's options, which becomes a flag of `predict`.
 
     Args:
         default: of its value: False for a switch, else None.
         text: its help.
         choices: the values there are; () for any.
-        writes: whether it makes files, so that a folder for results must be given.
+        writes: whether it is about files, so that a folder for results must be given.
+        is_value: whether what it writes is the answers' `value`, too.
     """
-    metadata = {"help": text, "choices": tuple(choices), "writes": writes}
+    metadata = {
+        "help": text, "choices": tuple(choices), "writes": writes, "is_value": is_value
+    }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -208,7 +232,7 @@ class Task:
             raises a ValueError that lists what there is.
         report: makes the report of a split, of the data, the split's name and the config.
         predictor: makes what `predict` does with files, of a model, the options and the folder for
-            results, if there is one; raises a ValueError for a model or options that do not fit.
+            results; None if there is none, and answers need no files. It raises a ValueError for a model or options that do not fit.
         options: a dataclass of `option` fields.
         kind: `data.kind` of a folder from which it is usually learned.
         inputs: keys of a batch that the model gets, in the order of its arguments.

@@ -369,6 +369,7 @@ class Classifier:
 
     has_files = False
     find = staticmethod(plain.find_images)
+    take = staticmethod(plain.take_images)
 
     def __init__(
         self, pretrained: Pretrained, options: Options = Options(), output: Path | None = None
@@ -378,8 +379,7 @@ class Classifier:
             raise ValueError("these weights have no head to classify with: fine-tune them first")
         self._pretrained = pretrained
         self._variables = jax.device_put(pretrained.variables)
-        numbered = tuple(f"class {i}" for i in range(pretrained.model.num_classes))
-        self.labels = pretrained.labels or numbered
+        self.labels = plain.class_names(pretrained)
         count = min(_TOP, len(self.labels))
         self.header = tuple(
             f"{name}_{i + 1}" for i in range(count) for name in ("class", "probability")
@@ -406,28 +406,28 @@ class Classifier:
         """From (b, h, w, c) float32 to (b, classes) probabilities."""
         return np.asarray(self._apply(self._variables, images))
 
-    def predictions(self, paths: Sequence[Path]) -> Iterator[Prediction]:
-        """Classifies files in their order, a batch at a time."""
-        for start in range(0, len(paths), _BATCH):
-            images: dict[Path, np.ndarray] = {}
-            problems: dict[Path, str] = {}
-            batch = paths[start : start + _BATCH]
-            for path in batch:
+    def predictions(self, items: Sequence[Item]) -> Iterator[Prediction]:
+        """Classifies images in their order, a batch at a time."""
+        for start in range(0, len(items), _BATCH):
+            images: dict[int, np.ndarray] = {}
+            problems: dict[int, str] = {}
+            batch = items[start : start + _BATCH]
+            for i, item in enumerate(batch):
                 try:
-                    images[path] = self.prepare(path.read_bytes())
+                    images[i] = self.prepare(item.read())
                 except Exception as error:  # whatever one file does, the others are classified
-                    problems[path] = photos.explain(error)
-            results: dict[Path, np.ndarray] = {}
+                    problems[i] = photos.explain(error)
+            results: dict[int, np.ndarray] = {}
             if images:
                 stacked = np.stack(list(images.values()))
-                rows = min(_BATCH, len(paths))  # one shape, so that the model compiles once
+                rows = min(_BATCH, len(items))  # one shape, so that the model compiles once
                 padding = [(0, rows - len(stacked))] + [(0, 0)] * 3
                 results = dict(zip(images, self.predict(np.pad(stacked, padding))))
-            for path in batch:
-                if path in problems:
-                    yield Prediction(path, problem=problems[path])
+            for i, item in enumerate(batch):
+                if i in problems:
+                    yield Prediction(item.paths[0], problem=problems[i])
                 else:
-                    yield Prediction(path, images[path], results[path])
+                    yield Prediction(item.paths[0], images[i], results[i])
 
     def outputs(self, item: Item) -> Sequence[PurePath]:
         """Pictures of attention get names of their own as they come."""
@@ -435,7 +435,7 @@ class Classifier:
         return ()
 
     def answers(self, items: Sequence[Item]) -> Iterator[Answer]:
-        for prediction in self.predictions([path for item in items for path in item.paths]):
+        for prediction in self.predictions(items):
             path, p = prediction.path, prediction.probabilities
             if p is None:
                 yield Answer(path, problems=(f"cannot read {path}: {prediction.problem}",))
@@ -451,7 +451,7 @@ class Classifier:
                 except Exception as error:  # whatever one file does, the others are drawn
                     reason = photos.explain(error)
                     problems = (f"cannot draw where it looks in {path}: {reason}",)
-            yield Answer(path, line, row, pictures, problems)
+            yield Answer(path, line, row, pictures, problems, plain.ranked(self.labels, p))
 
     def _make_drawer(self) -> Callable[[Path, Any, np.ndarray], dict[PurePath, bytes]]:
         """Makes what draws where it looks, of a path, an image and its probabilities."""

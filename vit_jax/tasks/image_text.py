@@ -159,10 +159,15 @@ class Options:
         f"for the label and | between them; unset: {prompts.DEFAULT!r}.",
     )
     embed: bool = option(
-        False, f"Write the photos' vectors to {EMBEDDINGS} in --output.", writes=True
+        False,
+        f"Write the photos' vectors to {EMBEDDINGS} in --output.",
+        writes=True,
+        is_value=True,
     )
     texts: str | None = option(
-        None, "With --embed: a file with a text per line, whose vectors are written as well."
+        None,
+        "With --embed: a file with a text per line, whose vectors are written as well.",
+        writes=True,
     )
 
 

@@ -44,7 +44,10 @@ class Options:
 
     words: int | None = option(None, "How many words are said for each [MASK]; unset: 5.")
     embed: bool = option(
-        False, "Write embeddings of the texts to --output, and tell no words.", writes=True
+        False,
+        "Write embeddings of the texts to --output, and tell no words.",
+        writes=True,
+        is_value=True,
     )
     pool: str | None = option(
         None,

@@ -1,5 +1,6 @@
 """A report and a predictor for tasks that need nothing of their own."""
 
+import collections
 import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vit_jax import photos
+from vit_jax import in_memory, photos
 from vit_jax.tasks import base
 
 
@@ -60,6 +61,23 @@ def find_images(arguments: Sequence[str | os.PathLike[str]]) -> list[base.Item]:
     return [base.Item((path,), place) for path, place in inside.items()]
 
 
+take_images = in_memory.image_items  # a `Predictor.take` whose things are images
+
+
+def class_names(pretrained: base.Pretrained) -> tuple[str, ...]:
+    """The labels of a model, or numbers in their place if they are not known; () without any."""
+    count = pretrained.model.values_of(["num_classes"]).get("num_classes") or 0
+    return pretrained.labels or tuple(f"class {i}" for i in range(count))
+
+
+def ranked(names: Sequence[str], shares: np.ndarray) -> dict[str, float]:
+    """(n,) shares by n names, the largest first; names that are there twice get their number."""
+    counts = collections.Counter(names)
+    order = np.argsort(-shares, kind="stable").tolist()
+    keys = (names[i] if counts[names[i]] == 1 else f"{names[i]} ({i})" for i in order)
+    return dict(zip(keys, shares[order].tolist()))
+
+
 class FilesPredictor:
     """Says what a model makes of an image file, one by one.
 
@@ -71,6 +89,7 @@ class FilesPredictor:
     header = ("answer",)
     has_files = False
     find = staticmethod(find_images)
+    take = staticmethod(take_images)
 
     def __init__(self, pretrained: base.Pretrained, say: Callable[[Any], str]) -> None:
         from vit_jax.tasks import get_task
@@ -93,16 +112,18 @@ class FilesPredictor:
         return ()
 
     def answers(self, items: Sequence[base.Item]) -> Iterator[base.Answer]:
-        for (path,) in (item.paths for item in items):
+        for item in items:
+            (path,) = item.paths
             try:
-                image = self._prepare(path.read_bytes())
-                out = jax.device_get(self._apply({"image": image[None]}))
-                said = self._say(jax.tree.map(lambda leaf: leaf[0], out))
+                image = self._prepare(item.read())
+                outs = jax.device_get(self._apply({"image": image[None]}))
+                out = jax.tree.map(lambda leaf: leaf[0], outs)
+                said = self._say(out)
             except Exception as error:  # whatever one file does, the others get an answer
                 problem = f"cannot answer for {path}: {photos.explain(error)}"
                 yield base.Answer(path, problems=(problem,))
                 continue
-            yield base.Answer(path, f"{path}: {said}", (said,))
+            yield base.Answer(path, f"{path}: {said}", (said,), value=out)
 
 
 def report(data: Any, split: str, config: Any) -> FiguresReport:

@@ -69,7 +69,9 @@ class Options:
     )
     flip: str | None = option(None, "Whether the mirrored photo is looked at, too.", ("on", "off"))
     indices_only: bool = option(
-        False, "Write the PNGs of class numbers alone, and no pictures of the classes over a photo."
+        False,
+        "Write the PNGs of class numbers alone, and no pictures of the classes over a photo.",
+        writes=True,
     )
 
 

@@ -1,0 +1,102 @@
+"""Images that a program has in memory, as the contents of files that the predictors read."""
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from vit_jax.tasks.base import Item
+
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")  # what else there is, is shown in one of them
+
+
+def image_items(things: Sequence[Any]) -> list[Item]:
+    """An item for each image, see `encode`."""
+    return [item_of([thing], [i]) for i, thing in enumerate(things, 1)]
+
+
+def item_of(images: Sequence[Any], numbers: Sequence[int]) -> Item:
+    """An item of one or more images, see `encode`; the numbers are their names in messages."""
+    paths: list[Path] = []
+    data: list[bytes | None] = []
+    for image, number in zip(images, numbers, strict=True):
+        is_path = isinstance(image, str | os.PathLike)
+        paths.append(Path(image) if is_path else Path(f"image {number}"))
+        data.append(None if is_path else encode(image))
+    place = PurePath(paths[0].name if data[0] is None else f"{paths[0]}.png")
+    return Item(tuple(paths), place, data=tuple(data))
+
+
+def encode(image: Any) -> bytes:
+    """Makes the contents of an image file of an image in memory, without loss.
+
+    Args:
+        image: a PIL image, with the EXIF orientation that it has; an array (h, w), (h, w, 3) or,
+            with alpha, (h, w, 4), of uint8, of uint16, or of floats in [0, 1], which are rounded to
+            8 bits; or the bytes of an image file, which stay as they are.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, Image.Image):
+        return _encode_picture(image)
+    if hasattr(image, "__array__"):  # of numpy, JAX, PyTorch, TensorFlow
+        return _encode_array(np.asarray(image))
+    raise ValueError(
+        f"an image is a path, a PIL image, an array, or the bytes of a file, and not "
+        f"{_say(image)}; give several as a list"
+    )
+
+
+def _say(thing: Any) -> str:
+    return f"a {type(thing).__name__}" + (f" of {len(thing)}" if isinstance(thing, tuple) else "")
+
+
+def _encode_picture(image: Image.Image) -> bytes:
+    if image.mode.startswith("I"):
+        grey = np.asarray(image).astype(np.int64)
+        if grey.size and (grey.min() < 0 or grey.max() > 65535):
+            raise ValueError("an integer image of more than 16 bits; convert it to 8 or 16 first")
+        return _encode_array(grey.astype(np.uint16))
+    if image.mode == "F":
+        raise ValueError("a floating-point image; convert it to 8 or 16 bits first")
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    if image.mode not in _PNG_MODES:
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    data = io.BytesIO()
+    image.save(data, "PNG", compress_level=0, **({} if orientation == 1 else {"exif": exif}))
+    return data.getvalue()
+
+
+def _encode_array(array: np.ndarray) -> bytes:
+    is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
+    if not is_image or not array.size:
+        raise ValueError(
+            f"an array of an image has the shape (h, w), (h, w, 3) or (h, w, 4), and not "
+            f"{array.shape}"
+        )
+    if np.issubdtype(array.dtype, np.floating):
+        if not (array.min() >= 0 and array.max() <= 1):  # nor is it of NaNs
+            raise ValueError(
+                f"floats of an image lie in [0, 1], and these from {array.min():g} to "
+                f"{array.max():g}: scale them, or give uint8"
+            )
+        array = np.round(array * 255).astype(np.uint8)
+    if array.dtype == np.uint8:
+        return _encode_picture(Image.fromarray(array))
+    if array.dtype == np.uint16:
+        from input_pipeline.cpu_tf import tf  # Pillow has no colours of 16 bits
+
+        channels = array if array.ndim == 3 else array[..., None]
+        return tf.io.encode_png(channels, compression=0).numpy()
+    raise ValueError(
+        f"an array of an image is of uint8, uint16 or floats in [0, 1], and not of {array.dtype}"
+    )

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vit_jax import mixing, ops, photos
+from vit_jax import ahead, mixing, ops, photos
 from vit_jax.machinery import processes
 from vit_jax.tasks import plain
 from vit_jax.tasks.base import Answer, Batch, Item, Loss, Metric, Out, Pretrained, Task, option
@@ -23,7 +23,6 @@ if TYPE_CHECKING:  # it takes a while to import
     from matplotlib.figure import Figure
 
 _TOP = 5  # classes that are said of a file
-_BATCH = 16  # files at a time
 _COLUMNS, _MOST_SHOWN = 8, 32  # images of a report
 _MOST_CLASSES = 50  # of a confusion matrix that can be read
 _NAME_COLUMNS = 16
@@ -333,6 +332,9 @@ class Options:
         "Also write pictures of where the model looks, to attention/ in --output.",
         writes=True,
     )
+    batch_size: int | None = option(
+        None, "Images that are classified at a time; unset: what suits the devices."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -378,7 +380,8 @@ class Classifier:
         if not pretrained.model.values_of(["num_classes"]).get("num_classes"):
             raise ValueError("these weights have no head to classify with: fine-tune them first")
         self._pretrained = pretrained
-        self._variables = jax.device_put(pretrained.variables)
+        self._batches = ahead.Batches(options.batch_size)
+        self._variables = self._batches.place(pretrained.variables)
         self.labels = plain.class_names(pretrained)
         count = min(_TOP, len(self.labels))
         self.header = tuple(
@@ -407,27 +410,14 @@ class Classifier:
         return np.asarray(self._apply(self._variables, images))
 
     def predictions(self, items: Sequence[Item]) -> Iterator[Prediction]:
-        """Classifies images in their order, a batch at a time."""
-        for start in range(0, len(items), _BATCH):
-            images: dict[int, np.ndarray] = {}
-            problems: dict[int, str] = {}
-            batch = items[start : start + _BATCH]
-            for i, item in enumerate(batch):
-                try:
-                    images[i] = self.prepare(item.read())
-                except Exception as error:  # whatever one file does, the others are classified
-                    problems[i] = photos.explain(error)
-            results: dict[int, np.ndarray] = {}
-            if images:
-                stacked = np.stack(list(images.values()))
-                rows = min(_BATCH, len(items))  # one shape, so that the model compiles once
-                padding = [(0, rows - len(stacked))] + [(0, 0)] * 3
-                results = dict(zip(images, self.predict(np.pad(stacked, padding))))
-            for i, item in enumerate(batch):
-                if i in problems:
-                    yield Prediction(item.paths[0], problem=problems[i])
-                else:
-                    yield Prediction(item.paths[0], images[i], results[i])
+        """Classifies images in their order, a batch at a time, while the next ones are read."""
+        prepare, apply = self.prepare, functools.partial(self._apply, self._variables)
+        found = self._batches.compute(items, lambda item: prepare(item.read()), apply)
+        for item, image, result in found:
+            if isinstance(result, Exception):
+                yield Prediction(item.paths[0], problem=photos.explain(result))
+            else:
+                yield Prediction(item.paths[0], image, result)
 
     def outputs(self, item: Item) -> Sequence[PurePath]:
         """Pictures of attention get names of their own as they come."""

@@ -50,11 +50,12 @@ def encode(image: Any) -> bytes:
         return _encode_array(np.asarray(image))
     raise ValueError(
         f"an image is a path, a PIL image, an array, or the bytes of a file, and not "
-        f"{_say(image)}; give several as a list"
+        f"{say(image)}; give several as a list"
     )
 
 
-def _say(thing: Any) -> str:
+def say(thing: Any) -> str:
+    """Says in a few words what it is that does not fit."""
     return f"a {type(thing).__name__}" + (f" of {len(thing)}" if isinstance(thing, tuple) else "")
 
 

@@ -123,8 +123,8 @@ class LoadedModel:
                 for optical flow of pairs; an array (n, h, w, 3) is n images.
 
         Returns:
-            What the task says of a thing, see docs/python.md; of many a list of it, in their order,
-            in which a ValueError stands for a thing that has no answer, and is logged.
+            What the task says of a thing, see docs/predict.md; of many a list of it, in their
+            order, in which a ValueError stands for a thing without an answer, and is logged.
 
         Raises:
             ValueError: for one thing that has no answer; or for what is no such thing.

@@ -252,9 +252,9 @@ class FlowPredictor:
         count = len(self._estimate.tiling(flow.shape[:2]).corners)
         how = "whole" if count == 1 else f"{count} tiles"
         line = (
-            f"{first.name} -> {(self._output or Path()) / target} "
-            f"({flow.shape[1]} x {flow.shape[0]}, {how}, {seconds:.1f} s): moves by {lengths.mean(dtype=np.float64):.2f} pixels on average, "
-            f"{lengths.max():.2f} at most"
+            f"{first.name} -> {(self._output or Path()) / target} ({flow.shape[1]} x "
+            f"{flow.shape[0]}, {how}, {seconds:.1f} s): moves by "
+            f"{lengths.mean(dtype=np.float64):.2f} pixels on average, {lengths.max():.2f} at most"
         )
         return Answer(first.path, line, files=written, problems=problems, value=flow)
 

@@ -25,7 +25,7 @@ def item_of(images: Sequence[Any], numbers: Sequence[int]) -> Item:
     data: list[bytes | None] = []
     for image, number in zip(images, numbers, strict=True):
         is_path = isinstance(image, str | os.PathLike)
-        paths.append(Path(image) if is_path else Path(f"image {number}"))
+        paths.append(Path(image).expanduser() if is_path else Path(f"image {number}"))
         data.append(None if is_path else encode(image))
     place = PurePath(paths[0].name if data[0] is None else f"{paths[0]}.png")
     return Item(tuple(paths), place, data=tuple(data))

@@ -117,7 +117,7 @@ def test_a_model_for_grey_says_so_of_colours(tmp_path, caplog):
     Image.fromarray(photo((16, 16))).save(tmp_path / "a.png")
     Image.fromarray(photo((16, 16))[..., 0]).save(tmp_path / "grey.png")
     restorer = tiles.Restorer(model, {"params": params}, method="whole")
-    predictor = restore.RestoringPredictor(restorer)
+    predictor = restore.RestoringPredictor(restorer, output=tmp_path / "out")
     items = predictor.find([tmp_path])
     assert predict.answer_items(predictor, items, tmp_path / "out") == (2, [])
     assert caplog.text.count("has colours, which this model for grey images takes off it") == 1
@@ -186,10 +186,10 @@ def test_whatever_one_file_does_the_others_are_written(tmp_path, monkeypatch):
         write_image(folder / f"{name}.png", (9, 9, 9), size=(width, 8))
     read = photos.read
 
-    def fail_at_c(path):
+    def fail_at_c(path, data):
         if path.stem == "c":
             raise RecursionError("maximum depth\nof many lines")
-        return read(path)
+        return read(path, data)
 
     monkeypatch.setattr(photos, "read", fail_at_c)
     draw = restore._draw_comparison

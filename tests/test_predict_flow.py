@@ -354,7 +354,7 @@ def test_videos(tmp_path, capsys):
 
 def test_flows_are_written_as_they_come(tmp_path):
     write_video(tmp_path / "film.mkv", [smooth(SIZE, 0)] * 30)
-    predictor = FlowPredictor(pretrained())
+    predictor = FlowPredictor(pretrained(), output=tmp_path / "out")
     answers = predictor.answers(predictor.find([tmp_path / "film.mkv"]))
     assert next(answers).files.keys() == {
         PurePath("film/000001.flo"), PurePath("film/000001_flow.png")

@@ -280,7 +280,7 @@ def test_results_do_not_get_the_same_name(model, tmp_path):
         predict.check_outputs(predictor.find([tmp_path]), predictor, Path("o"))
     item = Item((tmp_path / "b.tif",), PurePath("c/b.tif"))
     assert predictor.outputs(item) == [PurePath("c/b.png"), PurePath("overlay/c/b.png")]
-    alone = segment.SegmentingPredictor(model, segment.Options(indices_only=True))
+    alone = segment.SegmentingPredictor(model, segment.Options(indices_only=True), Path("o"))
     assert alone.outputs(item) == [PurePath("c/b.png")]
     (answer,) = alone.answers([item])
     assert list(answer.files) == [PurePath("c/b.png")]

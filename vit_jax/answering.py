@@ -12,7 +12,6 @@ import jax
 import numpy as np
 
 from vit_jax import plugins as plugin_modules
-from vit_jax import pretrained
 from vit_jax.tasks import TASKS, Task, get_task, plain
 from vit_jax.tasks.base import Answer, Pretrained
 
@@ -51,12 +50,12 @@ def load(
     Raises:
         ValueError: if something is missing or does not fit; the message says what.
     """
+    from vit_jax import pretrained  # takes seconds to import
+
     plugin_modules.load(plugins)
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     names = labels if labels is None or isinstance(labels, str) else tuple(labels)
-    found = pretrained.load(
-        path, model, fields, size, names, key=key, vocabulary=vocabulary
-    )
+    found: Any = pretrained.load(path, model, fields, size, names, key=key, vocabulary=vocabulary)
     check_use(found, size is not None, labels is not None)
     return LoadedModel(found, **options)
 
@@ -124,8 +123,8 @@ class LoadedModel:
                 for optical flow of pairs; an array (n, h, w, 3) is n images.
 
         Returns:
-            What the task says of a thing, see docs/python.md; of many a list of it, in their order,
-            in which a ValueError stands for a thing that has no answer, and is logged.
+            What the task says of a thing, see docs/predict.md; of many a list of it, in their
+            order, in which a ValueError stands for a thing without an answer, and is logged.
 
         Raises:
             ValueError: for one thing that has no answer; or for what is no such thing.

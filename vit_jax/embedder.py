@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_jax import ops, photos
+from vit_jax import in_memory, ops, photos
 from vit_jax.class_embeddings import embed_classes
 from vit_jax.models.two_towers import TwoTowers
 from vit_jax.prompts import readable
-from vit_jax.tasks.base import Pretrained
+from vit_jax.tasks.base import Item, Pretrained
 
 if TYPE_CHECKING:  # which imports what imports this
     from vit_jax.pretrained import Pretrained as Loaded
@@ -154,36 +154,40 @@ class Embedder:
         return embed_classes(self.tokens, self.tokenizer.of_prompts, words, prompts)
 
     def files(self, paths: Sequence[Path]) -> Iterator[Embedded]:
-        """Embeds image files in their order, a batch at a time, while the next one is read."""
-        batches = [paths[i : i + _BATCH] for i in range(0, len(paths), _BATCH)]
+        """Embeds image files, see `items`."""
+        return self.items(in_memory.image_items(paths))
+
+    def items(self, items: Sequence[Item]) -> Iterator[Embedded]:
+        """Embeds images in their order, a batch at a time, while the next one is read."""
+        batches = [items[i : i + _BATCH] for i in range(0, len(items), _BATCH)]
         # Of one shape, so that the model compiles once.
-        self._rows = rows = max(self._rows, min(_BATCH, len(paths)))
+        self._rows = rows = max(self._rows, min(_BATCH, len(items)))
         with futures.ThreadPoolExecutor(_READERS) as pool:
-            coming = [pool.submit(self._read, path) for path in batches[0]] if batches else []
+            coming = [pool.submit(self._read, item) for item in batches[0]] if batches else []
             for i, batch in enumerate(batches):
                 read = [future.result() for future in coming]
                 following = batches[i + 1] if i + 1 < len(batches) else []
-                coming = [pool.submit(self._read, path) for path in following]
+                coming = [pool.submit(self._read, item) for item in following]
                 yield from self._embed(batch, read, rows)
 
     def _embed(
-        self, paths: Sequence[Path], read: Sequence[np.ndarray | str], rows: int
+        self, items: Sequence[Item], read: Sequence[np.ndarray | str], rows: int
     ) -> Iterator[Embedded]:
         images = [image for image in read if not isinstance(image, str)]
         vectors = iter(())
         if images:
             stacked = np.stack(images)
             vectors = iter(self.images(np.pad(stacked, [(0, rows - len(stacked)), *[(0, 0)] * 3])))
-        for path, image in zip(paths, read):
+        for item, image in zip(items, read):
             if isinstance(image, str):
-                yield Embedded(path, None, image)
+                yield Embedded(item.paths[0], None, image)
             else:
-                yield Embedded(path, next(vectors))
+                yield Embedded(item.paths[0], next(vectors))
 
-    def _read(self, path: Path) -> np.ndarray | str:
+    def _read(self, item: Item) -> np.ndarray | str:
         """The image as the model takes it, or what is wrong with the file."""
         try:
-            return self.prepare(path.read_bytes())
+            return self.prepare(item.read())
         except Exception as error:  # whatever one file does, the others are embedded
             return photos.explain(error) or type(error).__name__
 

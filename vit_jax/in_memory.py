@@ -25,7 +25,7 @@ def item_of(images: Sequence[Any], numbers: Sequence[int]) -> Item:
     data: list[bytes | None] = []
     for image, number in zip(images, numbers, strict=True):
         is_path = isinstance(image, str | os.PathLike)
-        paths.append(Path(image) if is_path else Path(f"image {number}"))
+        paths.append(Path(image).expanduser() if is_path else Path(f"image {number}"))
         data.append(None if is_path else encode(image))
     place = PurePath(paths[0].name if data[0] is None else f"{paths[0]}.png")
     return Item(tuple(paths), place, data=tuple(data))
@@ -50,11 +50,12 @@ def encode(image: Any) -> bytes:
         return _encode_array(np.asarray(image))
     raise ValueError(
         f"an image is a path, a PIL image, an array, or the bytes of a file, and not "
-        f"{_say(image)}; give several as a list"
+        f"{say(image)}; give several as a list"
     )
 
 
-def _say(thing: Any) -> str:
+def say(thing: Any) -> str:
+    """Says in a few words what it is that does not fit."""
     return f"a {type(thing).__name__}" + (f" of {len(thing)}" if isinstance(thing, tuple) else "")
 
 

@@ -11,8 +11,6 @@ import dataclasses
 import logging
 import os
 import sys
-import types
-import typing
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,12 +19,11 @@ from absl import flags
 from tqdm import tqdm
 
 from checkpoints import files
-from vit_jax import photos, plugins
+from vit_jax import answering, photos, plugins
 from vit_jax.machinery import cli, console, model_flags
 from vit_jax.machinery.output_flag import OUTPUT
-from vit_jax.models.base import Model
 from vit_jax.tasks import TASKS, Task, get_task
-from vit_jax.tasks.base import Answer, Item, Predictor
+from vit_jax.tasks.base import Answer, Item, Predictor, Pretrained
 
 _LOG = logging.getLogger("vit_jax.predict")  # also when it is run as __main__
 
@@ -43,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     pretrained = model_flags.load()
     task = get_task(pretrained.model)
-    _check_flags(pretrained.name, pretrained.model, task)
+    _check_flags(pretrained, task)
     predictor = task.predictor(pretrained, _read_options(task), output)
     if predictor.has_files and output is None:
         raise ValueError(f"say where the results of {pretrained.name} go: --output=FOLDER")
@@ -74,13 +71,9 @@ def _options(tasks: Iterable[Task]) -> dict[str, tuple[type, Any, dict[str, str]
     """Options by name: their type, their field, and their help by the tasks that have them."""
     found: dict[str, tuple[type, Any, dict[str, str]]] = {}
     for task in tasks:
-        hints = typing.get_type_hints(task.options)
-        for field in dataclasses.fields(task.options):
-            kind = hints[field.name]
-            if typing.get_origin(kind) in (types.UnionType, typing.Union):  # such as int | None
-                (kind,) = (part for part in typing.get_args(kind) if part is not types.NoneType)
-            owners = found.get(field.name, (kind, field, {}))[2]
-            found[field.name] = (kind, field, {**owners, task.name: field.metadata["help"]})
+        for name, (kind, field) in answering.kinds_of(task).items():
+            owners = found.get(name, (kind, field, {}))[2]
+            found[name] = (kind, field, {**owners, task.name: field.metadata["help"]})
     return found
 
 
@@ -93,20 +86,17 @@ def _read_options(task: Task) -> Any:
     return task.options(**{name: value for name, value in given.items() if value is not None})
 
 
-def _check_flags(name: str, model: Model, task: Task) -> None:
+def _check_flags(pretrained: Pretrained, task: Task) -> None:
     """Raises a ValueError for a flag that does not go with a model."""
     own = {field.name for field in dataclasses.fields(task.options)}
     for flag, (_, _, owners) in _options(TASKS.values()).items():
         if flag not in own and flag in flags.FLAGS and flags.FLAGS[flag].value:
             raise ValueError(
-                f"--{flag} goes with the task {' or '.join(owners)}, and that of {name} is "
-                f"{task.name}"
+                f"--{flag} goes with the task {' or '.join(owners)}, and that of "
+                f"{pretrained.name} is {task.name}"
             )
-    if model.any_size and flags.FLAGS["image_size"].value is not None:
-        raise ValueError(f"{name} takes images at their own size: leave --image_size out")
-    takes_labels = model.has_field("num_classes") or {"image", "text"} <= set(task.inputs)
-    if not takes_labels and flags.FLAGS["labels"].value is not None:
-        raise ValueError(f"{name} tells no classes apart: leave --labels out")
+    has_size, has_labels = (flags.FLAGS[f].value is not None for f in ("image_size", "labels"))
+    answering.check_use(pretrained, has_size, has_labels)
 
 
 def check_outputs(items: Sequence[Item], predictor: Predictor, output: Path | None) -> None:

@@ -67,7 +67,7 @@ def load(
     name: str | None = None,
     fields: Mapping[str, Any] | None = None,
     image_size: tuple[int, int] | None = None,
-    labels: str | None = None,
+    labels: str | tuple[str, ...] | None = None,
     old_size: tuple[int, int] | None = None,
     key: str = "",
     vocabulary: str = "",
@@ -80,8 +80,8 @@ def load(
             only one model fits.
         fields: of the model that differ from the published ones, for a file without a run.
         image_size: (h, w) to use it at; None for what it was trained with.
-        labels: a file with a class name per line, "imagenet1k" or "none"; None for the labels.txt
-            beside the weights, if there is one.
+        labels: names of classes, or a file with one per line, "imagenet1k" or "none"; None for the
+            labels.txt beside the weights, if there is one.
         old_size: (h, w) that the weights were made for, where no run and no square tells.
         key: which weights of a PyTorch file with several, see `checkpoints.torch.read`.
         vocabulary: path of a model's of texts; "" for that of the run, or beside the weights.
@@ -194,7 +194,9 @@ def _fetch_vocabulary(path: str, spec: str) -> str:
     return "" if found is None else os.fspath(found)
 
 
-def _choose_labels(labels: str | None, weights: Weights, model: Model) -> tuple[str, ...] | None:
+def _choose_labels(
+    labels: str | tuple[str, ...] | None, weights: Weights, model: Model
+) -> tuple[str, ...] | None:
     """The names of a head's classes; or what a model of images and texts is to look for."""
     if "text" in get_task(model).inputs and labels not in (None, "", "none"):
         return class_names.find(labels)

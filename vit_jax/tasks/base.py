@@ -232,7 +232,8 @@ class Task:
             raises a ValueError that lists what there is.
         report: makes the report of a split, of the data, the split's name and the config.
         predictor: makes what `predict` does with files, of a model, the options and the folder for
-            results; None if there is none, and answers need no files. It raises a ValueError for a model or options that do not fit.
+            results; of None, answers need no files. It raises a ValueError for a model or options
+            that do not fit.
         options: a dataclass of `option` fields.
         kind: `data.kind` of a folder from which it is usually learned.
         inputs: keys of a batch that the model gets, in the order of its arguments.

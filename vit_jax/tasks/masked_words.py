@@ -65,11 +65,10 @@ def make_predictor(pretrained: Pretrained, options: Options, output: Path | None
     """
     from vit_jax import text_predictors  # which imports this package
 
-    del output
     if options.embed:
         if options.words is not None:
             raise ValueError("--words is for [MASK]: leave it out, or --embed")
-        return text_predictors.Embedder(pretrained, options.pool or "mean")
+        return text_predictors.Embedder(pretrained, options.pool or "mean", output is not None)
     if options.pool is not None:
         raise ValueError("--pool says which embedding --embed writes: add --embed")
     return text_predictors.WordTeller(pretrained, 5 if options.words is None else options.words)

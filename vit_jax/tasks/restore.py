@@ -217,36 +217,40 @@ class RestoringPredictor:
     Args:
         restorer: does it.
         compares: whether to draw each before and after.
-        output: folder for the results, as the answers say it.
+        output: folder for the results, as the answers say it; None if nothing is written.
     """
 
     header = ()
     has_files = True
     find = staticmethod(plain.find_images)
+    take = staticmethod(plain.take_images)
 
     def __init__(
         self, restorer: tiles.Restorer, compares: bool = False, output: Path | None = None
     ) -> None:
         self._restorer = restorer
         self._compares = compares
-        self._output = output or Path()
+        self._output = output
 
     def outputs(self, item: Item) -> Sequence[PurePath]:
         return [item.inside, _compared(item.inside)] if self._compares else [item.inside]
 
     def answers(self, items: Sequence[Item]) -> Iterator[Answer]:
         for item in items:
-            yield self._answer(item.paths[0], item.inside)
+            yield self._answer(item)
 
-    def _answer(self, path: Path, inside: PurePath) -> Answer:
+    def _answer(self, item: Item) -> Answer:
+        path, inside = item.paths[0], item.inside
         begin, method = time.monotonic(), self._restorer.method
         written: dict[PurePath, bytes] = {}
         try:
-            photo = photos.read(path)
+            photo = photos.read(path, item.read())
             method = self._restorer.method_for(photo.pixels.shape[:2])
             self._warn(path, photo.pixels, method)
             restored = self._restorer(photo.pixels)
-            written[inside] = photo.encode(restored)
+            value = photo.picture(restored)
+            if self._output is not None:
+                written[inside] = photo.encode(restored)
         except jax.errors.JaxRuntimeError as error:
             problem = f"cannot restore {path} by method {method}: {error}".splitlines()[0]
             return Answer(path, problems=(problem,))
@@ -255,14 +259,14 @@ class RestoringPredictor:
         height, width = restored.shape[:2]
         seconds = time.monotonic() - begin
         size = f"{width} x {height}, {method}, {seconds:.1f} s"
-        line = f"{path} -> {self._output / inside} ({size})"
+        line = f"{path} -> {(self._output or Path()) / inside} ({size})"
         problems: tuple[str, ...] = ()
-        if self._compares:
+        if self._compares and self._output is not None:
             try:
                 written[_compared(inside)] = _draw_comparison(photo.pixels, restored)
             except Exception as error:
                 problems = (f"cannot compare {path}: {photos.explain(error)}",)
-        return Answer(path, line, files=written, problems=problems)
+        return Answer(path, line, files=written, problems=problems, value=value)
 
     def _warn(self, path: Path, pixels: np.ndarray, method: str) -> None:
         if method == "tiles" and self._restorer.method == "auto":

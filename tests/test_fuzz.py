@@ -21,7 +21,7 @@ from PIL import Image
 from checkpoints import npz
 from input_pipeline import files, get_dataset
 from tests.helpers import data_config, tiny_digits_config, write_classes
-from vit_jax import experiment, photos, predict, pretrained, train
+from vit_jax import experiment, photos, pretrained, results, train
 from vit_jax.tasks import classify, restore
 from vit_jax.workdir import Workdir
 
@@ -215,7 +215,7 @@ def test_results_go_nowhere_but_to_the_output(tmp_path_factory, names):
     predictor = restore.RestoringPredictor(None)
     try:
         items = predictor.find([folder, *folder.iterdir()])
-        predict.check_outputs(items, predictor, output)
+        results.check_outputs(items, predictor, output)
     except ValueError as error:
         if not re.search("holds no images|would both be written", str(error)):
             raise

@@ -13,7 +13,6 @@ import numpy as np
 from vit_jax.machinery import sharding
 
 Thing = TypeVar("Thing")
-Value = TypeVar("Value")
 
 _THREADS = min(16, os.cpu_count() or 1)
 # Images of a batch for each device: more gain nothing on a CPU, and fewer leave others idle.
@@ -22,8 +21,8 @@ _PER_OTHER_DEVICE = 64
 
 
 def prepared(
-    things: Iterable[Thing], prepare: Callable[[Thing], Value], ahead: int = 2 * _THREADS
-) -> Iterator[tuple[Thing, Value | Exception]]:
+    things: Iterable[Thing], prepare: Callable[[Thing], Any], ahead: int = 2 * _THREADS
+) -> Iterator[tuple[Thing, Any]]:
     """Prepares things in threads, a few ahead of their use.
 
     Args:
@@ -34,23 +33,24 @@ def prepared(
     Yields:
         Each thing in turn, with what `prepare` returned, or the exception that it raised.
     """
-    coming: collections.deque[tuple[Thing, futures.Future[Value]]] = collections.deque()
+    coming: collections.deque[tuple[Thing, futures.Future[Any]]] = collections.deque()
     pool = futures.ThreadPoolExecutor(_THREADS)
     try:
         for thing in things:
             coming.append((thing, pool.submit(prepare, thing)))
             if len(coming) > ahead:
-                yield _finished(*coming.popleft())
+                yield _result(coming.popleft())
         while coming:
-            yield _finished(*coming.popleft())
+            yield _result(coming.popleft())
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _finished(thing: Thing, future: futures.Future[Value]) -> tuple[Thing, Value | Exception]:
+def _result(submitted: tuple[Thing, futures.Future[Any]]) -> tuple[Thing, Any]:
+    thing, future = submitted
     try:
         return thing, future.result()
-    except Exception as error:  # which whoever asked says of the thing
+    except Exception as error:  # whoever asked says it of the thing
         return thing, error
 
 
@@ -73,7 +73,7 @@ class Batches:
         self._devices = devices
         self.size = -(-size // devices) * devices
 
-    def place(self, variables: Value) -> Value:
+    def place(self, variables: Any) -> Any:
         """Puts variables on all devices."""
         return jax.device_put(variables, sharding.local_copies())
 

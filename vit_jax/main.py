@@ -8,7 +8,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 import configs
-from vit_jax.machinery import cli
+from vit_jax.machinery import cli, process_flags
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -19,16 +19,6 @@ _CONFIG = config_flags.DEFINE_config_file(
     accept_new_attributes=True,  # validate_config refuses unknown keys, and names the known ones
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
-_DISTRIBUTED = flags.DEFINE_bool(
-    "distributed",
-    False,
-    "This is one of several processes, which a TPU pod, SLURM or Open MPI has started.",
-)
-_COORDINATOR = flags.DEFINE_string(
-    "coordinator_address", None, "HOST:PORT of the first of several processes, started by hand."
-)
-_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many there are.")
-_PROCESS = flags.DEFINE_integer("process_id", None, "Which one this is, from 0.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "benchmark"], "What to do.")
 
 
@@ -41,15 +31,13 @@ def main(argv: Sequence[str]) -> int:
         name = "inference_time" if _MODE.value == "benchmark" else "NAME"
         raise ValueError(f"--mode={_MODE.value} needs --config=configs/{name}.py")
 
-    # Imported here, so that --help and mistakes on the command line are answered at once.
-    from vit_jax.machinery import processes
-
-    with processes.joined(_DISTRIBUTED.value, _COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
+    with process_flags.joined():
         _run(config)
     return 0
 
 
 def _run(config: ConfigDict | None) -> None:
+    # Imported here, so that --help and mistakes on the command line are answered at once.
     from vit_jax import evaluate, experiment, inference_time, plugins, train
     from vit_jax.machinery import processes
     from vit_jax.workdir import Workdir

@@ -49,7 +49,7 @@ class ZeroShotPredictor:
             raise ValueError("--texts goes with --embed")
         self._embeds = options.embed
         self._packs = options.embed and output is not None
-        self._embedder = Embedder(pretrained)
+        self._embedder = Embedder(pretrained, options.batch_size)
         self._texts = [] if options.texts is None else _read_lines(options.texts)
         self._text_vectors = np.zeros((0, self._embedder.size), np.float32)
         if self._texts:
@@ -64,16 +64,21 @@ class ZeroShotPredictor:
         return ("label", *(f"{kind} {label}" for kind in kinds for label in self.labels))
 
     def find(self, arguments: Sequence[str | os.PathLike[str]]) -> Sequence[Item]:
-        """Images, see `plain.find_images`; the vectors are written with the last one."""
+        """Images, see `plain.find_images`; together one item, if their vectors are a file."""
         items = plain.find_images(arguments)
-        self._last = items[-1]
-        return items
+        if not self._packs:
+            return items
+        paths = tuple(path for item in items for path in item.paths)
+        return [Item(paths, PurePath(EMBEDDINGS), len(paths))]
 
     def outputs(self, item: Item) -> Sequence[PurePath]:
-        return (EMBEDDINGS,) if self._embeds and item is self._last else ()
+        del item
+        return (EMBEDDINGS,) if self._packs else ()
 
     def answers(self, items: Sequence[Item]) -> Iterator[Answer]:
         found: list[Embedded] = []
+        if self._packs:
+            items = [Item((path,), item.inside) for item in items for path in item.paths]
         for i, embedded in enumerate(self._embedder.items(items)):
             path, vector, problem = embedded
             answer = Answer(path, value=vector)

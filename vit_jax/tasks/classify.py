@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import functools
 import io
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -332,9 +331,7 @@ class Options:
         "Also write pictures of where the model looks, to attention/ in --output.",
         writes=True,
     )
-    batch_size: int | None = option(
-        None, "Images that are classified at a time; unset: what suits the devices."
-    )
+    batch_size: int | None = plain.batch_size()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -420,12 +417,10 @@ class Classifier:
                 yield Prediction(item.paths[0], image, result)
 
     def outputs(self, item: Item) -> Sequence[PurePath]:
-        """Pictures of attention get names of their own as they come."""
-        del item
-        return ()
+        return () if self._draw is None else (_drawn(item.inside),)
 
     def answers(self, items: Sequence[Item]) -> Iterator[Answer]:
-        for prediction in self.predictions(items):
+        for item, prediction in zip(items, self.predictions(items), strict=True):
             path, p = prediction.path, prediction.probabilities
             if p is None:
                 yield Answer(path, problems=(f"cannot read {path}: {prediction.problem}",))
@@ -437,15 +432,14 @@ class Classifier:
             problems: tuple[str, ...] = ()
             if self._draw is not None:
                 try:
-                    pictures = self._draw(path, prediction.image, p)
+                    pictures[_drawn(item.inside)] = self._draw(prediction.image, p)
                 except Exception as error:  # whatever one file does, the others are drawn
                     reason = photos.explain(error)
                     problems = (f"cannot draw where it looks in {path}: {reason}",)
             yield Answer(path, line, row, pictures, problems, plain.ranked(self.labels, p))
 
-    def _make_drawer(self) -> Callable[[Path, Any, np.ndarray], dict[PurePath, bytes]]:
-        """Makes what draws where it looks, of a path, an image and its probabilities."""
-        from checkpoints import files
+    def _make_drawer(self) -> Callable[[Any, np.ndarray], bytes]:
+        """Makes what draws a PNG of where it looks, of an image and its probabilities."""
         from vit_jax import attention_maps, fonts, report
 
         model, size = self._pretrained.model, self._pretrained.image_size
@@ -453,22 +447,22 @@ class Classifier:
         shape = jax.ShapeDtypeStruct((1, *size, 3), np.float32)
         jax.eval_shape(look, self._variables, shape)  # or raises
         names = fonts.legible_names(self.labels)
-        taken: set[str] = set()
 
-        def draw(path: Path, image: np.ndarray, p: np.ndarray) -> dict[PurePath, bytes]:
-            stem = path.stem  # maybe of another folder, or with another suffix
-            numbered = (f"{stem}_{i}" for i in itertools.count(2))
-            name = next(name for name in itertools.chain([stem], numbered) if name not in taken)
-            taken.add(name)
+        def draw(image: np.ndarray, p: np.ndarray) -> bytes:
             rolled, heads = jax.device_get(look(self._variables, image[None]))
             best = int(np.argmax(p))
             title = f"{names[best]} {p[best]:.1%}"
             figure = attention_maps.draw(report.displayable(image), rolled[0], heads[0], title)
             data = io.BytesIO()
             figure.savefig(data, dpi=110, format="png")
-            return {PurePath("attention", files.with_ending(name, ".png")): data.getvalue()}
+            return data.getvalue()
 
         return draw
+
+
+def _drawn(inside: PurePath) -> PurePath:
+    """Where the picture of where a model looks in an image goes."""
+    return "attention" / plain.picture_of(inside)
 
 
 TASK = Task(

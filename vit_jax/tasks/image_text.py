@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vit_jax import contrastive, prompts
+from vit_jax.tasks import plain
 from vit_jax.tasks.base import (
     Batch,
     Metric,
@@ -169,6 +170,7 @@ class Options:
         "With --embed: a file with a text per line, whose vectors are written as well.",
         writes=True,
     )
+    batch_size: int | None = plain.batch_size()
 
 
 def make_predictor(pretrained: Pretrained, options: Options, output: Path | None) -> Predictor:

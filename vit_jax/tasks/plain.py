@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from vit_jax import in_memory, photos
+from checkpoints import files
+from vit_jax import ahead, in_memory, photos
 from vit_jax.tasks import base
 
 
@@ -59,6 +60,17 @@ def find_images(arguments: Sequence[str | os.PathLike[str]]) -> list[base.Item]:
             is_below = argument.is_dir()
             inside[path] = path.relative_to(argument) if is_below else PurePath(path.name)
     return [base.Item((path,), place) for path, place in inside.items()]
+
+
+def batch_size() -> Any:
+    """The option of how many images a model looks at together, see `ahead.Batches`."""
+    return base.option(None, "Images that are looked at together; unset: what suits the devices.")
+
+
+def picture_of(inside: PurePath) -> PurePath:
+    """Where a PNG drawn of an image goes, from where that lies: a.png, or a.jpg.png."""
+    is_png = inside.suffix.lower() == ".png"
+    return inside.with_name(files.with_ending(inside.name, "" if is_png else ".png"))
 
 
 take_images = in_memory.image_items  # a `Predictor.take` whose things are images
@@ -112,10 +124,12 @@ class FilesPredictor:
         return ()
 
     def answers(self, items: Sequence[base.Item]) -> Iterator[base.Answer]:
-        for item in items:
+        prepare = self._prepare
+        for item, image in ahead.prepared(items, lambda item: prepare(item.read())):
             (path,) = item.paths
             try:
-                image = self._prepare(item.read())
+                if isinstance(image, Exception):
+                    raise image
                 outs = jax.device_get(self._apply({"image": image[None]}))
                 out = jax.tree.map(lambda leaf: leaf[0], outs)
                 said = self._say(out)

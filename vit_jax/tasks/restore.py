@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from checkpoints import files as names
-from vit_jax import image_quality, ops, photos, tiles
+from vit_jax import ahead, image_quality, ops, photos, tiles
 from vit_jax.machinery import processes
 from vit_jax.tasks import plain
 from vit_jax.tasks.base import INPUT, Answer, Batch, Item, Metric, Pretrained, Task, option
@@ -236,15 +235,16 @@ class RestoringPredictor:
         return [item.inside, _compared(item.inside)] if self._compares else [item.inside]
 
     def answers(self, items: Sequence[Item]) -> Iterator[Answer]:
-        for item in items:
-            yield self._answer(item)
+        for item, photo in ahead.prepared(items, _read, ahead=1):
+            yield self._answer(item, photo)
 
-    def _answer(self, item: Item) -> Answer:
+    def _answer(self, item: Item, photo: photos.Photo | Exception) -> Answer:
         path, inside = item.paths[0], item.inside
         begin, method = time.monotonic(), self._restorer.method
         written: dict[PurePath, bytes] = {}
         try:
-            photo = photos.read(path, item.read())
+            if isinstance(photo, Exception):
+                raise photo
             method = self._restorer.method_for(photo.pixels.shape[:2])
             self._warn(path, photo.pixels, method)
             restored = self._restorer(photo.pixels)
@@ -298,9 +298,13 @@ def make_predictor(
     return RestoringPredictor(restorer, options.compare, output)
 
 
+def _read(item: Item) -> photos.Photo:
+    return photos.read(item.paths[0], item.read())
+
+
 def _compared(inside: PurePath) -> PurePath:
     """Where the picture of an image before and after goes."""
-    return "compare" / inside.with_name(names.with_ending(inside.name, ".png"))
+    return "compare" / plain.picture_of(inside)
 
 
 def _draw_comparison(before: np.ndarray, after: np.ndarray) -> bytes:

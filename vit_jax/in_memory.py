@@ -1,34 +1,12 @@
 """Images that a program has in memory, as the contents of files that the predictors read."""
 
 import io
-import os
-from collections.abc import Sequence
-from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image
 
-from vit_jax.tasks.base import Item
-
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")  # what else there is, is shown in one of them
-
-
-def image_items(things: Sequence[Any]) -> list[Item]:
-    """An item for each image, see `encode`."""
-    return [item_of([thing], [i]) for i, thing in enumerate(things, 1)]
-
-
-def item_of(images: Sequence[Any], numbers: Sequence[int]) -> Item:
-    """An item of one or more images, see `encode`; the numbers are their names in messages."""
-    paths: list[Path] = []
-    data: list[bytes | None] = []
-    for image, number in zip(images, numbers, strict=True):
-        is_path = isinstance(image, str | os.PathLike)
-        paths.append(Path(image).expanduser() if is_path else Path(f"image {number}"))
-        data.append(None if is_path else encode(image))
-    place = PurePath(paths[0].name if data[0] is None else f"{paths[0]}.png")
-    return Item(tuple(paths), place, data=tuple(data))
 
 
 def encode(image: Any) -> bytes:

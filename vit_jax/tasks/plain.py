@@ -61,7 +61,21 @@ def find_images(arguments: Sequence[str | os.PathLike[str]]) -> list[base.Item]:
     return [base.Item((path,), place) for path, place in inside.items()]
 
 
-take_images = in_memory.image_items  # a `Predictor.take` whose things are images
+def take_images(things: Sequence[Any]) -> list[base.Item]:
+    """A `Predictor.take` whose things are images: paths, or see `in_memory.encode`."""
+    return [item_of([thing], i) for i, thing in enumerate(things, 1)]
+
+
+def item_of(images: Sequence[Any], number: int = 1) -> base.Item:
+    """An item of one or more images; those in memory are called by numbers in messages."""
+    paths: list[Path] = []
+    data: list[bytes | None] = []
+    for i, image in enumerate(images, number):
+        is_path = isinstance(image, str | os.PathLike)
+        paths.append(Path(image).expanduser() if is_path else Path(f"image {i}"))
+        data.append(None if is_path else in_memory.encode(image))
+    place = PurePath(paths[0].name if data[0] is None else f"{paths[0]}.png")
+    return base.Item(tuple(paths), place, data=tuple(data))
 
 
 def class_names(pretrained: base.Pretrained) -> tuple[str, ...]:

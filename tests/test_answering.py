@@ -413,6 +413,6 @@ def test_a_task_from_outside_gives_what_its_model_says(monkeypatch):
 
 def test_names_that_are_there_twice_keep_their_probabilities():
     shares = np.array([0.1, 0.2, 0.4, 0.3], np.float32)
-    found = plain.ranked(("crane", "cock", "crane", "hen"), shares)
+    found = plain.ranked(plain.told_apart(("crane", "cock", "crane", "hen")), shares)
     assert list(found) == ["crane (2)", "hen", "cock", "crane (0)"]
     assert list(found.values()) == pytest.approx([0.4, 0.3, 0.2, 0.1])

@@ -171,13 +171,14 @@ def test_many_are_answered_in_their_order(model, tmp_path, caplog):
     assert isinstance(third, ValueError)
     assert [str(third), str(fourth)] == reasons
     assert [record.message for record in caplog.records if record.levelno >= 40] == reasons
-    for path, reason in zip(mixed[2:4], reasons):
+    for thing, reason in zip(mixed[2:4], reasons):
         with pytest.raises(ValueError, match=f"^{reason}$"):
-            model(path)
+            model(thing)
     together = model(np.stack(pixels))
     assert together == model(iter(pixels)) == model(dict(enumerate(pixels)).values())
     assert [list(value) for value in together] == [list(value) for value in alone]
     assert model([]) == []
+    assert model(np.array([str(path)])) == [model(tmp_path / "a.png")]
 
 
 def test_many_calls_compile_once(model):
@@ -413,6 +414,6 @@ def test_a_task_from_outside_gives_what_its_model_says(monkeypatch):
 
 def test_names_that_are_there_twice_keep_their_probabilities():
     shares = np.array([0.1, 0.2, 0.4, 0.3], np.float32)
-    found = plain.ranked(("crane", "cock", "crane", "hen"), shares)
+    found = plain.ranked(plain.told_apart(("crane", "cock", "crane", "hen")), shares)
     assert list(found) == ["crane (2)", "hen", "cock", "crane (0)"]
     assert list(found.values()) == pytest.approx([0.4, 0.3, 0.2, 0.1])

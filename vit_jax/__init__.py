@@ -11,6 +11,7 @@ if typing.TYPE_CHECKING:
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
+__all__ = ["__version__", "load"]
 __version__ = "0.1.0"
 
 
@@ -23,4 +24,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), "load"])
+    return sorted({*globals(), *__all__})

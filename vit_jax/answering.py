@@ -26,6 +26,7 @@ def load(
     model: str | None = None,
     fields: Mapping[str, Any] | None = None,
     image_size: int | tuple[int, int] | None = None,
+    pretrained_size: int | tuple[int, int] | None = None,
     labels: str | Sequence[str] | None = None,
     key: str = "",
     vocabulary: str = "",
@@ -40,6 +41,7 @@ def load(
         model: name of the model, for a file that does not say which it is of.
         fields: of the model that differ from the published ones, for such a file.
         image_size: n or (h, w) to use it at; None for what it was trained with.
+        pretrained_size: n or (h, w) that a file was made for, where no square tells.
         labels: names of the classes, or of what is looked for; or, as the command's --labels, a
             file with a name per line, the name of a set, or "none".
         key: which weights of a PyTorch file that holds several.
@@ -53,9 +55,11 @@ def load(
     from vit_jax import pretrained  # takes seconds to import
 
     plugin_modules.load(plugins)
-    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    size, old_size = (
+        (side, side) if isinstance(side, int) else side for side in (image_size, pretrained_size)
+    )
     names = labels if labels is None or isinstance(labels, str) else tuple(labels)
-    found: Any = pretrained.load(path, model, fields, size, names, key=key, vocabulary=vocabulary)
+    found: Any = pretrained.load(path, model, fields, size, names, old_size, key, vocabulary)
     check_use(found, size is not None, labels is not None)
     return LoadedModel(found, **options)
 
@@ -150,7 +154,7 @@ class LoadedModel:
 def _is_many(thing: Any) -> bool:
     """Whether it is none of the things that can be answered for, but several."""
     if hasattr(thing, "__array__"):
-        return np.ndim(thing) == 4
+        return np.ndim(thing) in (1, 4)  # of paths, or of images
     is_one = isinstance(thing, str | bytes | os.PathLike | tuple)
     return isinstance(thing, Iterable) and not is_one
 

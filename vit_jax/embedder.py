@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_jax import ahead, in_memory, ops, photos
+from vit_jax import ahead, ops, photos
 from vit_jax.class_embeddings import embed_classes
 from vit_jax.models.two_towers import TwoTowers
 from vit_jax.prompts import readable
+from vit_jax.tasks import plain
 from vit_jax.tasks.base import Item, Pretrained
 
 if TYPE_CHECKING:  # which imports what imports this
@@ -154,7 +155,7 @@ class Embedder:
 
     def files(self, paths: Sequence[Path]) -> Iterator[Embedded]:
         """Embeds image files, see `items`."""
-        return self.items(in_memory.image_items(paths))
+        return self.items(plain.take_images(paths))
 
     def items(self, items: Sequence[Item]) -> Iterator[Embedded]:
         """Embeds images in their order, a batch at a time, while the next ones are read."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from input_pipeline import files
 from vit_jax import in_memory, photos
+from vit_jax.tasks import plain
 from vit_jax.tasks.base import Item
 
 VIDEOS = (
@@ -95,7 +96,7 @@ def take(things: Sequence[Any]) -> list[Item]:
                 f"flow is from one frame to another: give two images, or a list of pairs, and not "
                 f"{in_memory.say(pair)}"
             )
-        item = in_memory.item_of(pair, [2 * i + 1, 2 * i + 2])
+        item = plain.item_of(pair, 2 * i + 1)
         videos = [path for path in item.paths if is_video(path)]
         if videos:
             raise ValueError(

@@ -1,34 +1,10 @@
 """Images that a program has in memory, as the contents of files that the predictors read."""
 
 import io
-import os
-from collections.abc import Sequence
-from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image
-
-from vit_jax.tasks.base import Item
-
-_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")  # what else there is, is shown in one of them
-
-
-def image_items(things: Sequence[Any]) -> list[Item]:
-    """An item for each image, see `encode`."""
-    return [item_of([thing], [i]) for i, thing in enumerate(things, 1)]
-
-
-def item_of(images: Sequence[Any], numbers: Sequence[int]) -> Item:
-    """An item of one or more images, see `encode`; the numbers are their names in messages."""
-    paths: list[Path] = []
-    data: list[bytes | None] = []
-    for image, number in zip(images, numbers, strict=True):
-        is_path = isinstance(image, str | os.PathLike)
-        paths.append(Path(image).expanduser() if is_path else Path(f"image {number}"))
-        data.append(None if is_path else encode(image))
-    place = PurePath(paths[0].name if data[0] is None else f"{paths[0]}.png")
-    return Item(tuple(paths), place, data=tuple(data))
+from PIL import Image, ImageOps
 
 
 def encode(image: Any) -> bytes:
@@ -60,20 +36,24 @@ def say(thing: Any) -> str:
 
 
 def _encode_picture(image: Image.Image) -> bytes:
-    if image.mode.startswith("I"):
-        grey = np.asarray(image).astype(np.int64)
-        if grey.size and (grey.min() < 0 or grey.max() > 65535):
-            raise ValueError("an integer image of more than 16 bits; convert it to 8 or 16 first")
-        return _encode_array(grey.astype(np.uint16))
+    try:
+        image.load()
+    except (OSError, SyntaxError) as error:  # of a file that was opened, and is damaged
+        raise ValueError(f"a picture that cannot be read: {error}") from error
+    image = ImageOps.exif_transpose(image)
     if image.mode == "F":
         raise ValueError("a floating-point image; convert it to 8 or 16 bits first")
-    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = orientation
-    if image.mode not in _PNG_MODES:
-        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    if image.mode.startswith("I"):
+        grey = np.asarray(image).astype(np.int64)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise ValueError("an integer image of more than 16 bits; convert it to 8 or 16 first")
+        image = Image.fromarray(grey.astype(np.uint16))
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+    elif image.mode not in ("1", "L", "P", "RGB", "CMYK"):
+        image = image.convert("RGB")
     data = io.BytesIO()
-    image.save(data, "PNG", compress_level=0, **({} if orientation == 1 else {"exif": exif}))
+    image.save(data, "TIFF", compression="raw")  # a PNG would take 80 times as long
     return data.getvalue()
 
 
@@ -91,13 +71,12 @@ def _encode_array(array: np.ndarray) -> bytes:
                 f"{array.max():g}: scale them, or give uint8"
             )
         array = np.round(array * 255).astype(np.uint8)
-    if array.dtype == np.uint8:
+    if array.dtype == np.uint8 or (array.dtype == np.uint16 and array.ndim == 2):
         return _encode_picture(Image.fromarray(array))
     if array.dtype == np.uint16:
         from input_pipeline.cpu_tf import tf  # Pillow has no colours of 16 bits
 
-        channels = array if array.ndim == 3 else array[..., None]
-        return tf.io.encode_png(channels, compression=0).numpy()
+        return tf.io.encode_png(array, compression=0).numpy()
     raise ValueError(
         f"an array of an image is of uint8, uint16 or floats in [0, 1], and not of {array.dtype}"
     )

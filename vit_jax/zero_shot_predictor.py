@@ -38,6 +38,7 @@ class ZeroShotPredictor:
         self, pretrained: Pretrained, options: Options = _UNSET, output: Path | None = None
     ) -> None:
         self.labels = pretrained.labels or ()
+        self._keys = plain.told_apart(self.labels)
         if not self.labels and not options.embed:
             raise ValueError(
                 f"say what {pretrained.name} is to look for, --labels='cat,dog,a red car', or "
@@ -108,7 +109,7 @@ class ZeroShotPredictor:
             lines.append(f"  {label}  {cosines[i]:7.4f}  {shares[i]:8.2%}{pair}")
         figures = [cosines, shares, *([] if alone is None else [alone])]
         row = (self.labels[order[0]], *(f"{x:.6f}" for each in figures for x in each))
-        value = plain.ranked(self.labels, shares if alone is None else alone)
+        value = plain.ranked(self._keys, shares if alone is None else alone)
         return Answer(path, "\n".join(lines), row, value=value)
 
     def explain_columns(self) -> str:

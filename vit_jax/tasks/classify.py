@@ -380,6 +380,7 @@ class Classifier:
         self._batches = ahead.Batches(options.batch_size)
         self._variables = self._batches.place(pretrained.variables)
         self.labels = plain.class_names(pretrained)
+        self._keys = plain.told_apart(self.labels)
         count = min(_TOP, len(self.labels))
         self.header = tuple(
             f"{name}_{i + 1}" for i in range(count) for name in ("class", "probability")
@@ -436,7 +437,7 @@ class Classifier:
                 except Exception as error:  # whatever one file does, the others are drawn
                     reason = photos.explain(error)
                     problems = (f"cannot draw where it looks in {path}: {reason}",)
-            yield Answer(path, line, row, pictures, problems, plain.ranked(self.labels, p))
+            yield Answer(path, line, row, pictures, problems, plain.ranked(self._keys, p))
 
     def _make_drawer(self) -> Callable[[Any, np.ndarray], bytes]:
         """Makes what draws a PNG of where it looks, of an image and its probabilities."""

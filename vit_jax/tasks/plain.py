@@ -73,7 +73,20 @@ def picture_of(inside: PurePath) -> PurePath:
     return inside.with_name(files.with_ending(inside.name, "" if is_png else ".png"))
 
 
-take_images = in_memory.image_items  # a `Predictor.take` whose things are images
+def take_images(things: Sequence[Any]) -> list[base.Item]:
+    """A `Predictor.take` whose things are images: paths, or see `in_memory.encode`."""
+    return [item_of([thing], i) for i, thing in enumerate(things, 1)]
+
+
+def item_of(images: Sequence[Any], number: int = 1) -> base.Item:
+    """An item of one or more images; those in memory are called by numbers in messages."""
+    paths: list[Path] = []
+    data: list[bytes | None] = []
+    for i, image in enumerate(images, number):
+        is_path = isinstance(image, str | os.PathLike)
+        paths.append(Path(image).expanduser() if is_path else Path(f"image {i}"))
+        data.append(None if is_path else in_memory.encode(image))
+    return base.Item(tuple(paths), PurePath(paths[0].name), data=tuple(data))
 
 
 def class_names(pretrained: base.Pretrained) -> tuple[str, ...]:
@@ -82,12 +95,16 @@ def class_names(pretrained: base.Pretrained) -> tuple[str, ...]:
     return pretrained.labels or tuple(f"class {i}" for i in range(count))
 
 
-def ranked(names: Sequence[str], shares: np.ndarray) -> dict[str, float]:
-    """(n,) shares by n names, the largest first; names that are there twice get their number."""
+def told_apart(names: Sequence[str]) -> tuple[str, ...]:
+    """Names, of which those that are there twice get their number, as in "crane (134)"."""
     counts = collections.Counter(names)
-    order = np.argsort(-shares, kind="stable").tolist()
-    keys = (names[i] if counts[names[i]] == 1 else f"{names[i]} ({i})" for i in order)
-    return dict(zip(keys, shares[order].tolist()))
+    return tuple(name if counts[name] == 1 else f"{name} ({i})" for i, name in enumerate(names))
+
+
+def ranked(names: Sequence[str], shares: np.ndarray) -> dict[str, float]:
+    """(n,) shares by n names that differ, the largest first."""
+    order = np.argsort(-shares, kind="stable")
+    return dict(zip(map(names.__getitem__, order.tolist()), shares[order].tolist()))
 
 
 class FilesPredictor:

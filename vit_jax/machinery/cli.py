@@ -10,7 +10,7 @@ from pathlib import Path
 from absl import app, flags
 
 from input_pipeline.arguments import expand_home
-from vit_jax.machinery import console, preemption
+from vit_jax.machinery import console, help_flag, preemption
 
 _LOG = logging.getLogger(__name__)
 
@@ -85,6 +85,7 @@ def _keep_compiled(folder: str) -> None:
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
+    help_flag.define()
     try:
         return flags.FLAGS(expand_home(argv))
     except flags.Error as error:

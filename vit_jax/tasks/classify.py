@@ -13,28 +13,33 @@ import numpy as np
 
 from vit_jax import classification, mixing, ops, photos
 from vit_jax.classification import probabilities
-from vit_jax.classification_report import ClassificationReport
+from vit_jax.classification_report import make_report
 from vit_jax.tasks import plain
 from vit_jax.tasks.base import Answer, Batch, Item, Metric, Pretrained, Task, option
 
 _TOP = 5  # classes that are said of a file
 _BATCH = 16  # files at a time
+_OF_ONE_LABEL = ("accuracy", "top5_accuracy", "balanced_accuracy", "expected_calibration_error")
 
 
 def get_metric(name: str, loss: str) -> Metric:
-    """Finds a metric by name: accuracies, and precision, recall, F1 and AUC as macro averages.
+    """Finds a metric by name, see `classification`.
 
     Raises:
         ValueError: for an unknown name; it lists what there is.
     """
+    guesses, scores = classification.guesses, classification.scores_of(loss)
     metrics = {
         "accuracy": Metric(classification.accuracy),
         "top5_accuracy": Metric(classification.top5_accuracy),
-        **{
-            name: Metric(classification.guesses, classification.macro_of(name))
-            for name in ("precision", "recall", "f1")
-        },
-        "auc": Metric(classification.scores_of(loss), classification.auc),
+        "precision": Metric(guesses, classification.macro("precision")),
+        "recall": Metric(guesses, classification.macro("recall")),
+        "f1": Metric(guesses, classification.macro("f1")),
+        "balanced_accuracy": Metric(guesses, classification.balanced_accuracy),
+        "auc": Metric(scores, classification.auc),
+        "mean_average_precision": Metric(scores, classification.mean_average_precision),
+        "log_loss": Metric(scores, classification.log_loss),
+        "expected_calibration_error": Metric(scores, classification.expected_calibration_error),
     }
     if name not in metrics:
         raise ValueError(f"unknown metric {name!r}; on a label there are: {', '.join(metrics)}")
@@ -45,6 +50,26 @@ def fit(model: Any, data: Any) -> dict[str, Any]:
     """As many classes as the data has."""
     del model
     return {"num_classes": len(data.class_names)}
+
+
+def check(config: Any, data: Any) -> None:
+    """Raises a ValueError if images can be of several classes, and the config is for one alone."""
+    if not classification.has_several(data):
+        return
+    wrong = []
+    if config.loss != "sigmoid_xent":
+        wrong.append(f"set loss to sigmoid_xent, not {config.loss}")
+    if of_one := [name for name in config.metrics if name in _OF_ONE_LABEL]:
+        wrong.append(
+            f"take {' and '.join(of_one)} out of metrics for such as mean_average_precision"
+        )
+    if config.distill.teacher:
+        wrong.append("leave distill.teacher empty")
+    if wrong:
+        raise ValueError(
+            f"an image of these data can be of several classes: {'; '.join(wrong)}, as "
+            "configs/multilabel.py does"
+        )
 
 
 def prepare(config: Any, model: Any) -> Callable[[jax.Array, Batch], Batch] | None:
@@ -123,6 +148,9 @@ class Classifier:
         self.header = tuple(
             f"{name}_{i + 1}" for i in range(count) for name in ("class", "probability")
         )
+        self._has_several = pretrained.data_kind == "multilabel"
+        if self._has_several:
+            self.header = self.labels
         self._draw = self._make_drawer() if options.attention else None
 
     @functools.cached_property
@@ -179,9 +207,11 @@ class Classifier:
             if p is None:
                 yield Answer(path, problems=(f"cannot read {path}: {prediction.problem}",))
                 continue
-            best = [(self.labels[i], float(p[i])) for i in np.argsort(-p)[: len(self.header) // 2]]
+            best = [(self.labels[i], float(p[i])) for i in np.argsort(-p)[:_TOP]]
             line = f"{path}: " + "; ".join(f"{label} {share:.1%}" for label, share in best)
             row = tuple(cell for label, share in best for cell in (label, f"{share:.6f}"))
+            if self._has_several:
+                row = tuple(f"{share:.6f}" for share in p)
             pictures: dict[PurePath, bytes] = {}
             problems: tuple[str, ...] = ()
             if self._draw is not None:
@@ -231,8 +261,9 @@ TASK = Task(
     metrics=("accuracy",),
     settings=("label_smoothing", "mixup_alpha", "cutmix_alpha", "distill.teacher"),
     fit=fit,
+    check=check,
     prepare=prepare,
-    report=lambda data, split, config: ClassificationReport(data.class_names, config.loss),
+    report=make_report,
     predictor=Classifier,
     options=Options,
 )

@@ -266,7 +266,7 @@ class MultiLabelReport(_Report):
         axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
         axes.set_yticks(range(len(order)), names, **fonts.style(*names))
         axes.invert_yaxis()
-        axes.set(xlim=(0, 1.08), xlabel="average precision (number of images)",
+        axes.set(xlim=(0, 1.08), xlabel="average precision; in brackets the number of images",
                  title=f"{split}: the worst first")  # fmt: skip
         return figure
 

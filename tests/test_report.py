@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 
 from vit_jax import report
-from vit_jax.tasks import classify
+from vit_jax.classification_report import ClassificationReport
 
 
 def classified(truths, guesses, margins):
     """A report of images whose classes 0, 1, 2 were guessed with the given margins."""
-    result = classify.ClassificationReport(("a", "b", "c"), "softmax_xent")
+    result = ClassificationReport(("a", "b", "c"), "softmax_xent")
     for truth, guess, margin in zip(truths, guesses, margins):
         logits = np.zeros((1, 3), np.float32)
         logits[0, guess] = margin

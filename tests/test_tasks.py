@@ -22,7 +22,7 @@ from checkpoints import npz
 from configs import common
 from tests.commands import ROOT, run
 from tests.helpers import tiny_digits_config
-from vit_jax import evaluate, experiment, models, plugins, train
+from vit_jax import classification, evaluate, experiment, models, plugins, train
 from vit_jax.models.base import Model
 from vit_jax.tasks import TASKS, base, classify, get_task, register
 from vit_jax.workdir import Workdir
@@ -54,7 +54,7 @@ def test_figures_of_a_split_are_scikit_learns(classes, loss):
     found = [figure(name) for name in ("precision", "recall", "f1")]
     np.testing.assert_allclose(found, expected[:3], rtol=1e-12)
     assert figure("accuracy") == sklearn.metrics.accuracy_score(labels, guesses)
-    p = np.asarray(classify.probabilities(jnp.asarray(logits), loss), np.float64)
+    p = np.asarray(classification.probabilities(jnp.asarray(logits), loss), np.float64)
     areas = [sklearn.metrics.roc_auc_score(labels == i, p[:, i]) for i in range(classes)]
     np.testing.assert_allclose(figure("auc"), np.mean(areas), rtol=1e-12)
 
@@ -76,7 +76,7 @@ def test_classes_that_a_split_lacks_are_left_out():
 def test_a_figure_that_is_not_defined_stops_nothing(digits_config, tmp_path, monkeypatch):
     digits_config.metrics = ("accuracy", "auc")
     digits_config.total_steps = digits_config.eval_every = 1
-    monkeypatch.setattr(classify, "_auc", lambda each: float("nan"))
+    monkeypatch.setattr(classification, "auc", lambda each: float("nan"))
     figures = train.train_and_evaluate(digits_config, tmp_path)
     assert np.isnan(figures["test"]["auc"])
     lines = Workdir(tmp_path).read_metrics()

@@ -359,6 +359,7 @@ def _fit_model(config: ConfigDict, data: "Dataset | MadeUp") -> Model:
     task = get_task(model)
     check_data(model, task, data.keys)
     check_metrics(config, task, data.truths)
+    task.check(config, data)
     fitted = task.fit(model, data)
     for name, value in fitted.items():
         check(

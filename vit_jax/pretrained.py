@@ -47,6 +47,7 @@ class Pretrained:
         plugins: modules that brought the model or its task, if they are not of this package.
         vocabulary: path of the vocabulary of a model that takes texts; "" for that of an installed
             package, if there is one.
+        data_kind: `data.kind` of the run that it comes from; "" without a run.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Pretrained:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     plugins: tuple[str, ...] = ()
     vocabulary: str = ""
+    data_kind: str = ""
 
 
 def load(
@@ -135,6 +137,7 @@ def load(
         settings=task.settings_in(config) if config else {},
         plugins=tuple(config.plugins) if config else (),
         vocabulary=_find_vocabulary(vocabulary, weights, model),
+        data_kind=config.data.kind if config else "",
     )
 
 

@@ -39,6 +39,7 @@ class Kind(NamedTuple):
 
 KINDS = {
     "classes": Kind("image_folder", ("label",), has_tfds=True),  # a subfolder of images per class
+    "multilabel": Kind("multilabel", ("label",)),  # images of several classes, and a table of them
     # Such as hazy and clear images.
     "pairs": Kind("paired_folder", ("target",), has_any_scale=True, has_test_source=True),
     # Photos, made small or noisy.

@@ -173,6 +173,7 @@ class Pretrained(Protocol):
     loss: str
     settings: Mapping[str, Any]
     vocabulary: str
+    data_kind: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,6 +206,10 @@ def option(
 def _no_fields(model: Any, data: Any) -> dict[str, Any]:
     del model, data
     return {}
+
+
+def _no_check(config: Any, data: Any) -> None:
+    del config, data
 
 
 def _no_probes(config: Any) -> Mapping[str, Probe]:
@@ -246,6 +251,8 @@ class Task:
             in training has a row for each example.
         fit: fields of the model that the data decides, given the model and the data; raises a
             ValueError if they do not fit each other.
+        check: raises a ValueError if a config, given with the data, does not fit these: a loss or a
+            metric that is for other truths, say.
         prepare: makes what is done to a batch on the device before a training step, a function of
             a random key and the batch, given the config and the model; or None for nothing.
         baseline: what the input itself is worth, as an output of the model, given the model and a
@@ -271,6 +278,7 @@ class Task:
     settings: tuple[str, ...] = ()
     is_independent: bool = True
     fit: Callable[[Any, Any], dict[str, Any]] = _no_fields
+    check: Callable[[Any, Any], None] = _no_check
     prepare: Callable[[Any, Any], Callable[[jax.Array, Batch], Batch] | None] = _no_preparation
     baseline: Callable[[Any, Batch], Out] | None = None
     answer: Callable[[Any, Mapping[str, Any]], Callable[[Any, Batch], Out] | None] = _no_answer

@@ -291,7 +291,7 @@ def _write(
     npz.save(workdir.weights, tree.merge(variables), made_for, experiment.model.npz_names())
     if data.class_names:
         workdir.write_labels(data.class_names)
-    report.write_curves(workdir.read_metrics(), workdir.report)
+    report.write_curves(workdir.read_metrics(), workdir.report, config.best_metric)
 
 
 def _say(

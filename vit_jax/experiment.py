@@ -32,6 +32,8 @@ if TYPE_CHECKING:  # TensorFlow is imported where data is read, and only there
 
 _LOG = logging.getLogger(__name__)
 
+_FEWEST_LINES = 20  # of training figures, in a run of at least as many steps
+
 
 class TrainState(flax.struct.PyTreeNode):
     """Everything that a run carries from step to step.
@@ -103,6 +105,11 @@ class Experiment:
     def evaluates_at(self, step: int) -> bool:
         """Whether the run evaluates after that many steps."""
         return step == self.total_steps or step % self.eval_every == 0
+
+    def logs_at(self, step: int) -> bool:
+        """Whether it records figures of the training then: short runs more often than log_every."""
+        every = min(self.config.log_every, max(self.total_steps // _FEWEST_LINES, 1))
+        return step == self.total_steps or step % every == 0
 
     def saves_at(self, step: int) -> bool:
         """Whether it saves a checkpoint then, besides those that it leaves when it is stopped."""

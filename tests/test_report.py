@@ -56,7 +56,7 @@ def boxes(figure):
 
 
 def test_curves_are_in_rows_with_the_loss_and_the_best_figure_first_and_large():
-    train = {"learning_rate": 1e-3, "grad_norm": 1.0, "loss": 2.0, "param_norm": 3.0, "data_wait": 0}
+    train = dict.fromkeys(["learning_rate", "grad_norm", "loss", "param_norm", "data_wait"], 1.0)
     val = {"dehazeformer/ssim": 0.9, "loss": 1.0, "input/psnr": 9.0, "psnr": 9.0, "auc": None}
     lines = [{"step": 1, "split": "train", **train}, {"step": 1, "split": "val", **val}]
     figure = report.draw_curves(lines, best="psnr")

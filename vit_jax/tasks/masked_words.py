@@ -88,4 +88,5 @@ TASK = Task(
     report=plain.report,
     predictor=make_predictor,
     options=Options,
+    usage='"A text with a [MASK]."',
 )

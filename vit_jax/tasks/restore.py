@@ -324,4 +324,5 @@ TASK = Task(
     ),
     predictor=make_predictor,
     options=Options,
+    usage="--output=OUT FILE_OR_FOLDER...",
 )

@@ -255,4 +255,5 @@ TASK = Task(
     ),
     predictor=SegmentingPredictor,
     options=Options,
+    usage="--output=OUT FILE_OR_FOLDER...",
 )

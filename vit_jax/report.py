@@ -73,6 +73,9 @@ def draw_confusion(confusion: np.ndarray, names: Sequence[str], title: str) -> F
 def format_comparison(benchmark: str, model_name: str, figures: Mapping[str, float]) -> str:
     """Says what was published for a model, and for what is no model here, beside the figures.
 
+    A test set is taken for the published one if it has as many examples. For others there is no
+    comparison, and a line says why.
+
     Args:
         benchmark: a key of `PUBLISHED_SCORES`.
         model_name: of the model.
@@ -82,6 +85,11 @@ def format_comparison(benchmark: str, model_name: str, figures: Mapping[str, flo
         A line for each.
     """
     count, scores = PUBLISHED_SCORES[benchmark]
+    if figures["examples"] != count:
+        return (
+            f"published scores are of the {count} examples of {benchmark}, and these "
+            f"{figures['examples']} are others: no comparison"
+        )
     own = [name for name in scores if name.removesuffix(QUOTED) == model_name]
     others = [name for name in scores if name.removesuffix(QUOTED) not in MODELS]
     lines = []
@@ -93,10 +101,6 @@ def format_comparison(benchmark: str, model_name: str, figures: Mapping[str, flo
         ]
         if parts:
             lines.append(f"published for {name} on {benchmark}: {', '.join(parts)}")
-    if lines and figures["examples"] != count:
-        lines[-1] += (
-            f"; not the same images: {benchmark} has {count}, here are {figures['examples']}"
-        )
     if not own:
         lines.insert(0, f"no score of {model_name} on {benchmark} is known here")
     elif not lines:

@@ -190,7 +190,7 @@ def get_config() -> ConfigDict:
 
     config.eval_every = placeholder(int)  # in steps; unset: once per epoch
     config.checkpoint_every = placeholder(int)  # in steps; besides at every evaluation
-    config.log_every = 50  # in steps
+    config.log_every = 50  # in steps; in a short run more often, for at least 20 lines
     config.keep_checkpoints = 2  # the last ones; the best is kept besides
     config.best_metric = "accuracy"  # of the validation split
     config.best_mode = "max"

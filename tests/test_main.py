@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -48,13 +49,25 @@ def test_training_on_a_folder_given_only_its_path(trained):
     assert last["accuracy"] == 1.0
     assert re.search(r"test +1\.0000", result.stdout)
     assert "has no val folder: 10 % of each training class is split off as val" in result.stderr
-    assert "step 20  val  accuracy" in result.stderr
+    assert re.search(r"step 20 \(epoch [\d.]+/[\d.]+\)  val  accuracy", result.stderr)
     assert (workdir / "labels.txt").read_text() == "blue\nred\n"
+
+
+def test_the_last_lines_say_how_to_use_the_run(trained, photos):
+    workdir, _, result = trained
+    where, how = result.stderr.splitlines()[-2:]
+    assert where == f"weights are in {workdir}, curves and pictures in {workdir}/report/"
+    assert (workdir / "report" / "curves.png").exists()
+    _, module, *args = shlex.split(how.removeprefix("to use them: python"))
+    assert args[-1] == "FILE_OR_FOLDER..."
+    answered = run(module.removeprefix("vit_jax."), *args[:-1], photos)
+    assert answered.returncode == 0, answered.stderr
+    assert len(answered.stdout.splitlines()) == len(list(photos.rglob("*.jpg")))
 
 
 def test_start_up_is_quiet(trained):
     _, _, result = trained
-    ours = r"(step \d+|a step takes|ViT-Ti_16 with|.*split off as|weights and pictures are in)"
+    ours = r"(step \d+|a step takes|ViT-Ti_16 with|.*split off as|weights are in|to use them)"
     noise = [line for line in result.stderr.splitlines() if not re.match(ours, line)]
     assert noise == []
 

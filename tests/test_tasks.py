@@ -22,9 +22,19 @@ from checkpoints import npz
 from configs import common
 from tests.commands import ROOT, run
 from tests.helpers import tiny_digits_config
-from vit_jax import classification, evaluate, experiment, models, plugins, train
+from vit_jax import (
+    classification,
+    evaluate,
+    experiment,
+    flow_predictor,
+    models,
+    plugins,
+    text_predictors,
+    train,
+    zero_shot_predictor,
+)
 from vit_jax.models.base import Model
-from vit_jax.tasks import TASKS, base, classify, get_task, register
+from vit_jax.tasks import TASKS, base, classify, get_task, register, restore, segment
 from vit_jax.workdir import Workdir
 
 TOYS = ROOT / "tests" / "toys"
@@ -371,3 +381,23 @@ def test_nobody_asks_a_model_for_what_the_contract_does_not_say():
         for path in (ROOT / folder).rglob("*.py"):
             found = re.search(r"predicts|getattr\(model|hasattr\(model", path.read_text())
             assert not found, (path, found)
+
+
+def test_what_to_type_after_a_run_fits_the_task():
+    needs_folder = {
+        "classify": classify.Classifier,
+        "flow": flow_predictor.FlowPredictor,
+        "image_text": zero_shot_predictor.ZeroShotPredictor,
+        "masked_words": text_predictors.WordTeller,
+        "restore": restore.RestoringPredictor,
+        "segment": segment.SegmentingPredictor,
+    }
+    for name, task in TASKS.items():
+        given = dict(re.findall(r"--(\w+)=(\S+)", task.usage))
+        known = {field.name for field in dataclasses.fields(task.options)}
+        assert set(given) <= {"output", "labels"} | known
+        if name in needs_folder:
+            assert ("output" in given) == needs_folder[name].has_files
+    assert "--labels" in TASKS["image_text"].usage
+    assert TASKS["translate"].usage.startswith('"')
+    assert "[MASK]" in TASKS["masked_words"].usage

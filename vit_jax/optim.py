@@ -1,14 +1,17 @@
 """The optimizer and its learning-rate schedule, from the config."""
 
 import inspect
+import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import traverse_util
+
+_LOG = logging.getLogger(__name__)
 
 Schedule = Callable[[Any], Any]
 
@@ -52,6 +55,7 @@ SCHEDULES = (
     "noam",
 )  # fmt: skip
 _ENDLESS = ("constant", "multistep", "exponential")  # those that reach no end
+_SCALED_WARMUP = 0.1  # of the steps of a run that is shorter than its warmup
 MOMENTUM_DTYPES = ("float32", "bfloat16")
 
 
@@ -61,7 +65,8 @@ def make_schedule(
     """Makes the learning rate as a function of the number of updates made before.
 
     It rises linearly to `learning_rate`, which the last update of the warmup has, so that no
-    update is lost to a rate of 0; the first has `config.warmup_from`, or the share of one step.
+    update is lost to a rate of 0; the first has `config.warmup_from`, or the share of one step. A
+    warmup that does not fit into the run becomes a tenth of it, and a warning says so.
     "poly" decays from the first step on, (1 - step / total_steps)^power, and its warmup is a factor
     of that, as in mmsegmentation. "onecycle" has a warmup of its own, see `_one_cycle`. "noam" is
     that of Vaswani et al., "Attention Is All You Need" (NeurIPS 2017), equation 3: the highest rate
@@ -80,8 +85,9 @@ def make_schedule(
     Raises:
         ValueError: for an unknown schedule, or settings that do not fit.
     """
-    warmup = config.warmup_steps or round(config.warmup_epochs * steps_per_epoch)
-    _check_schedule(config, learning_rate, total_steps, warmup)
+    warmup = _fit_warmup(config, total_steps, steps_per_epoch)
+    _check_schedule(config, learning_rate, warmup)
+    _warn_of_milestones(config.milestones, total_steps)
     decay_steps = max(total_steps - warmup, 1)
     final = learning_rate * config.final_fraction
 
@@ -143,13 +149,32 @@ def _one_cycle(learning_rate: float, total_steps: int) -> Schedule:
     return lambda step: jnp.interp(jnp.asarray(step, jnp.float32), turns, rates)
 
 
-def _check_schedule(config: Any, learning_rate: float, total_steps: int, warmup: int) -> None:
+def _fit_warmup(config: Any, total_steps: int, steps_per_epoch: float) -> int:
+    """Steps of the warmup: those of the config, or fewer if the run is shorter than that."""
+    warmup: int = config.warmup_steps or round(config.warmup_epochs * steps_per_epoch)
+    if not 0 < total_steps < warmup:
+        return warmup
+    scaled = max(round(_SCALED_WARMUP * total_steps), 2)
+    _LOG.warning(
+        "the warmup of %d steps does not fit into the run's %d: it has %d in their place; "
+        "schedule.warmup_steps says another number", warmup, total_steps, scaled,
+    )  # fmt: skip
+    return scaled
+
+
+def _warn_of_milestones(milestones: Sequence[int], total_steps: int) -> None:
+    """Warns if a run ends before the rate falls for the first time."""
+    if milestones and 0 < total_steps <= min(milestones):
+        _LOG.warning(
+            "the learning rate does not fall in the run's %d steps, since the first of "
+            "schedule.milestones is %d", total_steps, min(milestones),
+        )  # fmt: skip
+
+
+def _check_schedule(config: Any, learning_rate: float, warmup: int) -> None:
     """Raises a ValueError for settings that do not fit."""
-    if warmup < 0 or 0 < total_steps < warmup:
-        raise ValueError(
-            f"the warmup of {warmup} steps does not fit into the run's {total_steps} steps; set "
-            "schedule.warmup_steps (or warmup_epochs), or train for longer"
-        )
+    if warmup < 0:
+        raise ValueError(f"the warmup must not be negative, and is of {warmup} steps")
     if not 0 <= config.final_fraction <= 1:
         raise ValueError(f"schedule.final_fraction must lie in [0, 1], not {config.final_fraction}")
     if config.name in _ENDLESS and config.final_fraction:

@@ -2,18 +2,23 @@
 
 from ml_collections import ConfigDict
 
+from input_pipeline.sources import KINDS, kinds_with
 from vit_jax import plugins
 from vit_jax.losses import get_loss
 from vit_jax.machinery import config_keys
-from vit_jax.models import PUBLISHED_SCORES, get_model
-from vit_jax.models.base import Model
+from vit_jax.models import MODELS, PUBLISHED_SCORES, get_model
 from vit_jax.tasks import TASKS, Task, get_task
 
 DISTILLATIONS = ("hard", "soft")
+_MOST_NAMES = 4  # of models that a message lists
 
 
-def validate_config(config: ConfigDict) -> None:
+def validate_config(config: ConfigDict, opens_data: bool = True) -> None:
     """Checks keys and simple values, and locks the config.
+
+    Args:
+        config: of a run.
+        opens_data: whether it is to learn from what `config.data` names.
 
     Raises:
         ValueError: for the first thing that does not fit; the message says what would.
@@ -26,6 +31,8 @@ def validate_config(config: ConfigDict) -> None:
         config.total_steps is not None or config.total_epochs is not None,
         "say how long to train: --config.total_steps=N or --config.total_epochs=N",
     )
+    if opens_data:  # before the fields, of which another model has others
+        check_kind(config, get_task(get_model(config.model_name)))
     model = get_model(config.model_name, **{"dtype": config.dtype, **config.model})
     task = get_task(model)
     get_loss(config.loss, task.losses)
@@ -52,23 +59,44 @@ def check(holds: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def check_data(model: Model, task: Task, keys: tuple[str, ...]) -> None:
+def check_kind(config: ConfigDict, task: Task) -> None:
+    """Raises a ValueError unless `data.kind` has the truths that a task learns from."""
+    kind = KINDS.get(config.data.kind)
+    if kind is None:  # which is refused when the data are opened
+        return
+    keys = (*(() if kind.takes_tokenizer else ("image",)), *kind.truths)
+    _check_keys(config, {*task.truths}, task, keys)
+
+
+def check_data(config: ConfigDict, task: Task, keys: tuple[str, ...]) -> None:
     """Raises a ValueError unless examples, which have these keys, are what a task learns from."""
-    lacking = sorted({*task.truths, *task.inputs} - set(keys))
+    _check_keys(config, {*task.truths, *task.inputs}, task, keys)
+
+
+def _check_keys(config: ConfigDict, needed: set[str], task: Task, keys: tuple[str, ...]) -> None:
+    lacking = sorted(needed - {*keys})
     if not lacking:
         return
-    from input_pipeline.sources import kinds_with  # TensorFlow takes seconds to import
-
-    *others, last = [
-        kind
-        for kind in kinds_with(task.truths[0])
-        if all(kind in kinds_with(truth) for truth in task.truths)
-    ] or ["another kind"]
+    kinds = [name for name in KINDS if all(name in kinds_with(truth) for truth in task.truths)]
+    *others, last = kinds or ["another kind"]
+    fitting = _models_of(keys)
     raise ValueError(
-        f"{type(model).__name__} learns from other data than these, which have no "
-        f"{' and no '.join(lacking)}: set data.kind to "
-        f"{', '.join(others)}{' or ' if others else ''}{last}, or model_name to another model"
+        f"{config.model_name} is for the task {task.name} and learns from examples with "
+        f"{' and '.join(lacking)}, which those of data.kind={config.data.kind!r} lack: set "
+        f"data.kind to {', '.join(others)}{' or ' if others else ''}{last}, or model_name to a "
+        "model for such data" + (f", as {', '.join(fitting)}" if fitting else "")
     )
+
+
+def _models_of(keys: tuple[str, ...]) -> list[str]:
+    """Names of some models that learn from examples with these keys, one of each kind of model."""
+    first = {model: name for name, (model, _) in reversed(MODELS.items())}
+    found = []
+    for name in MODELS:
+        task = TASKS.get(get_model(name).task) if name in first.values() else None
+        if task is not None and {*task.truths, *{"image"} & {*task.inputs}} <= {*keys}:
+            found.append(name)
+    return found[:_MOST_NAMES]
 
 
 def check_metrics(config: ConfigDict, task: Task, truths: tuple[str, ...]) -> None:

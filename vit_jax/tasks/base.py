@@ -240,6 +240,7 @@ class Task:
             results; of None, answers need no files. It raises a ValueError for a model or options
             that do not fit.
         options: a dataclass of `option` fields.
+        usage: what a person types after `predict --workdir=DIR`, at least.
         kind: `data.kind` of a folder from which it is usually learned.
         inputs: keys of a batch that the model gets, in the order of its arguments.
         metrics: of a model that says none itself.
@@ -272,6 +273,7 @@ class Task:
     report: Callable[[Any, str, Any], Report]
     predictor: Callable[[Pretrained, Any, Path | None], Predictor]
     options: type = NoOptions
+    usage: str = "FILE_OR_FOLDER..."
     kind: str = "classes"
     inputs: tuple[str, ...] = ("image",)
     metrics: tuple[str, ...] = ()

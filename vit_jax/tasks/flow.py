@@ -108,4 +108,5 @@ TASK = Task(
     report=make_report,
     predictor=make_predictor,
     options=Options,
+    usage="--output=OUT FRAME1 FRAME2",
 )

@@ -200,4 +200,5 @@ TASK = Task(
     report=make_report,
     predictor=make_predictor,
     options=Options,
+    usage='--labels="cat,dog" FILE_OR_FOLDER...',
 )

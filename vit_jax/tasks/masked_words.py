@@ -90,4 +90,5 @@ TASK = Task(
     report=plain.report,
     predictor=make_predictor,
     options=Options,
+    usage='"A text with a [MASK]."',
 )

@@ -332,4 +332,5 @@ TASK = Task(
     ),
     predictor=make_predictor,
     options=Options,
+    usage="--output=OUT FILE_OR_FOLDER...",
 )

@@ -259,4 +259,5 @@ TASK = Task(
     ),
     predictor=SegmentingPredictor,
     options=Options,
+    usage="--output=OUT FILE_OR_FOLDER...",
 )

@@ -156,4 +156,5 @@ TASK = Task(
     report=make_report,
     predictor=make_predictor,
     options=Options,
+    usage='"A text."',
 )

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import optax
 from flax import traverse_util
 
+from input_pipeline.arguments import unknown
+
 Schedule = Callable[[Any], Any]
 
 
@@ -111,7 +113,7 @@ def make_schedule(
         "noam": noam,
     }
     if config.name not in schedules:
-        raise ValueError(f"unknown schedule {config.name!r}; there are: {', '.join(SCHEDULES)}")
+        raise ValueError(unknown("schedule", config.name, SCHEDULES))
     decay = schedules[config.name]
     if config.per_epoch:
         decay = _per_epoch(decay, max(steps_per_epoch, 1))
@@ -208,7 +210,7 @@ def make_optimizer(config: Any, schedule: Schedule, params: Any) -> optax.Gradie
         ValueError: for an unknown optimizer or argument, or a pattern that finds nothing.
     """
     if config.name not in OPTIMIZERS:
-        raise ValueError(f"unknown optimizer {config.name!r}; there are: {', '.join(OPTIMIZERS)}")
+        raise ValueError(unknown("optimizer", config.name, OPTIMIZERS))
     coupled = config.coupled_weight_decay
     if config.name == "adam" and config.weight_decay and not coupled:
         raise ValueError(

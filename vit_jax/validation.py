@@ -2,6 +2,7 @@
 
 from ml_collections import ConfigDict
 
+from input_pipeline.arguments import did_you_mean, unknown
 from vit_jax import plugins
 from vit_jax.losses import get_loss
 from vit_jax.machinery import config_keys
@@ -34,11 +35,12 @@ def validate_config(config: ConfigDict) -> None:
     figures = ("loss", *config.metrics, *task.probes(config))
     check(
         config.best_metric in figures,
-        f"best_metric={config.best_metric!r} is not evaluated; there are: {', '.join(figures)}",
+        f"best_metric={config.best_metric!r} is not evaluated; "
+        f"{did_you_mean(config.best_metric, figures)}there are: {', '.join(figures)}",
     )
     check(
         config.benchmark in ("", *PUBLISHED_SCORES),
-        f"unknown benchmark {config.benchmark!r}; there are: {', '.join(PUBLISHED_SCORES)}",
+        unknown("benchmark", config.benchmark, PUBLISHED_SCORES),
     )
     _check_settings(config, task)
     task.make_answer(model, task.settings_in(config))  # or raises

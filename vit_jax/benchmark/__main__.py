@@ -12,6 +12,7 @@ from typing import Any
 import jax
 from absl import flags
 
+from input_pipeline.arguments import unknown
 from vit_jax.benchmark import accelerator, race, suites, sweep
 from vit_jax.benchmark.inference import matrix_product
 from vit_jax.benchmark.race import Case
@@ -52,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     known = (*suites.OF_MODELS, *suites.OTHERS)
     for name in names:
         if name not in known:
-            raise ValueError(f"unknown suite {name!r}; there are: {', '.join((*known, *alone))}")
+            raise ValueError(unknown("suite", name, (*known, *alone)))
     if _MODEL.value is None and (_BATCH.value or _SIZE.value):
         raise ValueError("--batch_size and --image_size go with --model")
     return _run(names)

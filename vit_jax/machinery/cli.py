@@ -88,10 +88,5 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
     try:
         return flags.FLAGS(expand_home(argv))
     except flags.Error as error:
-        message = str(error).strip()
-        if "Traceback" in message:  # that of a config's get_config, whose last line says it all
-            message = message.splitlines()[-1].removeprefix("ValueError: ")
-        sys.stderr.write(f"error: {message}\n")
-    except (KeyError, AttributeError, TypeError, ValueError, OSError) as error:  # ml_collections'
-        sys.stderr.write(f"error: cannot read the config flags: {error}\n")
+        sys.stderr.write(f"error: {str(error).strip()}\n")
     sys.exit(2)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from input_pipeline.arguments import unknown
 from vit_jax import mixing, ops, photos
 from vit_jax.machinery import processes
 from vit_jax.tasks import plain
@@ -203,7 +204,7 @@ def get_metric(name: str, loss: str) -> Metric:
         "auc": Metric(_scores(loss), _auc),
     }
     if name not in metrics:
-        raise ValueError(f"unknown metric {name!r}; on a label there are: {', '.join(metrics)}")
+        raise ValueError(unknown("metric", name, metrics, "on a label "))
     return metrics[name]
 
 

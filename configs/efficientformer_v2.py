@@ -31,8 +31,8 @@ from vit_jax.models import efficientformer_v2
 
 
 def get_config(variant: str = "S0") -> ConfigDict:
-    if f"EfficientFormerV2-{variant}" not in efficientformer_v2.VARIANTS:
-        names = (name.removeprefix("EfficientFormerV2-") for name in efficientformer_v2.VARIANTS)
+    names = [name.removeprefix("EfficientFormerV2-") for name in efficientformer_v2.VARIANTS]
+    if variant not in names:
         raise ValueError(unknown("variant", variant, names))
     config = presets.get_pretraining()
 

@@ -122,8 +122,8 @@ def set_dataset(config: ConfigDict, name: str) -> None:
         return
     if name not in DATASETS:
         raise ValueError(
-            f"no preset for the data set {name!r}; there are: {', '.join(DATASETS)}. For any other "
-            "leave it out, and say --config.data.source=FOLDER or tfds:NAME"
+            f"{unknown('preset of a data set', name, DATASETS)}. For any other leave it out, and "
+            "say --config.data.source=FOLDER or tfds:NAME"
         )
     splits, steps = DATASETS[name]
     config.data.source = f"tfds:{name}"

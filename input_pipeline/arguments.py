@@ -47,7 +47,7 @@ def closest(name: str, known: Iterable[str]) -> str | None:
 
     It is one that is the same but for case and punctuation (vit_b16 for ViT-B_16), whose words
     begin with these letters (lr for learning_rate), that ends in these words (epochs for
-    total_epochs), or that is spelled nearly so (lerning_rate).
+    total_epochs), that is spelled nearly so (lerning_rate), or that begins so (acc for accuracy).
     """
     known = list(known)
     given = _plain(name)
@@ -61,7 +61,10 @@ def closest(name: str, known: Iterable[str]) -> str | None:
             if len(given) > 1 and shorten(one) == given:
                 return one
     close = difflib.get_close_matches(given, plain, n=1)
-    return plain[close[0]] if close else None
+    if close:
+        return plain[close[0]]
+    longer = [one for one in plain if len(given) > 2 and one.startswith(given)]
+    return plain[longer[0]] if longer else None
 
 
 def _plain(name: str) -> str:

@@ -66,7 +66,7 @@ def _loss(call: ast.expr, whole: str, losses: Mapping[str, Loss]) -> Loss:
     function = call.func if isinstance(call, ast.Call) else call
     name = ast.unparse(function)
     if name not in losses:
-        raise ValueError(unknown("loss", name, losses, f"for {whole!r} "))
+        raise ValueError(unknown("loss", name, losses))
     loss = losses[name]
     if not isinstance(call, ast.Call):
         return loss

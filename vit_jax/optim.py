@@ -2,6 +2,8 @@
 
 import inspect
 import re
+import types
+import typing
 from collections.abc import Callable
 from typing import Any
 
@@ -284,15 +286,14 @@ def _scale_by(config: Any) -> optax.GradientTransformation:
         )
     args = {dtype_name: config.momentum_dtype, **config.args}
     known = inspect.signature(_DOCUMENTED_BY.get(make, make)).parameters
-    unknown = sorted(set(args) - set(known))
-    if unknown:
-        raise ValueError(
-            f"optimizer {config.name!r} has no argument {', '.join(unknown)}; optim.args can hold: "
-            f"{', '.join(name for name in known if name != 'learning_rate')}"
-        )
+    for name in set(args) - set(known):
+        names = [one for one in known if one != "learning_rate"]
+        raise ValueError(unknown(f"argument of {config.name}", name, names, "for optim.args "))
     for name, value in config.args.items():
         if not isinstance(value, bool | int | float | None):
             raise ValueError(f"optim.args.{name} must be a number, and is {value!r}")
+        if value is None and types.NoneType not in typing.get_args(known[name].annotation):
+            del args[name]  # unset
     return make(**args)
 
 

@@ -3,7 +3,7 @@
 A VALUE is read by the type of its key: text as it is, numbers, True or False, tuples as
 `(1, 2)` or `a,b`. None takes a key, or a whole group, back to its default in configs/common.py;
 of the model and of the optimizer's arguments it is None where that is a value, and else leaves it
-to them. Fields of the file's model that another model_name does not have are left out.
+to them. Fields that the file sets for its model are left out with a model of another kind.
 """
 
 import ast
@@ -236,7 +236,7 @@ def _literal(text: str) -> Any:
 
 
 def _fit_fields(config: ConfigDict, named: str, typed: set[str]) -> None:
-    """Leaves out fields of the file's model that another does not have, and those that are unset.
+    """Leaves out fields that are unset, and those of the file if they are of another model's kind.
 
     Args:
         config: of which `model` is changed.
@@ -244,22 +244,19 @@ def _fit_fields(config: ConfigDict, named: str, typed: set[str]) -> None:
         typed: fields that the command line set.
     """
     fields = config.model
-    is_other = config.model_name != named
-    if not (is_other and set(fields) - typed) and None not in fields.values():
+    own = sorted(set(fields) - typed)
+    if not (own and config.model_name != named) and None not in fields.values():
         return
     from vit_jax import plugins  # what follows imports JAX
-    from vit_jax.models.registry import field_types
+    from vit_jax.models.registry import field_types, find_model
 
     plugins.load(config.plugins)
-    types_of = field_types(config.model_name)
-    lacking = [name for name in fields if name not in types_of and name not in typed]
-    if lacking and is_other:
-        _LOG.info("%s has no %s: what the config sets for %s is left out", config.model_name,
-                  " and no ".join(lacking), named)  # fmt: skip
-    unset = [
-        name
-        for name, value in fields.items()
-        if value is None and types.NoneType not in typing.get_args(types_of.get(name, None | int))
-    ]
-    for name in {*(lacking if is_other else ()), *unset}:
-        del fields[name]
+    if own and find_model(config.model_name)[0] is not find_model(named)[0]:
+        _LOG.info("%s is of another kind than %s, for which the config sets model.%s: left out",
+                  config.model_name, named, ", model.".join(own))  # fmt: skip
+        for name in own:
+            del fields[name]
+    kinds = field_types(config.model_name)
+    for name in [name for name in fields if fields[name] is None and name in kinds]:
+        if types.NoneType not in typing.get_args(kinds[name]):
+            del fields[name]

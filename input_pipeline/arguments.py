@@ -1,9 +1,12 @@
 """What a person types after a command."""
 
+import argparse
 import difflib
 import os
 import re
+import sys
 from collections.abc import Iterable, Sequence
+from typing import NoReturn
 
 _HOME = re.compile(r"(--?[\w.]+=)?(~(?:/.*)?)", re.DOTALL)
 
@@ -20,6 +23,38 @@ def expand_home(arguments: Sequence[str]) -> list[str]:
         match = _HOME.fullmatch(argument)
         expanded.append((match[1] or "") + os.path.expanduser(match[2]) if match else argument)
     return expanded
+
+
+class Parser(argparse.ArgumentParser):
+    """Reads the arguments of `python -m MODULE`, and answers a mistake in one line.
+
+    Args:
+        module: its name.
+        description: what --help says before the arguments.
+    """
+
+    def __init__(self, module: str, description: str | None) -> None:
+        super().__init__(
+            prog=f"python -m {module}",
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def read(self, arguments: Sequence[str] | None = None) -> argparse.Namespace:
+        """Reads arguments; None: those that the process was started with."""
+        given = expand_home(sys.argv[1:] if arguments is None else arguments)
+        args, others = self.parse_known_args(given)
+        if others:
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            name = others[0].partition("=")[0]
+            hint = did_you_mean(name, flags) if name.startswith("-") else ""
+            self.error(f"do not know what to do with {' '.join(others)}; {hint}--help lists all")
+        return args
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the process with a line and exit code 2."""
+        sys.stderr.write(f"error: {message}\n")
+        sys.exit(2)
 
 
 def unknown(what: str, name: str, known: Iterable[str], where: str = "") -> str:

@@ -90,7 +90,22 @@ def _check_numbers(config: ConfigDict) -> None:
     check(0 <= config.seed < 2**31, f"seed must lie in [0, 2^31), and is {config.seed}")
     for key in ("total_epochs", "eval_every", "checkpoint_every"):
         check(config[key] is None or config[key] > 0, f"{key} must be positive")
-    check((config.total_steps or 0) >= 0, "total_steps must not be negative")
+    check(
+        0 <= (config.total_steps or 0) < 2**31,
+        f"total_steps must lie in [0, 2^31), and is {config.total_steps}",
+    )
+    check(
+        config.best_mode in ("max", "min"),
+        f"best_mode must be max or min, and is {config.best_mode!r}",
+    )
+    timescale = config.schedule.timescale
+    check(timescale > 0, f"schedule.timescale must be positive, not {timescale}")
+    for key in ("warmup_steps", "warmup_epochs"):
+        value = config.schedule[key]
+        check(value >= 0, f"schedule.{key} must not be negative, and is {value}")
+    seed, fraction = config.data.split_seed, config.data.val_fraction
+    check(0 <= seed < 2**32, f"data.split_seed must lie in [0, 2^32), and is {seed}")
+    check(0 <= fraction < 1, f"data.val_fraction must lie in [0, 1), not {fraction}")
     averaged = config.average_checkpoints
     check(averaged >= 0, f"average_checkpoints must not be negative, and is {averaged}")
     check(

@@ -1,5 +1,6 @@
 """Whether a config has the keys that there are, and values of their types."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -134,6 +135,8 @@ def _check_type(key: str, value: Any, default: Any, expected: type) -> None:
     name = "a group of keys" if expected is ConfigDict else f"of type {expected.__name__}"
     if not fits:
         raise ValueError(f"{key} must be {name}, and is {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{key} must be a finite number, and is {value}")
     if expected is tuple and default:
         for part in value:
             _check_type(f"each part of {key}", part, default[0], type(default[0]))

@@ -127,6 +127,8 @@ def get_model(name: str, **overrides: Any) -> Model:
             )
         if field != "dtype":
             _check_type(name, field, value, types[field])
+        if field in module.deepest and min((0, *_numbers(value))) < 0:
+            raise ValueError(f"model {name!r}: {field}={value} must not be negative")
         if field in module.deepest and max((0, *_numbers(value))) > _MOST_BLOCKS:
             raise ValueError(
                 f"model {name!r}: {field}={value} would take for ever to compile; at most "

@@ -40,9 +40,8 @@ def _commands():
 def test_help_is_shown_before_what_takes_seconds_to_import():
     commands = list(_commands())
     assert {"vit_jax.main", "vit_jax.benchmark", "input_pipeline.prepare"} < set(commands)
-    result = subprocess.run(
-        [sys.executable, "-c", _ASK, *commands], cwd=ROOT, capture_output=True, text=True, check=True
-    )  # fmt: skip
+    asking = [sys.executable, "-c", _ASK, *commands]
+    result = subprocess.run(asking, cwd=ROOT, capture_output=True, text=True, check=True)
     answers = dict(map(json.loads, result.stdout.splitlines()))
     assert sorted(answers) == commands, result.stderr
     too_heavy = {

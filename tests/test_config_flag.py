@@ -49,12 +49,16 @@ def test_a_value_is_read_by_the_type_of_its_key():
         "model.remat", "model.pair=(1, 2)", "optim.args.b1=0.8",
     )  # fmt: skip
     assert (config.batch_size, config.total_steps, config.total_epochs) == (100, 7, 2.0)
-    assert config.data.cache is True and config.data.skip_corrupt is True
+    assert config.data.cache is True
+    assert config.data.skip_corrupt is True
     assert config.data.source == "a,b=3"
-    assert config.metrics == ("accuracy", "f1") and config.plugins == ("x",)
-    assert config.pretrained_size == (3, 4) and config.segment.scales == (2,)
+    assert config.metrics == ("accuracy", "f1")
+    assert config.plugins == ("x",)
+    assert config.pretrained_size == (3, 4)
+    assert config.segment.scales == (2,)
     assert (config.model.mlp_dim, config.model.new, config.model.remat) == (32, "gap", True)
-    assert config.model.pair == (1, 2) and config.optim.args.b1 == 0.8
+    assert config.model.pair == (1, 2)
+    assert config.optim.args.b1 == 0.8
 
 
 def paths(config, prefix=""):
@@ -79,12 +83,14 @@ def test_none_takes_any_key_and_any_group_back_to_its_default():
         config_keys.check(config)
     assert dict(load("model=None").model) == {}
     changed = load("data.haze.beta=(1.0, 2.0)", "data.haze=None", "total_steps=3", "total_steps=4")
-    assert changed.data.haze == known.data.haze and changed.total_steps == 4
+    assert changed.data.haze == known.data.haze
+    assert changed.total_steps == 4
 
 
 def test_a_field_that_is_unset_is_the_models_own():
     config = load("model.classifier=None", "model.representation_size=None", "model.mlp_dim=None")
-    assert "classifier" not in config.model and "mlp_dim" not in config.model
+    assert "classifier" not in config.model
+    assert "mlp_dim" not in config.model
     assert config.model.representation_size is None
     model = get_model(config.model_name, **config.model)
     assert (model.classifier, model.mlp_dim) == ("token", get_model("ViT-Ti_16").mlp_dim)

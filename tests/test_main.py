@@ -123,7 +123,7 @@ def test_predict_does_what_it_can(trained, tmp_path):
          "error: unknown model 'vit_b16'; did you mean 'ViT-B_16'"),
         ("main", ["--config=configs/digits.py", "--config.batch_size=x"], "error: .*batch_size=x"),
         ("main", ["--config=configs/digits.py", "stray"], "error: .* what to do with stray"),
-        ("main", ["--config=configs/vit.py:b17"], "error: unknown ViT 'b17'; there are: "),
+        ("main", ["--config=configs/vit.py:b17"], "error: unknown ViT 'b17'; .*there are: "),
         ("main", ["--mode=evaluate"], "error: .* holds no run"),
         ("main", ["--mode=benchmark"], "error: .* needs --config=configs/inference_time"),
         ("main", ["--mode=benchmark", "--config=configs/digits.py"], "error: .* unknown: accum_s"),

@@ -126,7 +126,7 @@ def test_exponential_decay_by_epochs_after_a_warmup_from_a_rate_of_its_own():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "step"}, "unknown schedule 'step'; there are: constant, cosine"),
+        ({"name": "step"}, "unknown schedule 'step'; .*there are: constant, cosine"),
         ({"warmup_steps": 101}, "warmup of 101 steps does not fit into the run's 100"),
         ({"name": "poly", "power": 0.0}, "schedule.power must be above 0, not 0.0"),
         ({"final_fraction": 2.0}, r"must lie in \[0, 1\]"),
@@ -261,7 +261,7 @@ def test_freezing_leaves_parameters_and_makes_no_state():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "adagrad"}, "unknown optimizer 'adagrad'; there are: sgd, adam"),
+        ({"name": "adagrad"}, "unknown optimizer 'adagrad'; .*there are: sgd, adam"),
         ({"name": "adam", "weight_decay": 0.1}, "set optim.name to adamw"),
         (
             {"args": {"beta2": 0.9}},

@@ -18,8 +18,8 @@ HUB_FILES = ("model.safetensors", "open_clip_model.safetensors", f"model{PARTS}"
              "pytorch_model.bin", "open_clip_pytorch_model.bin")  # fmt: skip
 ALTERNATIVES = (
     "Weights can come from a local file, gs://BUCKET/FILE, https://HOST/FILE, "
-    "hf://OWNER/REPOSITORY or package:NAME: the published ViTs are in gs://vit_models, and on the "
-    "hub as hf://timm/NAME"
+    "hf://OWNER/REPOSITORY or package:NAME, or have a name that `python -m checkpoints.published` "
+    "lists"
 )
 
 _LONGEST_NAME = 255  # bytes, of the file systems in use

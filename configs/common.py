@@ -19,8 +19,8 @@ def get_config() -> ConfigDict:
     config.dtype = "float32"  # compute type: float32, bfloat16 or float16
 
     # Weights to begin with: a .npz, .safetensors or .pth file, a run's folder, gs://, https://,
-    # hf://OWNER/REPOSITORY or package:NAME; or a name that is looked up in pretrained_dir, see
-    # pretrained.find.
+    # hf://OWNER/REPOSITORY, package:NAME, or a name of docs/published.md; or one that is looked up
+    # in pretrained_dir, see weights.find.
     config.pretrained = ""
     config.pretrained_dir = ""
     config.pretrained_key = ""  # which weights of a PyTorch file that holds several

@@ -352,9 +352,8 @@ def test_weights_from_the_hub(saved, tmp_path, monkeypatch):
     np.testing.assert_array_equal(result["embedding/kernel"], params["embedding"]["kernel"])
     assert asked[0] == ("timm/vit_base_patch16_224.augreg_in21k", "model.safetensors", None)
     assert asked[1] == ("timm/x", "sub/weights.safetensors", "v2")
-    with pytest.raises(
-        ValueError, match=r"cannot read hf://timm/none: no such file here\. .*gs://vit_models"
-    ):
+    message = r"cannot read hf://timm/none: no such file here\. .*checkpoints\.published"
+    with pytest.raises(ValueError, match=message):
         weight_files.read("hf://timm/none")
     with pytest.raises(ValueError, match="must read hf://OWNER/REPOSITORY"):
         weight_files.read("hf://timm")

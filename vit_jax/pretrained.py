@@ -11,7 +11,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from checkpoints import files, formats, hub_images, packages, tree
+from checkpoints import files, formats, hub_images, packages, published, tree
 from configs import common
 from input_pipeline import tokenizers, vocabularies
 from vit_jax import class_names, preprocessing
@@ -76,7 +76,8 @@ def load(
 
     Args:
         path: as for `weights.read`.
-        name: of the model, for a file without a run; found out if only one model fits.
+        name: of the model, for a file without a run; that of published weights, or found out if
+            only one model fits.
         fields: of the model that differ from the published ones, for a file without a run.
         image_size: (h, w) to use it at; None for what it was trained with.
         labels: a file with a class name per line, "imagenet1k" or "none"; None for the labels.txt
@@ -91,6 +92,9 @@ def load(
     Raises:
         ValueError: if something is missing or does not fit; the message says what.
     """
+    row = published.find(os.fspath(path))
+    if row is not None and name in (None, row.model):
+        name, fields = row.model, {**row.fields, **(fields or {})}
     weights = read(path, key)
     name, fields = _which_model(weights, name, fields or {})
     model = tree.unrolled(get_model(name, **fields))

@@ -15,7 +15,7 @@ import numpy as np
 from etils import epath
 from flax import traverse_util
 
-from checkpoints import files, formats, hub_config, npz, packages, torch, tree
+from checkpoints import files, formats, hub_config, npz, packages, published, torch, tree
 from checkpoints.train_state import Checkpointer
 from input_pipeline.palettes import known_sets
 from vit_jax import plugins
@@ -34,10 +34,10 @@ def find(pretrained: str, folder: str) -> str:
     """Says which file `config.pretrained` means.
 
     Args:
-        pretrained: a path or an address, which is returned as it is; or a name inside `folder`:
-            with a "-" that of a file, less its suffix .npz; else an AugReg short name such as
-            "R_Ti_16", which means the file pretrained on ImageNet-21k that did best on its own
-            validation images, according to the folder's index.csv.
+        pretrained: a path, an address, or a name of `checkpoints.published`, which is returned as
+            it is; or a name inside `folder`: with a "-" that of a file, less its suffix .npz; else
+            an AugReg short name such as "R_Ti_16", which means the file pretrained on ImageNet-21k
+            that did best on its own validation images, according to the folder's index.csv.
         folder: `config.pretrained_dir`.
 
     Returns:
@@ -47,12 +47,14 @@ def find(pretrained: str, folder: str) -> str:
         ValueError: if the folder or its index.csv does not have it.
     """
     is_path = "/" in pretrained or pretrained.endswith(tuple(formats.OF_SUFFIX))
-    if is_path or os.path.exists(pretrained) or packages.is_packaged(pretrained):
+    is_known = packages.is_packaged(pretrained) or published.find(pretrained) is not None
+    if is_path or is_known or os.path.exists(pretrained):
         return pretrained
     if not folder:
         raise ValueError(
-            f"pretrained={pretrained!r} is no file here, and no folder is given in which to look "
-            "for that name: say --config.pretrained=PATH, or --config.pretrained_dir=FOLDER"
+            f"pretrained={pretrained!r} is no file here, nor a name that `python -m "
+            "checkpoints.published` lists, and no folder is given in which to look for it: say "
+            "--config.pretrained=PATH, or --config.pretrained_dir=FOLDER"
         )
     folder = folder.rstrip("/")
     if "-" in pretrained:
@@ -237,7 +239,8 @@ def read(path: str | os.PathLike[str], key: str = "") -> Weights:
 
     Args:
         path: a file of numpy's (.npz), of safetensors or of PyTorch, whatever its name, local or at
-            an address that `checkpoints.files.fetch` takes; the folder of a run; or package:NAME.
+            an address that `checkpoints.files.fetch` takes; the folder of a run; package:NAME; or
+            a name of `checkpoints.published`.
         key: which weights of a PyTorch file with several, see `checkpoints.torch.read`.
 
     Returns:
@@ -246,7 +249,7 @@ def read(path: str | os.PathLike[str], key: str = "") -> Weights:
     Raises:
         ValueError: if there are none, or they cannot be read.
     """
-    path = os.fspath(path)
+    path = published.resolve(os.fspath(path))
     if packages.is_packaged(path):
         _check_no_key(path, key)
         row = packages.find(path)
@@ -295,8 +298,10 @@ def _check_no_key(path: str, key: str) -> None:
 
 def _hub_file(path: str) -> str:
     """The file of weights in a folder as those of the hub are; else the path itself."""
+    if files.is_download(path) or path.endswith(SUFFIXES):
+        return path
     folder = epath.Path(path).expanduser()
-    if not files.is_download(path) and not path.endswith(SUFFIXES) and folder.is_dir():
+    if folder.is_dir():
         for name in files.HUB_FILES:
             if (folder / name).exists() and not (folder / "data.json").exists():
                 return os.fspath(folder / name)

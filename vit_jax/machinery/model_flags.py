@@ -13,7 +13,7 @@ _CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
     None,
     "In place of --workdir: a .npz, .safetensors or PyTorch file, local or gs://, https://, hf://; "
-    "or package:NAME, see checkpoints/packages.py.",
+    "package:NAME; or the name of published weights, see python -m checkpoints.published.",
 )
 flags.DEFINE_alias("weights", "checkpoint")
 _MODEL = flags.DEFINE_string(

@@ -70,7 +70,7 @@ def test_unknown_names_list_what_there_is():
         losses.get_loss("l1 + -1 * ssim", restore.TASK.losses)
     with pytest.raises(ValueError, match=r"'top1'; on a label there are: accuracy"):
         classify.get_metric("top1", "softmax_xent")
-    with pytest.raises(ValueError, match=r"'psnr'; on images there are: dehazeformer/psnr, dehaz"):
+    with pytest.raises(ValueError, match=r"'psnr'; .*on images there are: dehazeformer/psnr"):
         restore.get_metric("psnr", "l1")
 
 

@@ -103,9 +103,8 @@ def _check_numbers(config: ConfigDict) -> None:
     for key in ("warmup_steps", "warmup_epochs"):
         value = config.schedule[key]
         check(value >= 0, f"schedule.{key} must not be negative, and is {value}")
-    seed, fraction = config.data.split_seed, config.data.val_fraction
+    seed = config.data.split_seed
     check(0 <= seed < 2**32, f"data.split_seed must lie in [0, 2^32), and is {seed}")
-    check(0 <= fraction < 1, f"data.val_fraction must lie in [0, 1), not {fraction}")
     averaged = config.average_checkpoints
     check(averaged >= 0, f"average_checkpoints must not be negative, and is {averaged}")
     check(

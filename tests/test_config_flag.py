@@ -171,3 +171,11 @@ def test_a_file_that_fails(write, text, message):
 def test_a_config_that_is_not_there(config, message):
     with pytest.raises(ValueError, match=message):
         config_flag.load(config)
+
+
+def test_a_config_of_ones_own(write):
+    text = "from configs import common\ndef get_config(name='a'):\n    c = common.get_config()\n"
+    path = write(text + "    c.data.source = name\n    return c.lock()\n")
+    config = config_flag.load(f"{path}:hf://x/y", [("model.num_layers", "2"), ("seed", "5")])
+    assert config.data.source == "hf://x/y"
+    assert (config.model.num_layers, config.seed) == (2, 5)

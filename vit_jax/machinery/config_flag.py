@@ -30,7 +30,6 @@ _LOG = logging.getLogger(__name__)
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]*)(?:=(.*))?", re.DOTALL)
 _NOT_CONFIGS = ("__init__", "common", "presets")  # files of configs/ that are of no experiment
 _SWITCHES = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-
 _KINDS = {bool: "True or False", int: "whole number", float: "number",
           tuple: "tuple such as (1, 2) or a,b"}  # fmt: skip
 
@@ -86,10 +85,11 @@ def load(path: str, overrides: Sequence[Override] = ()) -> ConfigDict:
     config = _guarded(found, lambda: make(*given))
     if not isinstance(config, ConfigDict):
         raise ValueError(f"{file}: get_config must return a ConfigDict, not {type(config)}")
+    config.unlock()
     named = config.get("model_name")
     for key, text in overrides:
         _override(config, key, text)
-    if "model" in config:
+    if "model" in config and named is not None:
         typed = {key.removeprefix("model.") for key, _ in overrides if key.startswith("model.")}
         _fit_fields(config, named, typed)
     return config
@@ -250,7 +250,7 @@ def _fit_fields(config: ConfigDict, named: str, typed: set[str]) -> None:
     from vit_jax import plugins  # what follows imports JAX
     from vit_jax.models.registry import field_types, find_model
 
-    plugins.load(config.plugins)
+    plugins.load(config.get("plugins", ()))
     if own and find_model(config.model_name)[0] is not find_model(named)[0]:
         _LOG.info("%s is of another kind than %s, for which the config sets model.%s: left out",
                   config.model_name, named, ", model.".join(own))  # fmt: skip

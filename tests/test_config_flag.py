@@ -141,6 +141,13 @@ def test_a_key_or_value_that_does_not_fit(setting, message):
         load(setting)
 
 
+def test_a_config_of_other_keys():
+    file = "configs/inference_time.py"
+    assert load("image_size=32,32", config=file).image_size == (32, 32)
+    with pytest.raises(ValueError, match="batch_size cannot be None: leave"):
+        load("batch_size=None", config=file)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -159,7 +159,7 @@ def _override(config: ConfigDict, path: str, text: str | None) -> None:
         if key in group:
             del group[key]  # or the other value would have to be of its type
     elif text == "None":
-        value = _default(path, group[key])
+        value = _default(config, path)
         if isinstance(value, ConfigDict):
             del group[key]  # or the two would be merged
     else:
@@ -167,14 +167,14 @@ def _override(config: ConfigDict, path: str, text: str | None) -> None:
     group[key] = value
 
 
-def _default(path: str, value: Any) -> Any:
-    """A key's value in configs/common.py; None if it is not there, and nothing now."""
+def _default(config: ConfigDict, path: str) -> Any:
+    """A key's value in configs/common.py, for a config that begins with that."""
     default: Any = common.get_config()
+    if not set(default) <= set(config):  # such as that of --mode=benchmark
+        raise ValueError(f"{path} cannot be None: leave --config.{path}=None out")
     for name in path.split("."):
         if name not in default:
-            if value is None:
-                return None
-            raise ValueError(f"{path} cannot be None: leave --config.{path}=None out")
+            raise ValueError(config_keys.unknown(path, default))
         default = default[name]
     return default
 

@@ -32,12 +32,13 @@ def test_what_belongs_to_the_config_is_taken_out_of_the_arguments(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     others, overrides = config_flag.split(
         ["main", "--config=a.py", "--config.data.source=~/x", "--workdir=w", "--config.seed", "3",
-         "-config.loss=a=b", "--noconfig.data.cache", "--config.data.cache", "--config", "b.py"]
+         "--config.a", "-1", "-config.loss=a=b", "--noconfig.data.cache", "--config.data.cache",
+         "--config", "b.py"]
     )  # fmt: skip
     assert others == ["main", "--config=a.py", "--workdir=w", "--config", "b.py"]
     assert overrides == [
-        ("data.source", "/home/me/x"), ("seed", "3"), ("loss", "a=b"), ("data.cache", "False"),
-        ("data.cache", None),
+        ("data.source", "/home/me/x"), ("seed", "3"), ("a", "-1"), ("loss", "a=b"),
+        ("data.cache", "False"), ("data.cache", None),
     ]  # fmt: skip
 
 
@@ -159,9 +160,13 @@ def test_a_config_of_other_keys():
         ("def get_config(argument): ...", "needs an argument: --config=.*mine.py:ARGUMENT"),
     ],
 )
-def test_a_file_that_fails(write, text, message):
+def test_a_file_that_fails(write, text, message, tmp_path, monkeypatch):
+    path = write(text)
     with pytest.raises(ValueError, match=message):
-        config_flag.load(write(text))
+        config_flag.load(path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        config_flag.load("mine.py")
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[Override]]:
         negated, key, value = match.groups()
         if negated:
             value = "False"
-        elif value is None and rest and not rest[0].startswith("-"):
+        elif value is None and rest and re.match(r"[^-]|-[\d.]", rest[0]):
             value = rest.pop(0)
         overrides.append((key, value))
     return others, overrides
@@ -137,7 +137,7 @@ def _guarded(path: Path, step: Callable[[], Any]) -> Any:
         raise ValueError(f"{error.filename}, line {error.lineno}: {error.msg}") from error
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
-        line = [frame.lineno for frame in frames if frame.filename == str(path)][-1]
+        line = [frame.lineno for frame in frames if Path(frame.filename) == path.absolute()][-1]
         raise ValueError(
             f"{path}, line {line}: {type(error).__name__}: {error}; --traceback shows all of it"
         ) from error

@@ -100,9 +100,9 @@ def test_a_field_that_is_unset_is_the_models_own():
 
 
 @pytest.mark.parametrize("name", ["Swin-T", "Mixer-B_16", "EfficientFormerV2-S0", "VT-R18"])
-def test_fields_are_left_out_with_a_model_of_another_kind(name, caplog):
+def test_fields_are_left_out_with_a_model_of_another_kind(name, caplog, monkeypatch):
     caplog.set_level(logging.INFO, "vit_jax")
-    logging.getLogger("vit_jax").addHandler(caplog.handler)
+    monkeypatch.setattr(logging.getLogger("vit_jax"), "propagate", True)
     config = load(f"model_name={name}", config="configs/folder.py")
     assert dict(config.model) == {}
     message = f"{name} is of another kind than ViT-Ti_16, for which the config sets model.classifi"

@@ -2,7 +2,8 @@
 
 An experiment's file starts from here and says what differs. Each key can be set on the command
 line, `--config.optim.learning_rate=3e-4`; under `model` and `optim.args`, keys that are not here
-can be added too, and are checked by the model and by optax.
+can be added too, and are checked by the model and by optax. The value
+None takes a key back to its default here.
 """
 
 from ml_collections import ConfigDict

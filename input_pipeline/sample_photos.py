@@ -8,7 +8,6 @@ or with --kind=captions parts of fourteen photos with what is to be seen in them
 --kind=small a small part of a photo alone, to be enlarged.
 """
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from types import ModuleType
 import numpy as np
 from PIL import Image
 
-from input_pipeline.arguments import expand_home
+from input_pipeline.arguments import Parser
 
 # Of the Middlebury stereo pair "Motorcycle" at scikit-image's size, in pixels: depth is in inverse
 # proportion to the disparity plus this.
@@ -221,14 +220,10 @@ _WRITERS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the photos; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m input_pipeline.sample_photos",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("input_pipeline.sample_photos", __doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kind", choices=list(_WRITERS), default="hazy_from_clear")
-    parsed = parser.parse_args(expand_home(sys.argv[1:] if arguments is None else arguments))
+    parsed = parser.read(arguments)
     try:
         _WRITERS[parsed.kind](parsed.folder)
     except (ValueError, OSError) as error:

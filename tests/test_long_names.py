@@ -11,7 +11,7 @@ from PIL import Image
 
 from checkpoints import files, npz
 from checkpoints import torch as torch_format
-from input_pipeline import prepare
+from input_pipeline import prepare, storing
 from tests.helpers import noise
 from vit_jax import export, results, workdir
 from vit_jax.benchmark import accelerator
@@ -153,9 +153,9 @@ def test_a_prepared_data_set_whose_folder_has_a_long_name(tmp_path, capsys):
         Image.new("RGB", (9, 9), (i, i, i)).save(source / label / "0.png")
     out = tmp_path / "out"
     assert prepare.main([str(source), str(out), "--resize=4"]) == 0, capsys.readouterr().err
-    name = prepare._name(str(source), 4)
+    name = storing.name_for(str(source), 4)
     assert name.endswith("_4")
     assert (out / name / "1.0.0").is_dir()
-    assert prepare._name("b" + str(source), 4) != name
+    assert storing.name_for("b" + str(source), 4) != name
     assert prepare.main([str(source), str(out), "--name", "a" * 250]) == 2
     assert "name" in capsys.readouterr().err

@@ -62,15 +62,15 @@ def test_top5_of_three_classes():
 
 
 def test_unknown_names_list_what_there_is():
-    with pytest.raises(ValueError, match=r"'l1' in 'l1'; there are: softmax_xent, sig"):
+    with pytest.raises(ValueError, match="unknown loss 'l1'; there are: softmax_xent, sig"):
         losses.get_loss("l1", classify.TASK.losses)
-    with pytest.raises(ValueError, match=r"'l2' in 'l1 \+ l2'; there are: l1, mse, ch"):
+    with pytest.raises(ValueError, match="unknown loss 'l2'; there are: l1, mse, ch"):
         losses.get_loss("l1 + l2", restore.TASK.losses)
     with pytest.raises(ValueError, match="the weight must be a positive number, not -1"):
         losses.get_loss("l1 + -1 * ssim", restore.TASK.losses)
     with pytest.raises(ValueError, match=r"'top1'; on a label there are: accuracy"):
         classify.get_metric("top1", "softmax_xent")
-    with pytest.raises(ValueError, match=r"'psnr'; on images there are: dehazeformer/psnr, dehaz"):
+    with pytest.raises(ValueError, match=r"'psnr'; .*on images there are: dehazeformer/psnr"):
         restore.get_metric("psnr", "l1")
 
 

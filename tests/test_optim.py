@@ -151,8 +151,8 @@ def test_exponential_decay_by_epochs_after_a_warmup_from_a_rate_of_its_own():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "step"}, "unknown schedule 'step'; there are: constant, cosine"),
         ({"warmup_steps": -1}, "the warmup must not be negative, and is of -1 steps"),
+        ({"name": "step"}, "unknown schedule 'step'; .*there are: constant, cosine"),
         ({"name": "poly", "power": 0.0}, "schedule.power must be above 0, not 0.0"),
         ({"final_fraction": 2.0}, r"must lie in \[0, 1\]"),
         ({"name": "constant", "final_fraction": 0.1}, "constant does not decay"),
@@ -286,10 +286,16 @@ def test_freezing_leaves_parameters_and_makes_no_state():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "adagrad"}, "unknown optimizer 'adagrad'; there are: sgd, adam"),
+        ({"name": "adagrad"}, "unknown optimizer 'adagrad'; .*there are: sgd, adam"),
         ({"name": "adam", "weight_decay": 0.1}, "set optim.name to adamw"),
-        ({"args": {"beta2": 0.9}}, "'adamw' has no argument beta2; optim.args can hold: b1, b2"),
-        ({"name": "sgd", "args": {"b1": 0.9}}, "'sgd' has no argument b1; .*momentum, nesterov"),
+        (
+            {"args": {"beta2": 0.9}},
+            "unknown argument of adamw 'beta2'; .*for optim.args there are: b1, b2",
+        ),
+        (
+            {"name": "sgd", "args": {"b1": 0.9}},
+            "unknown argument of sgd 'b1'; .*momentum, nesterov",
+        ),
         ({"momentum_dtype": "float8"}, "is not one of"),
         ({"freeze": "encoder"}, "'encoder' is found in none of: dense/bias, dense/kernel"),
         ({"freeze": "."}, "freezes every parameter"),

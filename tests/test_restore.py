@@ -51,7 +51,7 @@ def test_charbonnier_takes_an_epsilon():
         ("charbonnier(1, 2)", r"charbonnier\(1, 2\) does not fit charbonnier\(epsilon\)"),
         ("charbonnier(1, epsilon=2)", "does not fit charbonnier"),
         ("l1(2)", r"l1\(2\) does not fit l1\(\)"),
-        ("l1 - ssim", "unknown loss 'l1 - ssim' in 'l1 - ssim'"),
+        ("l1 - ssim", "unknown loss 'l1 - ssim'; "),
         ("l1 +", "cannot read the loss 'l1 \\+'; write l1, or"),
         ("", "cannot read the loss ''"),
     ]:
@@ -149,8 +149,8 @@ def test_what_is_printed():
             {"mixup_alpha": 0.2},
             "mixup_alpha is for the task classify, .* is for restore: set it to 0",
         ),
-        ({"metrics": ("psnr",)}, "unknown metric 'psnr'; on images there are"),
-        ({"benchmark": "SOTS"}, "unknown benchmark 'SOTS'; there are: SOTS-indoor, RESIDE-6K"),
+        ({"metrics": ("psnr",)}, "unknown metric 'psnr'; .*on images there are"),
+        ({"benchmark": "SOTS"}, "unknown benchmark 'SOTS'; .*there are: SOTS-indoor, RESIDE-6K"),
     ],
 )
 def test_wrong_settings_of_runs(pairs_folder, changes, message):

@@ -21,6 +21,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vit_jax.machinery import cli, model_flags
+
+if __name__ == "__main__":
+    cli.parse_early()  # before what takes seconds to import
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,7 +33,6 @@ from etils import epath
 
 from checkpoints import files
 from vit_jax import ops
-from vit_jax.machinery import cli, model_flags
 
 if TYPE_CHECKING:  # it takes seconds to import
     from vit_jax.pretrained import Pretrained

@@ -3,6 +3,8 @@
 import inspect
 import logging
 import re
+import types
+import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import traverse_util
+
+from input_pipeline.arguments import unknown
 
 _LOG = logging.getLogger(__name__)
 
@@ -117,7 +121,7 @@ def make_schedule(
         "noam": noam,
     }
     if config.name not in schedules:
-        raise ValueError(f"unknown schedule {config.name!r}; there are: {', '.join(SCHEDULES)}")
+        raise ValueError(unknown("schedule", config.name, SCHEDULES))
     decay = schedules[config.name]
     if config.per_epoch:
         decay = _per_epoch(decay, max(steps_per_epoch, 1))
@@ -233,7 +237,7 @@ def make_optimizer(config: Any, schedule: Schedule, params: Any) -> optax.Gradie
         ValueError: for an unknown optimizer or argument, or a pattern that finds nothing.
     """
     if config.name not in OPTIMIZERS:
-        raise ValueError(f"unknown optimizer {config.name!r}; there are: {', '.join(OPTIMIZERS)}")
+        raise ValueError(unknown("optimizer", config.name, OPTIMIZERS))
     coupled = config.coupled_weight_decay
     if config.name == "adam" and config.weight_decay and not coupled:
         raise ValueError(
@@ -307,15 +311,14 @@ def _scale_by(config: Any) -> optax.GradientTransformation:
         )
     args = {dtype_name: config.momentum_dtype, **config.args}
     known = inspect.signature(_DOCUMENTED_BY.get(make, make)).parameters
-    unknown = sorted(set(args) - set(known))
-    if unknown:
-        raise ValueError(
-            f"optimizer {config.name!r} has no argument {', '.join(unknown)}; optim.args can hold: "
-            f"{', '.join(name for name in known if name != 'learning_rate')}"
-        )
+    for name in set(args) - set(known):
+        names = [one for one in known if one != "learning_rate"]
+        raise ValueError(unknown(f"argument of {config.name}", name, names, "for optim.args "))
     for name, value in config.args.items():
         if not isinstance(value, bool | int | float | None):
             raise ValueError(f"optim.args.{name} must be a number, and is {value!r}")
+        if value is None and types.NoneType not in typing.get_args(known[name].annotation):
+            del args[name]  # unset
     return make(**args)
 
 

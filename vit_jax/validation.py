@@ -2,6 +2,7 @@
 
 from ml_collections import ConfigDict
 
+from input_pipeline.arguments import did_you_mean, unknown
 from input_pipeline.sources import KINDS, kinds_with
 from vit_jax import plugins
 from vit_jax.losses import get_loss
@@ -41,11 +42,12 @@ def validate_config(config: ConfigDict, opens_data: bool = True) -> None:
     figures = ("loss", *config.metrics, *task.probes(config))
     check(
         config.best_metric in figures,
-        f"best_metric={config.best_metric!r} is not evaluated; there are: {', '.join(figures)}",
+        f"best_metric={config.best_metric!r} is not evaluated; "
+        f"{did_you_mean(config.best_metric, figures)}there are: {', '.join(figures)}",
     )
     check(
         config.benchmark in ("", *PUBLISHED_SCORES),
-        f"unknown benchmark {config.benchmark!r}; there are: {', '.join(PUBLISHED_SCORES)}",
+        unknown("benchmark", config.benchmark, PUBLISHED_SCORES),
     )
     _check_settings(config, task)
     task.make_answer(model, task.settings_in(config))  # or raises
@@ -116,7 +118,21 @@ def _check_numbers(config: ConfigDict) -> None:
     check(0 <= config.seed < 2**31, f"seed must lie in [0, 2^31), and is {config.seed}")
     for key in ("total_epochs", "eval_every", "checkpoint_every"):
         check(config[key] is None or config[key] > 0, f"{key} must be positive")
-    check((config.total_steps or 0) >= 0, "total_steps must not be negative")
+    check(
+        0 <= (config.total_steps or 0) < 2**31,
+        f"total_steps must lie in [0, 2^31), and is {config.total_steps}",
+    )
+    check(
+        config.best_mode in ("max", "min"),
+        f"best_mode must be max or min, and is {config.best_mode!r}",
+    )
+    timescale = config.schedule.timescale
+    check(timescale > 0, f"schedule.timescale must be positive, not {timescale}")
+    for key in ("warmup_steps", "warmup_epochs"):
+        value = config.schedule[key]
+        check(value >= 0, f"schedule.{key} must not be negative, and is {value}")
+    seed = config.data.split_seed
+    check(0 <= seed < 2**32, f"data.split_seed must lie in [0, 2^32), and is {seed}")
     averaged = config.average_checkpoints
     check(averaged >= 0, f"average_checkpoints must not be negative, and is {averaged}")
     check(

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from etils import epath
 
+from input_pipeline.arguments import unknown
+
 if TYPE_CHECKING:  # it takes seconds to import
     from input_pipeline.sources.base import BatchedSource, Source
     from input_pipeline.texts import Tokenize
@@ -104,7 +106,7 @@ def get_splits(
         ValueError: if it is not there or cannot be used; the message says what to do.
     """
     if config.kind not in KINDS:
-        raise ValueError(f"unknown data.kind {config.kind!r}; there are: {', '.join(KINDS)}")
+        raise ValueError(unknown("data.kind", config.kind, KINDS))
     kind = KINDS[config.kind]
     of_any_scale = [name for name in KINDS if KINDS[name].has_any_scale]
     if config.test_source and not kind.has_test_source:

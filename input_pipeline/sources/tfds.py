@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import logging
+import re
 import urllib.parse
 from typing import Any
 
@@ -12,6 +13,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 from tensorflow_datasets.core.download import resource
 
+from input_pipeline.arguments import closest
 from input_pipeline.cpu_tf import tf
 from input_pipeline.sources import tfds_features
 from input_pipeline.sources.base import (
@@ -305,14 +307,22 @@ def open_builder(config: Any) -> tfds.core.DatasetBuilder:
     try:
         builder = tfds.builder(name, data_dir=config.tfds.data_dir)
     except (tfds.core.DatasetNotFoundError, AssertionError) as error:  # the latter: no such version
-        raise ValueError(
-            f"data.source={config.source!r}: TFDS knows no such data set"
-            + (f" in {config.tfds.data_dir}" if config.tfds.data_dir else "")
-            + f" ({str(error).strip().splitlines()[0]})"
-        ) from None
+        raise ValueError(_unknown(config, name, str(error).strip().splitlines()[0])) from None
     if not builder.is_prepared():
         _prepare(builder, config.tfds.manual_dir)
     return builder
+
+
+def _unknown(config: Any, name: str, reason: str) -> str:
+    """The message about a name that TFDS does not have."""
+    name = re.split("[:/]", name)[0]
+    close = closest(name, tfds.list_builders(with_community_datasets=False))
+    return (
+        f"data.source={config.source!r}: TFDS knows no such data set"
+        + (f" in {config.tfds.data_dir}" if config.tfds.data_dir else "")
+        + (f"; did you mean {PREFIX}{close}?" if close and close != name else "")
+        + f" ({reason})"
+    )
 
 
 def _prepare(builder: tfds.core.DatasetBuilder, manual_dir: str | None) -> None:

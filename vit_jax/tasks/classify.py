@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from input_pipeline.arguments import unknown
 from vit_jax import ahead, classification, mixing, ops, photos
 from vit_jax.classification import probabilities
 from vit_jax.classification_report import make_report
@@ -40,7 +41,7 @@ def get_metric(name: str, loss: str) -> Metric:
         "expected_calibration_error": Metric(scores, classification.expected_calibration_error),
     }
     if name not in metrics:
-        raise ValueError(f"unknown metric {name!r}; on a label there are: {', '.join(metrics)}")
+        raise ValueError(unknown("metric", name, metrics, "on a label "))
     return metrics[name]
 
 

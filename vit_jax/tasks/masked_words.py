@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from input_pipeline.arguments import unknown
 from vit_jax import masked_words
 from vit_jax.tasks import plain
 from vit_jax.tasks.base import Batch, Metric, Predictor, Pretrained, Task, option
@@ -20,8 +21,7 @@ def get_metric(name: str, loss: str) -> Metric:
     """
     del loss
     if name not in masked_words.FIGURES:
-        known = ", ".join(masked_words.FIGURES)
-        raise ValueError(f"unknown metric {name!r} of masked words; there are: {known}")
+        raise ValueError(unknown("metric", name, masked_words.FIGURES, "of masked words "))
     return Metric(*masked_words.FIGURES[name])
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from input_pipeline.arguments import unknown
 from vit_jax import ahead, image_quality, ops, photos, tiles
 from vit_jax.machinery import processes
 from vit_jax.tasks import plain
@@ -86,7 +87,7 @@ def get_metric(name: str, loss: str) -> Metric:
         for figure in jax.eval_shape(compute, _SOME_IMAGES, _SOME_IMAGES)
     ]
     if name not in known:
-        raise ValueError(f"unknown metric {name!r}; on images there are: {', '.join(known)}")
+        raise ValueError(unknown("metric", name, known, "on images "))
     protocol, _, figure = name.partition("/")
     if protocol == "basicsr":
         return Metric(lambda out, batch: _basicsr(out, batch)[figure])

@@ -14,6 +14,7 @@ from PIL import Image
 
 from checkpoints import files as names
 from input_pipeline import files
+from input_pipeline.arguments import unknown
 from input_pipeline.palettes import palette_for
 from vit_jax import photos, segmentation, sliding
 from vit_jax.segmentation_report import SegmentationReport, draw_overlay
@@ -36,7 +37,7 @@ def get_metric(name: str, loss: str) -> Metric:
     del loss
     known = segmentation.FIGURES
     if name not in known:
-        raise ValueError(f"unknown metric {name!r}; of masks there are: {', '.join(known)}")
+        raise ValueError(unknown("metric", name, known, "of masks "))
 
     def finish(each: np.ndarray) -> float:
         counts = each.sum(axis=0, dtype=np.int64)

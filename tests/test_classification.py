@@ -87,10 +87,10 @@ def test_calibration_error_is_as_defined(loss):
 
 
 def test_calibration_error_by_hand():
-    """Of three said with 0.8, the end of a bin, two are right; what is said with 0.82 is wrong."""
-    scores = np.array([[0, 0.8, 0.2], [1, 0.2, 0.8], [0, 0.2, 0.8], [1, 0.82, 0.18]])
+    """What is said with 0.8, the end of a bin, is right twice; with 0.82, once, it is wrong."""
+    scores = np.array([[0, 0.8, 0.2], [1, 0.2, 0.8], [1, 0.82, 0.18]])
     found = classification.expected_calibration_error(scores)
-    assert found == pytest.approx(3 / 4 * (0.8 - 2 / 3) + 1 / 4 * 0.82)
+    assert found == pytest.approx(2 / 3 * (1 - 0.8) + 1 / 3 * 0.82)
 
 
 @pytest.mark.parametrize("classes", [1, 4])

@@ -62,7 +62,7 @@ demo-enlarge: $(addprefix $(VENV)/.installed-,demo published)
 	$(BIN)/python -m input_pipeline.sample_photos $(ENLARGE_DIR)/small --kind=small
 	rm -rf $(ENLARGE_DIR)/large
 	$(BIN)/python -m vit_jax.predict --weights=package:realesrgan-x4plus --compare --output=$(ENLARGE_DIR)/large $(ENLARGE_DIR)/small
-	@echo "Enlarged bicubically (left) and by RRDB (right): $(ENLARGE_DIR)/large/compare/cat.png.png"
+	@echo "Enlarged bicubically (left) and by RRDB (right): $(ENLARGE_DIR)/large/compare/cat.png"
 
 test: $(VENV)/.installed-dev
 	@echo "Running the tests ..."

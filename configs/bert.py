@@ -27,6 +27,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 from configs.presets import split_argument
+from input_pipeline.arguments import unknown
 
 _MODELS = {"base": "BERT-base", "large": "BERT-large", "small": "BERT-base"}
 _LONG = "512"
@@ -37,7 +38,7 @@ _SHARE_OF_LONG = 0.1  # of the steps
 def get_config(argument: str = "base") -> ConfigDict:
     size, length = [*split_argument(argument, 2), ""][:2]
     if size not in _MODELS:
-        raise ValueError(f"unknown size {size!r}; there are: {', '.join(_MODELS)}")
+        raise ValueError(unknown("size", size, _MODELS))
     if length not in ("", _LONG) or (length and size == "small"):
         raise ValueError(f"unknown argument {argument!r}; base and large can have ,{_LONG}")
     config = common.get_config()

@@ -14,6 +14,7 @@ Score:     8 photos to train on, 4 of another drive: mIoU 0.233, where all of it
 from ml_collections import ConfigDict
 
 from configs import common
+from input_pipeline.arguments import unknown
 
 _SIDE = 224
 _MODELS = {
@@ -24,7 +25,7 @@ _MODELS = {
 
 def get_config(decoder: str = "FPN") -> ConfigDict:
     if decoder not in _MODELS:
-        raise ValueError(f"unknown decoder {decoder!r}; there are: {', '.join(_MODELS)}")
+        raise ValueError(unknown("decoder", decoder, _MODELS))
     config = common.get_config()
 
     config.model_name, fields = _MODELS[decoder]

@@ -2,7 +2,8 @@
 
 An experiment's file starts from here and says what differs. Each key can be set on the command
 line, `--config.optim.learning_rate=3e-4`; under `model` and `optim.args`, keys that are not here
-can be added too, and are checked by the model and by optax.
+can be added too, and are checked by the model and by optax. The value
+None takes a key back to its default here.
 """
 
 from ml_collections import ConfigDict
@@ -190,7 +191,7 @@ def get_config() -> ConfigDict:
 
     config.eval_every = placeholder(int)  # in steps; unset: once per epoch
     config.checkpoint_every = placeholder(int)  # in steps; besides at every evaluation
-    config.log_every = 50  # in steps
+    config.log_every = 50  # in steps; in a short run more often, for at least 20 lines
     config.keep_checkpoints = 2  # the last ones; the best is kept besides
     config.best_metric = "accuracy"  # of the validation split
     config.best_mode = "max"

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 from configs.presets import split_argument
+from input_pipeline.arguments import unknown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,7 @@ _VARIANTS = {
 def get_config(argument: str = "indoor,T") -> ConfigDict:
     recipe_name, variant = [*split_argument(argument, 2), "T"][:2]
     if recipe_name not in _RECIPES:
-        raise ValueError(f"unknown recipe {recipe_name!r}; there are: {', '.join(_RECIPES)}")
+        raise ValueError(unknown("recipe", recipe_name, _RECIPES))
     recipe = _RECIPES[recipe_name]
     known = [v for v in _VARIANTS if recipe.has_wide or _VARIANTS[v][1] >= 1 / 2]
     if variant not in known:

@@ -26,13 +26,14 @@ and not by heads; a share of the training images is kept apart to choose the che
 from ml_collections import ConfigDict
 
 from configs import presets
+from input_pipeline.arguments import unknown
 from vit_jax.models import efficientformer_v2
 
 
 def get_config(variant: str = "S0") -> ConfigDict:
-    if f"EfficientFormerV2-{variant}" not in efficientformer_v2.VARIANTS:
-        names = (name.removeprefix("EfficientFormerV2-") for name in efficientformer_v2.VARIANTS)
-        raise ValueError(f"unknown variant {variant!r}; there are: {', '.join(names)}")
+    names = [name.removeprefix("EfficientFormerV2-") for name in efficientformer_v2.VARIANTS]
+    if variant not in names:
+        raise ValueError(unknown("variant", variant, names))
     config = presets.get_pretraining()
 
     config.model_name = f"EfficientFormerV2-{variant}"

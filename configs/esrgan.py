@@ -16,13 +16,14 @@ the L1 of those in [0, 1] is 0.005 times ours. Published for x4.
 from ml_collections import ConfigDict
 
 from configs import common
+from input_pipeline.arguments import unknown
 
 _VARIANTS = ("x4", "x2")
 
 
 def get_config(variant: str = "x4") -> ConfigDict:
     if variant not in _VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}; there are: {', '.join(_VARIANTS)}")
+        raise ValueError(unknown("variant", variant, _VARIANTS))
     config = common.get_config()
 
     config.model_name = f"RRDB-{variant}"

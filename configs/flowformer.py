@@ -27,6 +27,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 from configs.presets import split_argument
+from input_pipeline.arguments import unknown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +61,7 @@ _MODELS = {"": "FlowFormer", "small": "FlowFormer-small"}
 def get_config(argument: str = "chairs") -> ConfigDict:
     name, variant = [*split_argument(argument, 2), ""][:2]
     if name not in _STAGES:
-        raise ValueError(f"unknown stage {name!r}; there are: {', '.join(_STAGES)}")
+        raise ValueError(unknown("stage", name, _STAGES))
     if variant not in _MODELS:
         raise ValueError(f"unknown variant {variant!r}; there is: small")
     stage = _STAGES[name]

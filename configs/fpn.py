@@ -19,6 +19,7 @@ statistics of the backbone.
 from ml_collections import ConfigDict
 
 from configs import common, presets
+from input_pipeline.arguments import unknown
 from input_pipeline.palettes import known_sets
 from vit_jax.models import segmenter
 
@@ -33,9 +34,9 @@ _MODELS = [name for name in segmenter.VARIANTS if name.startswith(("FPN-R", "VT-
 def get_config(argument: str = "FPN-R50,coco_stuff") -> ConfigDict:
     name, data, *_ = [*presets.split_argument(argument, 2), "coco_stuff"]
     if name not in _MODELS:
-        raise ValueError(f"unknown model {name!r}; there are: {', '.join(_MODELS)}")
+        raise ValueError(unknown("model", name, _MODELS))
     if data not in _SETS:
-        raise ValueError(f"unknown set {data!r}; there are: {', '.join(_SETS)}")
+        raise ValueError(unknown("set", data, _SETS))
     short, long, crop = _SETS[data]
     swapped = known_sets()[data].swapped  # labels of left and right
     flip = f"flip_lr(swap={swapped})" if swapped else "flip_lr"

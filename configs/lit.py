@@ -17,6 +17,7 @@ Transfer with Locked-image text Tuning" (CVPR 2022), and the model card of visio
 from ml_collections import ConfigDict
 
 from configs import presets
+from input_pipeline.arguments import unknown
 from vit_jax.models import get_model
 
 _STEPS = {"LiT-B16B": 30_000}  # of the published ones; the others had 60,000
@@ -45,7 +46,7 @@ def get_config(argument: str = "B16B_2") -> ConfigDict:
     elif recipe == "paper":
         _set_paper(config)
     else:
-        raise ValueError(f"unknown recipe {recipe!r}; there are: coco, paper")
+        raise ValueError(unknown("recipe", recipe, ("coco", "paper")))
     return config
 
 

@@ -6,6 +6,7 @@ import re
 from ml_collections import ConfigDict
 
 from configs import common
+from input_pipeline.arguments import unknown
 from vit_jax.models import AUGREG_NAMES, get_model, list_models
 
 # TFDS name -> splits (train, val, test) and the steps of the published fine-tunings.
@@ -60,7 +61,7 @@ def find_model(key: str, family: str) -> str:
     }
     found = names.get(_plain(key.replace(f"{family}-", "")))
     if found is None:
-        raise ValueError(f"unknown {family} {key!r}; there are: {', '.join(names)}")
+        raise ValueError(unknown(family, key, names))
     return found
 
 
@@ -121,8 +122,8 @@ def set_dataset(config: ConfigDict, name: str) -> None:
         return
     if name not in DATASETS:
         raise ValueError(
-            f"no preset for the data set {name!r}; there are: {', '.join(DATASETS)}. For any other "
-            "leave it out, and say --config.data.source=FOLDER or tfds:NAME"
+            f"{unknown('preset of a data set', name, DATASETS)}. For any other leave it out, and "
+            "say --config.data.source=FOLDER or tfds:NAME"
         )
     splits, steps = DATASETS[name]
     config.data.source = f"tfds:{name}"
@@ -210,7 +211,7 @@ def set_augmentation(config: ConfigDict, level: str, image_size: int) -> None:
         ValueError: for an unknown level.
     """
     if level not in AUGMENTATION_LEVELS:
-        raise ValueError(f"unknown level {level!r}; there are: {', '.join(AUGMENTATION_LEVELS)}")
+        raise ValueError(unknown("level", level, AUGMENTATION_LEVELS))
     alpha, magnitude = AUGMENTATION_LEVELS[level]
     randaug = "" if magnitude is None else f"|randaug(2, {magnitude})"
     config.data.train_pp = (

@@ -13,13 +13,14 @@ Source: Wang et al., "ESRGAN" (ECCV Workshops 2018), section 4.1.
 from ml_collections import ConfigDict
 
 from configs import common
+from input_pipeline.arguments import unknown
 from vit_jax.models import rrdb
 
 
 def get_config(factor: str = "x4") -> ConfigDict:
-    if f"RRDB-{factor}" not in rrdb.VARIANTS:
-        names = ", ".join(name.removeprefix("RRDB-") for name in rrdb.VARIANTS)
-        raise ValueError(f"unknown factor {factor!r}; there are: {names}")
+    names = [name.removeprefix("RRDB-") for name in rrdb.VARIANTS]
+    if factor not in names:
+        raise ValueError(unknown("factor", factor, names))
     config = common.get_config()
 
     config.model_name = f"RRDB-{factor}"

@@ -17,13 +17,14 @@ training images is kept apart to choose the checkpoint.
 from ml_collections import ConfigDict
 
 from configs import presets
+from input_pipeline.arguments import unknown
 from vit_jax.models import swin
 
 
 def get_config(variant: str = "T") -> ConfigDict:
-    if f"Swin-{variant}" not in swin.VARIANTS:
-        names = ", ".join(name.removeprefix("Swin-") for name in swin.VARIANTS)
-        raise ValueError(f"unknown variant {variant!r}; there are: {names}")
+    names = [name.removeprefix("Swin-") for name in swin.VARIANTS]
+    if variant not in names:
+        raise ValueError(unknown("variant", variant, names))
     size = 384 if variant.endswith("-384") else 224
     config = presets.get_pretraining()
 

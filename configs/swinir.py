@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 from configs.presets import split_argument
+from input_pipeline.arguments import unknown
 from vit_jax.models import swinir
 
 _TASKS = ("classical", "lightweight", "denoise-color", "denoise-gray", "jpeg-color", "jpeg-gray")
@@ -26,7 +27,7 @@ _TASKS = ("classical", "lightweight", "denoise-color", "denoise-gray", "jpeg-col
 def get_config(argument: str = "lightweight,x2") -> ConfigDict:
     task, degree = split_argument(argument, 2) if "," in argument else (argument, "")
     if task not in _TASKS:
-        raise ValueError(f"unknown task {task!r}; there are: {', '.join(_TASKS)}")
+        raise ValueError(unknown("task", task, _TASKS))
     config = common.get_config()
 
     config.data.kind = "degraded"

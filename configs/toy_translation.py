@@ -15,13 +15,14 @@ cannot be learned.
 from ml_collections import ConfigDict
 
 from configs import common
+from input_pipeline.arguments import unknown
 
 _TOYS = ("number_words", "reversal")
 
 
 def get_config(toy: str = "number_words") -> ConfigDict:
     if toy not in _TOYS:
-        raise ValueError(f"unknown toy {toy!r}; there are: {', '.join(_TOYS)}")
+        raise ValueError(unknown("toy", toy, _TOYS))
     config = common.get_config()
 
     config.model_name = "Transformer-base"

@@ -17,6 +17,7 @@ holds pairs of one bucket of lengths, its tokens counted with their padding.
 from ml_collections import ConfigDict
 
 from configs import common
+from input_pipeline.arguments import unknown
 
 # The model, its width, the run's steps, the checkpoints averaged, and ten minutes of it in steps.
 _SIZES = {
@@ -28,7 +29,7 @@ _WARMUP = 4000
 
 def get_config(size: str = "base") -> ConfigDict:
     if size not in _SIZES:
-        raise ValueError(f"unknown size {size!r}; there are: {', '.join(_SIZES)}")
+        raise ValueError(unknown("size", size, _SIZES))
     name, width, steps, averaged, every = _SIZES[size]
     config = common.get_config()
 

@@ -17,13 +17,14 @@ apart to choose the checkpoint.
 from ml_collections import ConfigDict
 
 from configs import presets
+from input_pipeline.arguments import unknown
 from vit_jax.models import twins
 
 
 def get_config(variant: str = "S") -> ConfigDict:
-    if f"Twins-SVT-{variant}" not in twins.VARIANTS:
-        names = ", ".join(name.removeprefix("Twins-SVT-") for name in twins.VARIANTS)
-        raise ValueError(f"unknown variant {variant!r}; there are: {names}")
+    names = [name.removeprefix("Twins-SVT-") for name in twins.VARIANTS]
+    if variant not in names:
+        raise ValueError(unknown("variant", variant, names))
     config = presets.get_pretraining()
 
     config.model_name = f"Twins-SVT-{variant}"

@@ -18,6 +18,7 @@ those of the figures, or the best on the validation images, which the evaluation
 from ml_collections import ConfigDict
 
 from configs import common
+from input_pipeline.arguments import unknown
 from vit_jax.models import segmenter
 
 _SIZE, _LONG = 512, 2048
@@ -26,7 +27,7 @@ _SIZE, _LONG = 512, 2048
 def get_config(variant: str = "T") -> ConfigDict:
     name = f"Swin-{variant}-UPerNet"
     if name not in segmenter.VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}; there are: T, S, B")
+        raise ValueError(unknown("variant", variant, "TSB"))
     config = common.get_config()
 
     config.model_name = name

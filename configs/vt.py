@@ -26,6 +26,7 @@ SGD with a rate of .03 and without clipping diverged within 80 steps, so that th
 from ml_collections import ConfigDict
 
 from configs import presets
+from input_pipeline.arguments import unknown
 from vit_jax.models import visual_transformer
 
 _TRAINING_IMAGES = 1_268_356  # 99 % of ImageNet-1k's
@@ -34,11 +35,11 @@ _RECIPES = ("default", "advanced", "digits")
 
 def get_config(argument: str = "R18") -> ConfigDict:
     variant, recipe, *_ = [*presets.split_argument(argument, 2), "default"]
-    if f"VT-{variant}" not in visual_transformer.VARIANTS:
-        names = ", ".join(name.removeprefix("VT-") for name in visual_transformer.VARIANTS)
-        raise ValueError(f"unknown variant {variant!r}; there are: {names}")
+    names = [name.removeprefix("VT-") for name in visual_transformer.VARIANTS]
+    if variant not in names:
+        raise ValueError(unknown("variant", variant, names))
     if recipe not in _RECIPES:
-        raise ValueError(f"unknown recipe {recipe!r}; there are: {', '.join(_RECIPES)}")
+        raise ValueError(unknown("recipe", recipe, _RECIPES))
     config = presets.get_pretraining()
 
     config.model_name = f"VT-{variant}"

@@ -42,7 +42,7 @@ import numpy as np
 from tqdm import tqdm
 
 from input_pipeline import check_captions, check_flow, check_segmentation, check_translation, files
-from input_pipeline.arguments import expand_home
+from input_pipeline.arguments import Parser
 from input_pipeline.sources import pairs
 from input_pipeline.sources.pairs import PairedSplit, find_pairs
 
@@ -59,11 +59,7 @@ _FLAGS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the report; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m input_pipeline.check",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("input_pipeline.check", __doc__)
     parser.add_argument("data", metavar="FOLDER|imagenet2012")
     kinds = ("pairs", "segmentation", "flow", "captions", "translation")
     parser.add_argument("--kind", choices=kinds, help="of a FOLDER")
@@ -84,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data_dir", help="of imagenet2012: where TFDS has prepared it")
     parser.add_argument("--manual_dir", help="of imagenet2012: where its archives lie")
     parser.add_argument("--folder", type=Path, help="of imagenet2012: a folder of its images")
-    args = parser.parse_args(expand_home(sys.argv[1:] if arguments is None else arguments))
+    args = parser.read(arguments)
     kind = "imagenet2012" if args.data == "imagenet2012" else args.kind or "pairs"
     for other, flags in _FLAGS.items():
         for flag in flags if other != kind else ():

@@ -231,9 +231,9 @@ def _fitting(name: str, shape: tf.Tensor, height: int, width: int) -> tf.Tensor:
     return require(
         shape,
         (sides[0] >= height) & (sides[1] >= width),
-        f"{name} of {height} x {width} from a smaller image; crop less, or (unless images are "
-        "to be enlarged) put resize_small or pad_to before it",
-    )
+        f"{name} of {height} x {width} from a smaller image of ", sides[0], " x ", sides[1],
+        "; crop less, or (unless images are to be enlarged) put resize_small or pad_to before it",
+    )  # fmt: skip
 
 
 @random_op

@@ -4,6 +4,7 @@ import atexit
 import collections
 import dataclasses
 import functools
+import logging
 import math
 import re
 import weakref
@@ -28,6 +29,8 @@ from input_pipeline.sources.base import (
     fold_in,
 )
 from input_pipeline.texts import Tokenize
+
+_LOG = logging.getLogger(__name__)
 
 Batch = dict[str, np.ndarray]
 AnySource = Source | BatchedSource
@@ -347,6 +350,7 @@ def get_dataset(
     splits = get_splits(config, scale, tokenize)
     _check_specs(splits, config, specs)
     _warn_of_texts(splits, config.train_pp, tokenize)
+    _warn_of_batch(splits, batch_size)
     return Dataset(
         splits=splits,
         train_pp=config.train_pp,
@@ -385,6 +389,16 @@ def _warn_of_texts(splits: dict[str, AnySource], spec: str, tokenize: Tokenize |
             texts.tell_cut(split, there, tokenize)
         if there and split == "train" and source.has_image:
             texts.warn_of_mirroring([name for name, _ in preprocess.parse(spec)], there)
+
+
+def _warn_of_batch(splits: dict[str, AnySource], batch_size: int) -> None:
+    count = splits["train"].num_examples if "train" in splits else batch_size
+    if count < batch_size:
+        _LOG.warning(
+            "batch_size=%d is more than the %d examples to train on, so that each is in a batch "
+            "several times: a smaller --config.batch_size makes more steps of an epoch",
+            batch_size, count,
+        )  # fmt: skip
 
 
 def pad_batch(batch: Batch, size: int) -> Batch:

@@ -6,39 +6,16 @@ reduced to it and stored as JPEG; other JPEGs and PNGs stay as they are, and oth
 is too long for a JPEG, become PNG.
 """
 
-import argparse
-import contextlib
-import hashlib
-import io
-import re
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import tensorflow_datasets as tfds
-from absl import logging as absl_logging
-from etils import epath
-from ml_collections import ConfigDict
-
-from input_pipeline import files, images, pipeline, preprocess
-from input_pipeline.arguments import expand_home
-from input_pipeline.cpu_tf import tf
-from input_pipeline.sources import image_folder, is_folder
-from input_pipeline.sources.base import Example, Shard, Source
-from input_pipeline.sources.tfds import PREFIX, whole_splits
-
-_VERSION = "1.0.0"
-_LONGEST_NAME = 150  # TFDS makes names of up to 255 of it
+from input_pipeline.arguments import Parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the data set; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m input_pipeline.prepare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("input_pipeline.prepare", __doc__)
     parser.add_argument("source", metavar="SRC")
     parser.add_argument("destination", metavar="DST")
     parser.add_argument("--resize", type=int, metavar="N", help="pixels of the shorter side")
@@ -53,13 +30,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data_dir", help="where tfds:NAME lies")
     parser.add_argument("--manual_dir", help="where what it needs was downloaded by hand")
     parser.add_argument("--skip_corrupt", action="store_true", help="leave such files out")
-    args = parser.parse_args(expand_home(sys.argv[1:] if arguments is None else arguments))
+    args = parser.read(arguments)
+    from input_pipeline import storing  # TensorFlow takes seconds to import
+
     try:
-        sources = _open(args)
-        name = args.name or _name(args.source, args.resize)
-        folder = prepare(
+        sources = storing.open_whole(args.source, args.data_dir, args.manual_dir, args.skip_corrupt)
+        name = args.name or storing.name_for(args.source, args.resize)
+        folder = storing.store(
             sources, args.destination, name, args.resize, args.quality, args.format
-        )  # fmt: skip
+        )
     except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -72,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{size / 2**20:,.1f} MiB in {folder}; to use it:")
     val = next((split for split in ("val", "validation") if split in sources), "")
     flags = {
-        "source": f"{PREFIX}{name}",
+        "source": f"tfds:{name}",
         "tfds.data_dir": args.destination,
         "tfds.train_split": "train",
         "tfds.val_split": val,
@@ -80,157 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     print("    " + " ".join(shlex.quote(f"--config.data.{key}={flags[key]}") for key in flags))
     return 0
-
-
-def _open(args: argparse.Namespace) -> dict[str, Source]:
-    config = ConfigDict(
-        {
-            "source": args.source,
-            "test_source": "",
-            "kind": "classes",
-            "split_seed": 0,
-            "val_fraction": 0.0,  # what there is stays where it is
-            "skip_corrupt": args.skip_corrupt,
-            "tfds": {"data_dir": args.data_dir, "manual_dir": args.manual_dir},
-        }
-    )
-    if args.source.startswith(PREFIX):
-        return whole_splits(config)
-    if not is_folder(args.source):
-        raise ValueError(f"{args.source!r} is neither a folder of classes nor {PREFIX}NAME")
-    return dict(image_folder.splits(config))
-
-
-def _name(source: str, resize: int | None) -> str:
-    stem = source.removeprefix(PREFIX).split(":")[0] if source.startswith(PREFIX) else source
-    stem = (
-        epath.Path(stem).expanduser().resolve().name if stem == source else stem.replace("/", "_")
-    )
-    words = re.sub(r"[^a-z0-9]+", "_", stem.lower()).strip("_")
-    words = words if words[:1].isalpha() else f"images_{words}".rstrip("_")
-    ending = f"_{resize}" if resize else "_copy"
-    if len(words + ending) > _LONGEST_NAME:
-        mark = hashlib.sha256(source.encode(errors="surrogateescape")).hexdigest()[:12]
-        words = f"{words[: _LONGEST_NAME - len(mark) - len(ending) - 1]}_{mark}"
-    return words + ending
-
-
-def prepare(
-    sources: Mapping[str, Source],
-    data_dir: str,
-    name: str,
-    resize: int | None,
-    quality: int = 95,
-    file_format: str = "array_record",
-) -> epath.Path:
-    """Writes a TFDS data set, in an order that mixes the classes.
-
-    Args:
-        sources: by split.
-        data_dir: gets NAME/1.0.0; what an interruption leaves has another name.
-        name: of the data set, in TFDS's manner: lower case, digits and underscores.
-        resize: pixels of the shorter side of images that are larger; None leaves all as they are.
-        quality: of the JPEGs, 1 to 100.
-        file_format: "array_record" or "tfrecord".
-
-    Returns:
-        The folder.
-
-    Raises:
-        ValueError: if it is there already, a name or number does not fit, or an image cannot be
-            read.
-    """
-    class_names = next(iter(sources.values())).class_names
-    _check(name, resize, quality, class_names)
-    parent = epath.Path(data_dir).expanduser().resolve()
-    folder = parent / name / _VERSION
-    if folder.exists():
-        raise ValueError(f"{folder} is there already: remove it, or choose another --name")
-    for left in folder.parent.glob(f"incomplete.*_{_VERSION}"):
-        sys.stderr.write(f"an attempt that was interrupted has left {left}: remove it\n")
-    absl_logging.set_verbosity(absl_logging.ERROR)  # TFDS warns that the folder is empty
-    if not sys.stderr.isatty():
-        tfds.disable_progress_bar()
-    label = tfds.features.ClassLabel(names=list(class_names))
-    features = {"image": tfds.features.Image(), "label": label}
-    # Lets errors of reading through as they are, and not as a RuntimeError of TFDS.
-    errors: list[ValueError] = []
-    examples = {
-        split: _examples(source, resize, quality, errors) for split, source in sources.items()
-    }
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # where TFDS speaks of downloading
-            tfds.dataset_builders.store_as_tfds_dataset(
-                name=name,
-                version=_VERSION,
-                features=tfds.features.FeaturesDict(features),
-                split_datasets=examples,
-                data_dir=str(parent),
-                description=f"Written by vit_jax: shorter side at most {resize}, JPEG {quality}.",
-                file_format=file_format,
-            )
-    except Exception:
-        if errors:
-            raise errors[0] from None
-        raise
-    return folder
-
-
-def _check(name: str, resize: int | None, quality: int, class_names: Sequence[str]) -> None:
-    """Raises a ValueError for what cannot be stored so."""
-    if resize is not None and resize < 1:
-        raise ValueError(f"resize must be at least 1, not {resize}")
-    if not 1 <= quality <= 100:
-        raise ValueError(f"quality must lie in 1 .. 100, and is {quality}")
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise ValueError(f"name={name!r} must be of lower case letters, digits and underscores")
-    if len(name) > _LONGEST_NAME:
-        raise ValueError(f"a name may have {_LONGEST_NAME} characters; {name!r} has {len(name)}")
-    spaced = [class_name for class_name in class_names if class_name != class_name.strip()]
-    if spaced:
-        raise ValueError(
-            f"TFDS takes the spaces at the ends off the class {spaced[0]!r}: rename it"
-        )
-
-
-def _examples(
-    source: Source, resize: int | None, quality: int, errors: list[ValueError]
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields the numbered examples of a split, as TFDS takes them."""
-
-    @tf.autograph.experimental.do_not_convert
-    def shrink(example: Example) -> Example:
-        example = source.load(example)
-        data = _shrink(example["image"], resize, quality)
-        return {"image": data, "label": example["label"]}
-
-    dataset = source.once(Shard()).map(shrink, tf.data.AUTOTUNE, deterministic=True)
-    try:
-        yield from enumerate(pipeline.read(dataset, source))
-    except ValueError as error:
-        errors.append(error)
-        raise
-
-
-def _shrink(data: tf.Tensor, resize: int | None, quality: int) -> tf.Tensor:
-    """Makes the bytes of an image file those of a JPEG or PNG that is no larger than wanted."""
-    image = images.decode(data)
-
-    def stay() -> tf.Tensor:
-        return tf.cond(images.is_plain(data), lambda: data, lambda: tf.io.encode_png(image))
-
-    def reduce() -> tf.Tensor:
-        apply = preprocess.build(f"resize_small({resize})", train=False)
-        small = apply({"image": image}, tf.zeros(2, tf.int32))["image"]
-        return tf.cond(
-            tf.reduce_max(tf.shape(small)) > files.LONGEST_JPEG,
-            lambda: tf.io.encode_png(small),
-            lambda: tf.io.encode_jpeg(small, quality=quality),
-        )
-
-    if resize is None:
-        return stay()
-    return tf.cond(tf.reduce_min(tf.shape(image)[:2]) > resize, reduce, stay)
 
 
 if __name__ == "__main__":

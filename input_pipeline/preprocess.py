@@ -8,7 +8,6 @@ times larger than the image; crops then begin where a pixel of the smaller one d
 
 import ast
 import dataclasses
-import difflib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +18,7 @@ from input_pipeline import (  # noqa: F401  they register their ops
     geometry,
     segmentation_ops,
 )
+from input_pipeline.arguments import unknown
 from input_pipeline.cpu_tf import tf
 from input_pipeline.fields import Fields, Kind, kind_of
 from input_pipeline.geometry import Crop, PadTo
@@ -217,9 +217,7 @@ def _parse_op(text: str, spec: str) -> tuple[str, Op, dict[str, Any]]:
     except (SyntaxError, ValueError):
         raise ValueError(f"{where}: cannot read {text!r}; write name or name(1, key=2)") from None
     if name not in OPS:
-        close = difflib.get_close_matches(name, OPS, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"{where}: unknown op {name!r}; {hint}there are: {', '.join(sorted(OPS))}")
+        raise ValueError(f"{where}: {unknown('op', name, sorted(OPS))}")
     factory = OPS[name]
     try:
         bound = inspect.signature(factory).bind(*args, **kwargs)

@@ -4,10 +4,10 @@ They come with scikit-image and scikit-learn, so nothing is downloaded. FOLDER g
 test: clear photos for data.kind=hazy_from_clear, beside one of which lies a depth map made from its
 measured disparities; or with --kind=classes a folder for each of eight photos, with patches of it;
 or with --kind=captions parts of fourteen photos with what is to be seen in them beside; or with
+--kind=multilabel pictures of up to four handwritten digits, and a table of which they are; or with
 --kind=small a small part of a photo alone, to be enlarged.
 """
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from types import ModuleType
 import numpy as np
 from PIL import Image
 
-from input_pipeline.arguments import expand_home
+from input_pipeline.arguments import Parser
 
 # Of the Middlebury stereo pair "Motorcycle" at scikit-image's size, in pixels: depth is in inverse
 # proportion to the disparity plus this.
@@ -55,6 +55,8 @@ CAPTIONED = {
     "stars": ("hubble_deep_field", "galaxies in a dark sky", "many stars on black ground"),
 }  # fmt: skip
 _PARTS = {"train": 16, "test": 4}  # of each photo
+# Split -> its share of the digits, and how many pictures are made of them.
+_DIGITS = {"train": (0, 0.7, 2000), "val": (0.7, 0.8, 200), "test": (0.8, 1, 400)}
 
 
 def write_captioned(folder: Path) -> None:
@@ -110,6 +112,37 @@ def write_classes(folder: Path) -> None:
                 left = random.integers(begin * width, end * width - _PATCH, endpoint=True)
                 patch = Image.fromarray(photo[top : top + _PATCH, left : left + _PATCH])
                 patch.convert("RGB").save(folder / split / label / f"{i:02}.jpg", quality=95)
+
+
+def write_multilabel(folder: Path) -> None:
+    """Writes pictures of one to four handwritten digits, and labels.csv, which says which they are.
+
+    Args:
+        folder: gets labels.csv, with a split for each picture, and images/ of PNGs of 32 x 32
+            pixels; no digit is in two splits. What is there already is written again.
+
+    Raises:
+        ValueError: if scikit-learn is not installed.
+    """
+    _, datasets = _libraries()
+    digits = datasets.load_digits()
+    pixels = np.round(digits.images * (255 / 16)).astype(np.uint8).repeat(2, 1).repeat(2, 2)
+    random = np.random.default_rng(0)
+    order = random.permutation(len(pixels))
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    lines = ["image,labels,split"]
+    for split, (begin, end, count) in _DIGITS.items():
+        own = order[round(begin * len(order)) : round(end * len(order))]
+        for i in range(count):
+            cells = np.zeros((2, 2, 16, 16), np.uint8)
+            places = random.permutation(4)[: random.integers(1, 4, endpoint=True)]
+            chosen = random.choice(own, len(places), replace=False)
+            cells.reshape(4, 16, 16)[places] = pixels[chosen]
+            picture = cells.transpose(0, 2, 1, 3).reshape(32, 32)
+            Image.fromarray(picture).save(folder / "images" / f"{split}_{i:04}.png")
+            labels = "|".join(str(label) for label in sorted(set(digits.target[chosen])))
+            lines.append(f"{split}_{i:04}.png,{labels},{split}")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
 
 
 def write_small(folder: Path) -> None:
@@ -180,20 +213,17 @@ _WRITERS = {
     "hazy_from_clear": write_clear,
     "classes": write_classes,
     "captions": write_captioned,
+    "multilabel": write_multilabel,
     "small": write_small,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the photos; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m input_pipeline.sample_photos",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("input_pipeline.sample_photos", __doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kind", choices=list(_WRITERS), default="hazy_from_clear")
-    parsed = parser.parse_args(expand_home(sys.argv[1:] if arguments is None else arguments))
+    parsed = parser.read(arguments)
     try:
         _WRITERS[parsed.kind](parsed.folder)
     except (ValueError, OSError) as error:

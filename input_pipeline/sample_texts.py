@@ -5,7 +5,6 @@ the prose of their docstrings, a sentence per line and a blank line after each, 
 reads it. Nothing is downloaded, imported or run. The same versions make the same text.
 """
 
-import argparse
 import ast
 import importlib.util
 import re
@@ -15,7 +14,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from input_pipeline.arguments import expand_home
+from input_pipeline.arguments import Parser
 
 _PACKAGES = ("numpy", "jax", "matplotlib", "tensorflow")
 _LEFT_OUT = {"site-packages", "test", "tests", "idlelib", "lib2to3", "__pycache__"}
@@ -86,13 +85,9 @@ def write(path: Path) -> tuple[int, int]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the text; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m input_pipeline.sample_texts",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("input_pipeline.sample_texts", __doc__)
     parser.add_argument("file", type=Path)
-    path = parser.parse_args(expand_home(sys.argv[1:] if arguments is None else arguments)).file
+    path = parser.read(arguments).file
     try:
         documents, sentences = write(path)
     except OSError as error:

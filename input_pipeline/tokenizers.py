@@ -6,7 +6,6 @@ answers with nonsense. The vocabulary is a file, see `vocabularies`.
 """
 
 import dataclasses
-import difflib
 import hashlib
 import html
 import os
@@ -19,6 +18,7 @@ import numpy as np
 from etils import epath
 
 from input_pipeline import vocabularies
+from input_pipeline.arguments import unknown
 from input_pipeline.vocabularies import Vocabulary
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -329,9 +329,7 @@ def parse(spec: str) -> tuple[Kind, int]:
         raise ValueError(f"tokenizer {spec!r}: write it with its length, such as clip(77)")
     name, length = match[1], int(match[2])
     if name not in KINDS:
-        close = difflib.get_close_matches(name, KINDS, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"tokenizer {spec!r}: {hint}there are: {', '.join(KINDS)}")
+        raise ValueError(unknown("tokenizer", name, KINDS))
     kind = KINDS[name]
     least = 1 + bool(kind.begin) + bool(kind.end)
     if length < least:

@@ -10,7 +10,6 @@ sentencepiece (.model), a tokenizer.json, or a list of words (words.txt). Weight
 their own vocabulary.
 """
 
-import argparse
 import collections
 import gzip
 import io
@@ -25,7 +24,7 @@ import numpy as np
 from etils import epath
 
 from input_pipeline import vocabularies
-from input_pipeline.arguments import expand_home
+from input_pipeline.arguments import Parser
 from input_pipeline.sources import captions_files, captions_layouts, translation_files
 from input_pipeline.tokenizers import KINDS, make_tokenizer
 
@@ -247,11 +246,7 @@ def describe(path: str, kind: str, texts: Sequence[str]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Makes the vocabulary; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m input_pipeline.train_tokenizer",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("input_pipeline.train_tokenizer", __doc__)
     parser.add_argument(
         "texts", help="a file of texts, or a file or folder of captions or of translations"
     )
@@ -261,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     of_two = "of two files of translations, or of a table's columns"
     parser.add_argument("--source_language", default="", help=of_two)
     parser.add_argument("--target_language", default="", help=of_two)
-    parsed = parser.parse_args(expand_home(sys.argv[1:] if arguments is None else arguments))
+    parsed = parser.read(arguments)
     try:
         languages = (parsed.source_language, parsed.target_language)
         is_translation = KINDS[parsed.kind].family in ("bpe", "words")

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import runpy
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,13 @@ _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(
     [f"vit_jax.{name}" for name in ("train", "attention_maps", "pretrained")]
 )
+
+
+def free_port():
+    """One at which nobody listens."""
+    with socket.socket() as sock:
+        sock.bind(("localhost", 0))
+        return sock.getsockname()[1]
 
 
 def run(module, *args, cwd=ROOT):

@@ -159,7 +159,7 @@ def test_predict_draws_where_it_looks(name, tmp_path):
     )  # fmt: skip
     photo = write_image(tmp_path / "photo.png", (200, 30, 30))
     predictor = classify.Classifier(pretrained, classify.Options(attention=True))
-    (answer,) = predictor.answers([types.SimpleNamespace(paths=(photo,))])
+    (answer,) = predictor.answers(predictor.find([photo]))
     assert not answer.problems
     ((path, data),) = answer.files.items()
     assert path == PurePath("attention/photo.png")

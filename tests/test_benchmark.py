@@ -169,7 +169,7 @@ def test_restoring(tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["speed"], "unknown suite 'speed'; there are: inference, train"),
+        (["speed"], "unknown suite 'speed'; did you mean 'sweep'? there are: inference, train"),
         (["inference", "--model=ViT-X"], "unknown model 'ViT-X'"),
         (["inference", "--batch_size=2"], "--batch_size and --image_size go with --model"),
         (["accelerator"], "accelerator needs --json=FILE"),

@@ -202,7 +202,7 @@ def test_errors(example):
         losses["masked_words"]({}, batch)
     with pytest.raises(ValueError, match="take next_sentence out of loss and metrics"):
         losses["next_sentence"]({}, batch)
-    with pytest.raises(ValueError, match=r"unknown metric 'bleu' .* there are: masked_accuracy"):
+    with pytest.raises(ValueError, match=r"unknown metric 'bleu'; .*there are: masked_accuracy"):
         TASKS["masked_words"].metric("bleu", LOSS)
 
 

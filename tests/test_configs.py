@@ -72,7 +72,7 @@ def test_every_key_is_read_somewhere():
         "data": code_of("input_pipeline/**/*.py"),
         "data.masks": code_of("input_pipeline/sources/masks.py"),
         "optim": inspect.getsource(optim.make_optimizer) + inspect.getsource(optim._scale_by),
-        "schedule": inspect.getsource(optim.make_schedule),
+        "schedule": inspect.getsource(optim.make_schedule) + inspect.getsource(optim._fit_warmup),
     }
     assert not list(unread(keys, code, handed_on))
     assert list(
@@ -226,17 +226,17 @@ def test_every_tower_of_images_has_a_place_of_its_weights():
 @pytest.mark.parametrize(
     ("name", "argument", "message"),
     [
-        ("lit", "B16S", "unknown LiT 'B16S'; there are: b16b, b16b2, l16l, l16s, l16ti"),
-        ("lit", "B16B,long", "unknown recipe 'long'; there are: coco, paper"),
-        ("clip", "B_8", "unknown CLIP 'B_8'; there are: b16, b32, l14, l14336"),
-        ("vit", "b17", "unknown ViT 'b17'; there are: .*b16, "),
-        ("vit", "b16,cifar", "no preset for the data set 'cifar'; there are: cifar10, "),
+        ("lit", "B16S", "unknown LiT 'B16S'; .*there are: b16b, b16b2, l16l, l16s, l16ti"),
+        ("lit", "B16B,long", "unknown recipe 'long'; .*there are: coco, paper"),
+        ("clip", "B_8", "unknown CLIP 'B_8'; .*there are: b16, b32, l14, l14336"),
+        ("vit", "b17", "unknown ViT 'b17'; .*there are: .*b16, "),
+        ("vit", "b16,cifar", "unknown preset .* 'cifar'; did you mean 'cifar10'"),
         ("vit", "b16,cifar10,3", r"takes 2 argument\(s\)"),
-        ("mixer", "b8", "unknown Mixer 'b8'; there are: b16, b32, l16"),
+        ("mixer", "b8", "unknown Mixer 'b8'; .*there are: b16, b32, l16"),
         ("finetune", "H_14", "AugReg has no ViT-H_14; there are: Ti_16"),
-        ("vt", "R19", "unknown variant 'R19'; there are: R18, R34, R50, R101"),
-        ("vt", "R18,short", "unknown recipe 'short'; there are: default, advanced"),
-        ("vit_i1k", "B_16,hard", "unknown level 'hard'; there are: none, light1"),
+        ("vt", "R19", "unknown variant 'R19'; .*there are: R18, R34, R50, R101"),
+        ("vt", "R18,short", "unknown recipe 'short'; .*there are: default, advanced"),
+        ("vit_i1k", "B_16,hard", "unknown level 'hard'; .*there are: none, light1"),
     ],
 )
 def test_wrong_arguments(name, argument, message):

@@ -10,12 +10,11 @@ import pytest
 
 from checkpoints import npz
 from tests.helpers import random_params, tiny_digits_config
-from vit_jax import experiment, models, pretrained
+from vit_jax import classification, experiment, models, pretrained
 from vit_jax.distillation import hard_loss, soft_loss
 from vit_jax.machinery import sharding
 from vit_jax.models.base import Model
 from vit_jax.step import make_train_step
-from vit_jax.tasks import classify
 
 TEACHER = dict(patch_size=4, hidden_size=16, num_layers=1, num_heads=2, mlp_dim=16)
 
@@ -96,13 +95,13 @@ def test_a_step_is_of_both_losses(config, kind, model):
     exp, before, after, metrics, batch = first_step(config)
     teacher = pretrained.load(config.distill.teacher)
     theirs = teacher.model.apply(teacher.variables, batch["image"])
-    labels = classify.smooth_labels(jax.nn.one_hot(batch["label"], 10), 0.1)
+    labels = classification.smooth_labels(jax.nn.one_hot(batch["label"], 10), 0.1)
 
     def total(params):
         out = exp.model.apply({"params": params}, batch["image"], train=True)
         own, distilled = (out["logits"], out["distilled"]) if model == "TwoHeads" else (out, out)
         each = hard_loss(distilled, theirs) if kind == "hard" else soft_loss(distilled, theirs, 2.0)
-        loss = jnp.mean(classify.softmax_xent(own, {"label": labels}))
+        loss = jnp.mean(classification.softmax_xent(own, {"label": labels}))
         return 0.7 * loss + 0.3 * jnp.mean(each), (loss, jnp.mean(each))
 
     (value, parts), grads = jax.value_and_grad(total, has_aux=True)(before.params)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from PIL import Image
 
 from configs import common
-from input_pipeline import get_dataset, images, prepare
+from input_pipeline import get_dataset, images, prepare, storing
 from tests.helpers import noise, write_classes
 from vit_jax import tiles
 from vit_jax.models.base import Model
@@ -86,7 +86,7 @@ def test_images_longer_than_a_jpeg_are_prepared(tmp_path, capsys):
     code = prepare.main([str(tmp_path / "in"), str(tmp_path / "out"), "--resize=2", "--name=small"])
     assert code == 0, capsys.readouterr().err
     for data, ending in ((png((140_000, 3)), b"\x89PNG"), (png((30, 20)), b"\xff\xd8")):
-        stored = prepare._shrink(tf.constant(data), 2, 95).numpy()
+        stored = storing._shrink(tf.constant(data), 2, 95).numpy()
         assert stored.startswith(ending)
         assert min(Image.open(io.BytesIO(stored)).size) == 2
 

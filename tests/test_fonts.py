@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.helpers import noise
 from vit_jax import attention_maps, fonts, report
-from vit_jax.tasks import classify
+from vit_jax.classification_report import ClassificationReport
 
 CAT = "\U0010fffd"  # the last letter for private use, which no usual font has
 NAMES = [
@@ -54,7 +54,7 @@ def font(tmp_path):
 
 
 def classified(names):
-    result = classify.ClassificationReport(names, "softmax_xent")
+    result = ClassificationReport(names, "softmax_xent")
     for i in range(len(names)):
         logits = np.zeros((1, len(names)), np.float32)
         logits[0, (i + i % 2) % len(names)] = 3

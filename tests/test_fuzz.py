@@ -21,7 +21,8 @@ from PIL import Image
 from checkpoints import npz
 from input_pipeline import files, get_dataset
 from tests.helpers import data_config, tiny_digits_config, write_classes
-from vit_jax import experiment, photos, predict, pretrained, train
+from vit_jax import experiment, photos, pretrained, results, train
+from vit_jax.classification_report import ClassificationReport
 from vit_jax.tasks import classify, restore
 from vit_jax.workdir import Workdir
 
@@ -199,7 +200,7 @@ def test_names_of_classes_and_files(tmp_path_factory, one_image, class_name, fil
     workdir = Workdir(folder / "other")
     workdir.write_labels(dataset.class_names)
     assert workdir.read_labels() == dataset.class_names
-    predictions = classify.ClassificationReport(dataset.class_names, "softmax_xent")
+    predictions = ClassificationReport(dataset.class_names, "softmax_xent")
     predictions.add(batch, np.eye(len(dataset.class_names))[batch["label"]])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of letters that the font lacks
@@ -215,7 +216,7 @@ def test_results_go_nowhere_but_to_the_output(tmp_path_factory, names):
     predictor = restore.RestoringPredictor(None)
     try:
         items = predictor.find([folder, *folder.iterdir()])
-        predict.check_outputs(items, predictor, output)
+        results.check_outputs(items, predictor, output)
     except ValueError as error:
         if not re.search("holds no images|would both be written", str(error)):
             raise

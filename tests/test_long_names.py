@@ -11,9 +11,9 @@ from PIL import Image
 
 from checkpoints import files, npz
 from checkpoints import torch as torch_format
-from input_pipeline import prepare
+from input_pipeline import prepare, storing
 from tests.helpers import noise
-from vit_jax import export, predict, workdir
+from vit_jax import export, results, workdir
 from vit_jax.benchmark import accelerator
 from vit_jax.models import get_model
 from vit_jax.tasks import restore
@@ -80,16 +80,16 @@ def test_restored_files(tmp_path, letter):
     out = tmp_path / "out"
     predictor = restore.RestoringPredictor(lambda image: image, compares=True, output=out)
     items = predictor.find([str(tmp_path / "in")])
-    predict.check_outputs(items, predictor, out)
+    results.check_outputs(items, predictor, out)
     assert sorted(item.inside.name for item in items) == sorted(names)
     for item in items:
         result, picture = predictor.outputs(item)
         assert picture.suffix == ".png"
         answer = Answer(item.paths[0], files={result: b"bytes", picture: b"picture"})
-        assert not predict._write(answer, out)
+        assert not results._write(answer, out)
     assert sorted(os.listdir(out)) == sorted([*names, "compare"])
     assert len(os.listdir(out / "compare")) == 3
-    assert "short.png.png" in os.listdir(out / "compare")
+    assert "short.png" in os.listdir(out / "compare")
 
 
 @pytest.mark.parametrize("letter", LETTERS)
@@ -156,9 +156,9 @@ def test_a_prepared_data_set_whose_folder_has_a_long_name(tmp_path, capsys):
         Image.new("RGB", (9, 9), (i, i, i)).save(source / label / "0.png")
     out = tmp_path / "out"
     assert prepare.main([str(source), str(out), "--resize=4"]) == 0, capsys.readouterr().err
-    name = prepare._name(str(source), 4)
+    name = storing.name_for(str(source), 4)
     assert name.endswith("_4")
     assert (out / name / "1.0.0").is_dir()
-    assert prepare._name("b" + str(source), 4) != name
+    assert storing.name_for("b" + str(source), 4) != name
     assert prepare.main([str(source), str(out), "--name", "a" * 250]) == 2
     assert "name" in capsys.readouterr().err

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_jax import losses, mixing
+from vit_jax import classification, losses, mixing
 from vit_jax.tasks import classify, restore
 
 LOGITS = np.random.default_rng(0).normal(size=(6, 7)).astype(np.float32)
@@ -15,7 +15,7 @@ ONE_HOT = np.eye(7, dtype=np.float32)[LABELS]
 def test_softmax_xent(label):
     p = np.exp(LOGITS) / np.exp(LOGITS).sum(-1, keepdims=True)
     expected = -np.log(p[np.arange(6), LABELS])
-    actual = classify.softmax_xent(LOGITS, {"label": jnp.asarray(label)})
+    actual = classification.softmax_xent(LOGITS, {"label": jnp.asarray(label)})
     np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
@@ -23,7 +23,7 @@ def test_softmax_xent(label):
 def test_sigmoid_xent(label):
     p = 1 / (1 + np.exp(-LOGITS))
     expected = -(ONE_HOT * np.log(p) + (1 - ONE_HOT) * np.log(1 - p)).sum(-1)
-    actual = classify.sigmoid_xent(LOGITS, {"label": jnp.asarray(label)})
+    actual = classification.sigmoid_xent(LOGITS, {"label": jnp.asarray(label)})
     np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
@@ -37,11 +37,11 @@ def test_losses_are_float32_and_finite_for_large_bfloat16_logits():
 
 def test_unpooled_logits_are_refused():
     with pytest.raises(ValueError, match="choose another classifier than the unpooled ones"):
-        classify.softmax_xent(jnp.zeros((6, 6, 7)), {"label": jnp.asarray(LABELS)})
+        classification.softmax_xent(jnp.zeros((6, 6, 7)), {"label": jnp.asarray(LABELS)})
 
 
 def test_smooth_labels():
-    smooth = classify.smooth_labels(ONE_HOT, 0.1)
+    smooth = classification.smooth_labels(ONE_HOT, 0.1)
     np.testing.assert_allclose(smooth.sum(-1), 1, rtol=1e-6)
     np.testing.assert_allclose(smooth, 0.9 * ONE_HOT + 0.1 / 7, rtol=1e-6)
 
@@ -50,27 +50,27 @@ def test_smooth_labels():
 def test_accuracies(label):
     ranks = (LOGITS[np.arange(6), LABELS, None] < LOGITS).sum(-1)
     batch = {"label": jnp.asarray(label)}
-    np.testing.assert_array_equal(classify.accuracy(LOGITS, batch), ranks < 1)
-    np.testing.assert_array_equal(classify.top5_accuracy(LOGITS, batch), ranks < 5)
+    np.testing.assert_array_equal(classification.accuracy(LOGITS, batch), ranks < 1)
+    np.testing.assert_array_equal(classification.top5_accuracy(LOGITS, batch), ranks < 5)
     assert (ranks < 1).sum() == 2
     assert 2 < (ranks < 5).sum() < 6
 
 
 def test_top5_of_three_classes():
     batch = {"label": jnp.array([0, 2])}
-    assert classify.top5_accuracy(LOGITS[:2, :3], batch).tolist() == [1, 1]
+    assert classification.top5_accuracy(LOGITS[:2, :3], batch).tolist() == [1, 1]
 
 
 def test_unknown_names_list_what_there_is():
-    with pytest.raises(ValueError, match=r"'l1' in 'l1'; there are: softmax_xent, sig"):
+    with pytest.raises(ValueError, match="unknown loss 'l1'; there are: softmax_xent, sig"):
         losses.get_loss("l1", classify.TASK.losses)
-    with pytest.raises(ValueError, match=r"'l2' in 'l1 \+ l2'; there are: l1, mse, ch"):
+    with pytest.raises(ValueError, match="unknown loss 'l2'; there are: l1, mse, ch"):
         losses.get_loss("l1 + l2", restore.TASK.losses)
     with pytest.raises(ValueError, match="the weight must be a positive number, not -1"):
         losses.get_loss("l1 + -1 * ssim", restore.TASK.losses)
     with pytest.raises(ValueError, match=r"'top1'; on a label there are: accuracy"):
         classify.get_metric("top1", "softmax_xent")
-    with pytest.raises(ValueError, match=r"'psnr'; on images there are: dehazeformer/psnr, dehaz"):
+    with pytest.raises(ValueError, match=r"'psnr'; .*on images there are: dehazeformer/psnr"):
         restore.get_metric("psnr", "l1")
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -48,13 +49,25 @@ def test_training_on_a_folder_given_only_its_path(trained):
     assert last["accuracy"] == 1.0
     assert re.search(r"test +1\.0000", result.stdout)
     assert "has no val folder: 10 % of each training class is split off as val" in result.stderr
-    assert "step 20  val  accuracy" in result.stderr
+    assert re.search(r"step 20 \(epoch [\d.]+/[\d.]+\)  val  accuracy", result.stderr)
     assert (workdir / "labels.txt").read_text() == "blue\nred\n"
+
+
+def test_the_last_lines_say_how_to_use_the_run(trained, photos):
+    workdir, _, result = trained
+    where, how = result.stderr.splitlines()[-2:]
+    assert where == f"weights are in {workdir}, curves and pictures in {workdir}/report/"
+    assert (workdir / "report" / "curves.png").exists()
+    _, module, *args = shlex.split(how.removeprefix("to use them: python"))
+    assert args[-1] == "FILE_OR_FOLDER..."
+    answered = run(module.removeprefix("vit_jax."), *args[:-1], photos)
+    assert answered.returncode == 0, answered.stderr
+    assert len(answered.stdout.splitlines()) == len(list(photos.rglob("*.jpg")))
 
 
 def test_start_up_is_quiet(trained):
     _, _, result = trained
-    ours = r"(step \d+|a step takes|ViT-Ti_16 with|.*split off as|weights and pictures are in)"
+    ours = r"(step \d+|a step takes|ViT-Ti_16 with|.*split off as|weights are in|to use them)"
     noise = [line for line in result.stderr.splitlines() if not re.match(ours, line)]
     assert noise == []
 
@@ -110,14 +123,20 @@ def test_predict_does_what_it_can(trained, tmp_path):
 @pytest.mark.parametrize(
     ("module", "args", "message"),
     [
-        ("main", ["--config=configs/no.py"], "error: cannot load the config: .*configs/no.py"),
+        ("main", ["--config=configs/no.py"], "error: there is no config 'configs/no.py'"),
         ("main", [], "error: --mode=train needs --config=configs/NAME.py"),
         ("main", ["--config=configs/digits.py", "--config.batchsize=3"],
          "error: unknown config key batchsize; did you mean batch_size"),
-        ("main", ["--config=configs/digits.py", "--config.a.b=3"], "error: .*'a'"),
+        ("main", ["--config=configs/digits.py", "--config.a.b=3"], "error: unknown config key a; "),
+        ("main", ["--config=configs/foldr.py"], "did you mean configs/folder.py?.* are: augreg"),
+        ("main", ["--config=configs/folder.py:Foo"], "error: .* takes no argument: leave out :Foo"),
+        ("main", ["--config.batch_size=3"], "error: --config.batch_size .* --config=configs/NAME"),
+        ("main", ["--confg=configs/folder.py"], "error: Unknown .*'confg'. Did you mean: config"),
+        ("main", ["--config=configs/digits.py", "--config.model_name=vit_b16"],
+         "error: unknown model 'vit_b16'; did you mean 'ViT-B_16'"),
         ("main", ["--config=configs/digits.py", "--config.batch_size=x"], "error: .*batch_size=x"),
         ("main", ["--config=configs/digits.py", "stray"], "error: .* what to do with stray"),
-        ("main", ["--config=configs/vit.py:b17"], "error: unknown ViT 'b17'; there are: "),
+        ("main", ["--config=configs/vit.py:b17"], "error: unknown ViT 'b17'; .*there are: "),
         ("main", ["--mode=evaluate"], "error: .* holds no run"),
         ("main", ["--mode=benchmark"], "error: .* needs --config=configs/inference_time"),
         ("main", ["--mode=benchmark", "--config=configs/digits.py"], "error: .* unknown: accum_s"),

@@ -108,6 +108,31 @@ def test_warmup_in_epochs():
     np.testing.assert_allclose(rate(19), 0.1, rtol=1e-5)
 
 
+def test_a_warmup_that_is_too_long_becomes_a_tenth_of_the_run(caplog):
+    rate = schedule(total_steps=30, warmup_steps=30)
+    np.testing.assert_allclose([rate(i) for i in (0, 29)], [0.1 / 30, 0.1], rtol=1e-5)
+    assert not caplog.messages
+    for changes in ({"warmup_steps": 31}, {"warmup_epochs": 3.1}):
+        caplog.clear()
+        rate = schedule(total_steps=30, **changes)
+        np.testing.assert_allclose([rate(i) for i in range(4)], [0.1 / 3, 0.2 / 3, 0.1, 0.1])
+        assert rate(29) < 0.001
+        (message,) = caplog.messages
+        assert message.startswith("the warmup of 31 steps does not fit into the run's 30: it has 3")
+    assert schedule(total_steps=1, warmup_steps=9, warmup_from=0.01)(0) == pytest.approx(0.01)
+    assert schedule(total_steps=100, name="noam", warmup_steps=4000)(9) == pytest.approx(0.1)
+
+
+def test_a_run_that_ends_before_its_first_milestone_says_so(caplog):
+    schedule(name="multistep", milestones=(99, 200))
+    assert not caplog.messages
+    schedule(name="multistep", milestones=(100, 200))
+    assert caplog.messages == [
+        "the learning rate does not fall in the run's 100 steps, since the first of "
+        "schedule.milestones is 100"
+    ]
+
+
 def test_exponential_decay_by_epochs_after_a_warmup_from_a_rate_of_its_own():
     """As Visual Transformers are trained: .01 to .16 in 5 epochs, then .9875 of it in each."""
     rate = schedule(
@@ -126,8 +151,8 @@ def test_exponential_decay_by_epochs_after_a_warmup_from_a_rate_of_its_own():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "step"}, "unknown schedule 'step'; there are: constant, cosine"),
-        ({"warmup_steps": 101}, "warmup of 101 steps does not fit into the run's 100"),
+        ({"warmup_steps": -1}, "the warmup must not be negative, and is of -1 steps"),
+        ({"name": "step"}, "unknown schedule 'step'; .*there are: constant, cosine"),
         ({"name": "poly", "power": 0.0}, "schedule.power must be above 0, not 0.0"),
         ({"final_fraction": 2.0}, r"must lie in \[0, 1\]"),
         ({"name": "constant", "final_fraction": 0.1}, "constant does not decay"),
@@ -261,10 +286,16 @@ def test_freezing_leaves_parameters_and_makes_no_state():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "adagrad"}, "unknown optimizer 'adagrad'; there are: sgd, adam"),
+        ({"name": "adagrad"}, "unknown optimizer 'adagrad'; .*there are: sgd, adam"),
         ({"name": "adam", "weight_decay": 0.1}, "set optim.name to adamw"),
-        ({"args": {"beta2": 0.9}}, "'adamw' has no argument beta2; optim.args can hold: b1, b2"),
-        ({"name": "sgd", "args": {"b1": 0.9}}, "'sgd' has no argument b1; .*momentum, nesterov"),
+        (
+            {"args": {"beta2": 0.9}},
+            "unknown argument of adamw 'beta2'; .*for optim.args there are: b1, b2",
+        ),
+        (
+            {"name": "sgd", "args": {"b1": 0.9}},
+            "unknown argument of sgd 'b1'; .*momentum, nesterov",
+        ),
         ({"momentum_dtype": "float8"}, "is not one of"),
         ({"freeze": "encoder"}, "'encoder' is found in none of: dense/bias, dense/kernel"),
         ({"freeze": "."}, "freezes every parameter"),

@@ -17,7 +17,7 @@ from input_pipeline import flow_files
 from tests.commands import run
 from tests.helpers import photo, random_variables, smooth
 from tests.videos import write_video
-from vit_jax import flow_pictures, flow_tiles, predict
+from vit_jax import flow_pictures, flow_tiles, results
 from vit_jax.flow_colours import flow_to_colours
 from vit_jax.flow_predictor import FlowEstimator, FlowPredictor, Settings
 from vit_jax.models import get_model
@@ -186,9 +186,9 @@ def answers_of(arguments, output, model=None, **settings):
     """The answers, by the path that predict takes; what is written lies in output."""
     predictor = FlowPredictor(pretrained(model), Settings(**settings), output)
     items = predictor.find(list(map(str, arguments)))
-    predict.check_outputs(items, predictor, output)
+    results.check_outputs(items, predictor, output)
     output.mkdir()
-    return predict.answer_items(predictor, items, output)
+    return results.answer_items(predictor, items, output)
 
 
 def write_frames(folder, count, size=SIZE, suffix=".png"):
@@ -354,7 +354,7 @@ def test_videos(tmp_path, capsys):
 
 def test_flows_are_written_as_they_come(tmp_path):
     write_video(tmp_path / "film.mkv", [smooth(SIZE, 0)] * 30)
-    predictor = FlowPredictor(pretrained())
+    predictor = FlowPredictor(pretrained(), output=tmp_path / "out")
     answers = predictor.answers(predictor.find([tmp_path / "film.mkv"]))
     assert next(answers).files.keys() == {
         PurePath("film/000001.flo"), PurePath("film/000001_flow.png")
@@ -376,10 +376,10 @@ def test_nothing_is_overwritten(tmp_path):
     with pytest.raises(
         ValueError, match=r"1 of the results are there already, such as .*out/film:"
     ):
-        predict.check_outputs(items, predictor, tmp_path / "out")
+        results.check_outputs(items, predictor, tmp_path / "out")
     names = [str(tmp_path / "in" / f"f0{i}.png") for i in (0, 1, 0, 2)]
     with pytest.raises(ValueError, match=r"f00.png and .*f00.png would both be written to .*flo:"):
-        predict.check_outputs(predictor.find(names), predictor, tmp_path / "new")
+        results.check_outputs(predictor.find(names), predictor, tmp_path / "new")
 
 
 # Pictures.

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.commands import ROOT
+from tests.commands import ROOT, free_port
 from tests.helpers import pairs_config, write_image, write_pairs
 from tests.runs import assert_same_runs, wait_for_a_checkpoint
 from vit_jax.machinery import preemption, processes
@@ -27,12 +26,6 @@ DIGITS = [
     "--config.eval_every=4", "--config.log_every=1", "--config.schedule.warmup_epochs=0.1",
     "--config.keep_checkpoints=3",
 ]  # fmt: skip
-
-
-def free_port():
-    with socket.socket() as sock:
-        sock.bind(("localhost", 0))
-        return sock.getsockname()[1]
 
 
 def start(count, args, devices=1, announced_by_slurm=False, **common):

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 
 from vit_jax import report
-from vit_jax.tasks import classify
+from vit_jax.classification_report import ClassificationReport
 
 
 def classified(truths, guesses, margins):
     """A report of images whose classes 0, 1, 2 were guessed with the given margins."""
-    result = classify.ClassificationReport(("a", "b", "c"), "softmax_xent")
+    result = ClassificationReport(("a", "b", "c"), "softmax_xent")
     for truth, guess, margin in zip(truths, guesses, margins):
         logits = np.zeros((1, 3), np.float32)
         logits[0, guess] = margin
@@ -41,12 +41,44 @@ def test_curves_of_chosen_figures():
         {"step": 1, "split": "train", "loss": 2.0, "grad_norm": 1.0},
         {"step": 2, "split": "val", "loss": 1.0, "accuracy": 0.5, "examples": 3, "protocol": "x"},
     ]
-    assert titles(report.draw_curves(lines)) == ["loss", "grad norm", "accuracy"]
+    assert titles(report.draw_curves(lines)) == ["loss", "accuracy", "grad norm"]
     assert titles(report.draw_curves(lines, ["accuracy"])) == ["accuracy"]
     with pytest.raises(ValueError, match=r"nothing to draw of \['psnr'\]; there are: loss, grad"):
         report.draw_curves(lines, ["psnr"])
     with pytest.raises(ValueError, match="there are: none"):
         report.draw_curves([])
+
+
+def boxes(figure):
+    """(left, bottom, width, height) of the panels by their titles, as shares of the figure."""
+    figure.canvas.draw()
+    return {axes.get_title(): axes.get_position().bounds for axes in figure.axes}
+
+
+def test_curves_are_in_rows_with_the_loss_and_the_best_figure_first_and_large():
+    train = dict.fromkeys(["learning_rate", "grad_norm", "loss", "param_norm", "data_wait"], 1.0)
+    val = {"dehazeformer/ssim": 0.9, "loss": 1.0, "input/psnr": 9.0, "psnr": 9.0, "auc": None}
+    lines = [{"step": 1, "split": "train", **train}, {"step": 1, "split": "val", **val}]
+    figure = report.draw_curves(lines, best="psnr")
+    assert titles(figure) == [
+        "loss", "psnr", "dehazeformer/ssim", "learning rate", "grad norm", "param norm",
+        "data wait",
+    ]  # fmt: skip
+    assert figure.get_size_inches()[0] * 120 < 1400  # the dots per inch of `report.save`
+    of = boxes(figure)
+    for rows in (["loss", "psnr"], ["learning rate", "grad norm"], ["param norm", "data wait"]):
+        assert of[rows[0]][1] == pytest.approx(of[rows[1]][1])
+        assert of[rows[0]][0] + of[rows[0]][2] < of[rows[1]][0]
+    assert of["loss"][1] > of["learning rate"][1] > of["param norm"][1]
+    assert of["psnr"][2] * of["psnr"][3] > 1.5 * of["learning rate"][2] * of["learning rate"][3]
+
+
+def test_a_lone_point_of_a_curve_has_a_marker():
+    lines = [{"step": 1, "split": "train", "loss": 2.0}, {"step": 2, "split": "train", "loss": 1.0}]
+    (one,) = report.draw_curves(lines[:1]).axes[0].lines
+    assert (one.get_marker(), one.get_linestyle()) == ("o", "None")
+    (two,) = report.draw_curves(lines).axes[0].lines
+    assert (two.get_marker(), two.get_linestyle()) == ("None", "-")
 
 
 def test_images_of_several_shapes():

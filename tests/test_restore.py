@@ -51,7 +51,7 @@ def test_charbonnier_takes_an_epsilon():
         ("charbonnier(1, 2)", r"charbonnier\(1, 2\) does not fit charbonnier\(epsilon\)"),
         ("charbonnier(1, epsilon=2)", "does not fit charbonnier"),
         ("l1(2)", r"l1\(2\) does not fit l1\(\)"),
-        ("l1 - ssim", "unknown loss 'l1 - ssim' in 'l1 - ssim'"),
+        ("l1 - ssim", "unknown loss 'l1 - ssim'; "),
         ("l1 +", "cannot read the loss 'l1 \\+'; write l1, or"),
         ("", "cannot read the loss ''"),
     ]:
@@ -130,8 +130,13 @@ def test_what_is_printed():
     assert table[2].split() == ["test,", "input", "12.0000"]
     assert table[3].split() == ["test", "0.5000", "30.1230", "5"]
     line = report.format_comparison("SOTS-indoor", "DehazeFormer-T", figures)
+    assert line == (
+        "published scores are of the 500 examples of SOTS-indoor, and these 5 are others: no "
+        "comparison"
+    )
+    figures["examples"] = 500
+    line = report.format_comparison("SOTS-indoor", "DehazeFormer-T", figures)
     assert "DehazeFormer-T on SOTS-indoor: dehazeformer/psnr 35.15 (here 30.12)" in line
-    assert line.endswith("not the same images: SOTS-indoor has 500, here are 5")
     line = report.format_comparison("SOTS-indoor", "DehazeFormer-D", figures)
     assert line == "no score of DehazeFormer-D on SOTS-indoor is known here"
 
@@ -139,19 +144,17 @@ def test_what_is_printed():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_name": "ViT-Ti_16", "model": {}}, "unknown loss 'l1 '|unknown loss 'l1'"),
+        ({"loss": "softmax_xent"}, "unknown loss 'softmax_xent'"),
         (
             {"mixup_alpha": 0.2},
             "mixup_alpha is for the task classify, .* is for restore: set it to 0",
         ),
-        ({"metrics": ("psnr",)}, "unknown metric 'psnr'; on images there are"),
-        ({"benchmark": "SOTS"}, "unknown benchmark 'SOTS'; there are: SOTS-indoor, RESIDE-6K"),
+        ({"metrics": ("psnr",)}, "unknown metric 'psnr'; .*on images there are"),
+        ({"benchmark": "SOTS"}, "unknown benchmark 'SOTS'; .*there are: SOTS-indoor, RESIDE-6K"),
     ],
 )
 def test_wrong_settings_of_runs(pairs_folder, changes, message):
     config = pairs_config(pairs_folder)
-    if "model" in changes:
-        del config["model"]
     config.update(changes)
     with pytest.raises(ValueError, match=message):
         experiment.validate_config(config)

@@ -251,7 +251,7 @@ def test_the_command_on_mistakes_and_duplicates(folder, tmp_path):
     assert result.returncode == 1
     assert "bad.png: not an image" in result.stderr
     assert "1 of 5 could not be read" in result.stderr
-    result = run("search", "duplicates", index, "--least=0.999", f"--output={tmp_path / 'out'}")
+    result = run("search", "duplicates", index, "--least=0.999", "-o", tmp_path / "out")
     assert result.returncode == 0, result.stderr
     assert f"{folder / 'red.png'}  (the same bytes)" in result.stdout
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"duplicates.csv", "duplicates.png"}

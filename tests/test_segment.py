@@ -19,8 +19,8 @@ from tests.commands import run
 from vit_jax import (
     models,
     plugins,
-    predict,
     pretrained,
+    results,
     segmentation,
     segmentation_report,
     sliding,
@@ -278,10 +278,10 @@ def test_results_do_not_get_the_same_name(model, tmp_path):
         Image.new("RGB", (4, 4)).save(tmp_path / name)
     predictor = segment.SegmentingPredictor(model)
     with pytest.raises(ValueError, match=r"a.jpg and .*a.png would both be written to o/a.png"):
-        predict.check_outputs(predictor.find([tmp_path]), predictor, Path("o"))
+        results.check_outputs(predictor.find([tmp_path]), predictor, Path("o"))
     item = Item((tmp_path / "b.tif",), PurePath("c/b.tif"))
     assert predictor.outputs(item) == [PurePath("c/b.png"), PurePath("overlay/c/b.png")]
-    alone = segment.SegmentingPredictor(model, segment.Options(indices_only=True))
+    alone = segment.SegmentingPredictor(model, segment.Options(indices_only=True), Path("o"))
     assert alone.outputs(item) == [PurePath("c/b.png")]
     (answer,) = alone.answers([item])
     assert list(answer.files) == [PurePath("c/b.png")]

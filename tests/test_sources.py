@@ -2,9 +2,11 @@ import itertools
 
 import numpy as np
 import pytest
+import requests
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
+from tensorflow_datasets.core.download import checksums, resource
 
 from configs import common
 from input_pipeline import MadeUp, Shard, get_dataset
@@ -274,6 +276,31 @@ def test_tfds_that_cannot_be_downloaded(tfds_config, tmp_path, monkeypatch):
     tfds_config.tfds.data_dir = str(tmp_path)
     with pytest.raises(ValueError, match=r"tiny_colors/1.0.0 cannot be prepared: no route to host"):
         get_splits(tfds_config)
+
+
+def test_tfds_says_at_once_that_there_is_no_network(tfds_config, tmp_path, monkeypatch):
+    """But not where the files were downloaded before, or come by hand."""
+    url = "https://colours.example/all.zip"
+    info = checksums.UrlInfo(size=1, checksum="0" * 64, filename="all.zip")
+    monkeypatch.setattr(TinyColors, "url_infos", {url: info})
+    asked = []
+
+    def refuse(url, timeout):
+        asked.append((url, timeout))
+        raise error
+
+    monkeypatch.setattr(tfds_source.requests, "head", refuse)
+    tfds_config.tfds.data_dir = str(tmp_path)
+    for error in (requests.ConnectTimeout(), requests.ConnectionError("no such host")):  # noqa: B007
+        with pytest.raises(
+            ValueError, match=r"prepared: colours\.example cannot be reached\. If .*data_dir; .*man"
+        ):
+            get_splits(tfds_config)
+    assert asked == 2 * [(url, 10)]
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / "downloads" / resource.get_dl_fname(url, info.checksum)).touch()
+    assert get_splits(tfds_config)["train"].num_examples
+    assert len(asked) == 2
 
 
 def test_tensorflow_sees_no_accelerator():

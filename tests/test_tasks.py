@@ -22,9 +22,19 @@ from checkpoints import npz
 from configs import common
 from tests.commands import ROOT, run
 from tests.helpers import tiny_digits_config
-from vit_jax import evaluate, experiment, models, plugins, train
+from vit_jax import (
+    classification,
+    evaluate,
+    experiment,
+    flow_predictor,
+    models,
+    plugins,
+    text_predictors,
+    train,
+    zero_shot_predictor,
+)
 from vit_jax.models.base import Model
-from vit_jax.tasks import TASKS, base, classify, get_task, register
+from vit_jax.tasks import TASKS, base, classify, get_task, register, restore, segment
 from vit_jax.workdir import Workdir
 
 TOYS = ROOT / "tests" / "toys"
@@ -54,7 +64,7 @@ def test_figures_of_a_split_are_scikit_learns(classes, loss):
     found = [figure(name) for name in ("precision", "recall", "f1")]
     np.testing.assert_allclose(found, expected[:3], rtol=1e-12)
     assert figure("accuracy") == sklearn.metrics.accuracy_score(labels, guesses)
-    p = np.asarray(classify.probabilities(jnp.asarray(logits), loss), np.float64)
+    p = np.asarray(classification.probabilities(jnp.asarray(logits), loss), np.float64)
     areas = [sklearn.metrics.roc_auc_score(labels == i, p[:, i]) for i in range(classes)]
     np.testing.assert_allclose(figure("auc"), np.mean(areas), rtol=1e-12)
 
@@ -76,7 +86,7 @@ def test_classes_that_a_split_lacks_are_left_out():
 def test_a_figure_that_is_not_defined_stops_nothing(digits_config, tmp_path, monkeypatch):
     digits_config.metrics = ("accuracy", "auc")
     digits_config.total_steps = digits_config.eval_every = 1
-    monkeypatch.setattr(classify, "_auc", lambda each: float("nan"))
+    monkeypatch.setattr(classification, "auc", lambda each: float("nan"))
     figures = train.train_and_evaluate(digits_config, tmp_path)
     assert np.isnan(figures["test"]["auc"])
     lines = Workdir(tmp_path).read_metrics()
@@ -371,3 +381,23 @@ def test_nobody_asks_a_model_for_what_the_contract_does_not_say():
         for path in (ROOT / folder).rglob("*.py"):
             found = re.search(r"predicts|getattr\(model|hasattr\(model", path.read_text())
             assert not found, (path, found)
+
+
+def test_what_to_type_after_a_run_fits_the_task():
+    needs_folder = {
+        "classify": classify.Classifier,
+        "flow": flow_predictor.FlowPredictor,
+        "image_text": zero_shot_predictor.ZeroShotPredictor,
+        "masked_words": text_predictors.WordTeller,
+        "restore": restore.RestoringPredictor,
+        "segment": segment.SegmentingPredictor,
+    }
+    for name, task in TASKS.items():
+        given = dict(re.findall(r"--(\w+)=(\S+)", task.usage))
+        known = {field.name for field in dataclasses.fields(task.options)}
+        assert set(given) <= {"output", "labels"} | known
+        if name in needs_folder:
+            assert ("output" in given) == needs_folder[name].has_files
+    assert "--labels" in TASKS["image_text"].usage
+    assert TASKS["translate"].usage.startswith('"')
+    assert "[MASK]" in TASKS["masked_words"].usage

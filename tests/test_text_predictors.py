@@ -12,7 +12,7 @@ import pytest
 from tests.helpers import random_variables
 from vit_jax import pretrained, text_predictors
 from vit_jax.models import get_model
-from vit_jax.predict import answer_items, check_outputs
+from vit_jax.results import answer_items, check_outputs
 from vit_jax.tasks import TASKS
 from vit_jax.tasks.masked_words import Options, make_predictor
 

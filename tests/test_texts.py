@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import pytest
 
+from configs import common
 from input_pipeline import MadeUp, Shard, get_dataset, texts
 from input_pipeline.cpu_tf import tf
 from input_pipeline.sources import KINDS, Kind
@@ -203,11 +204,16 @@ def test_of_many_texts_some_are_looked_at(monkeypatch, caplog):
 @pytest.mark.parametrize(
     ("name", "keys", "message"),
     [
-        ("ViT-S_16", ("text", "number"), "VisionTransformer .* no image and no label: .* classes"),
-        ("CLIP-B_32", ("image", "label"), r"CLIP .* no text: set data.kind to captions, or"),
+        ("ViT-S_16", ("text", "number"), "task classify .* with image and label, .* to classes"),
+        (
+            "CLIP-B_32",
+            ("image", "label"),
+            r"CLIP-B_32 .* with text, .* to captions, or model_name .*, as ViT-Ti_16, Mixer-B",
+        ),
     ],
 )
 def test_data_without_what_a_model_reads_are_refused(name, keys, message):
-    model = get_model(name)
+    config = common.get_config()
+    config.model_name = name
     with pytest.raises(ValueError, match=message):
-        check_data(model, get_task(model), keys)
+        check_data(config, get_task(get_model(name)), keys)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import toy_translation
-from vit_jax import experiment, predict, token_losses, train, translation
+from vit_jax import experiment, results, token_losses, train, translation
 from vit_jax.models import get_model
 from vit_jax.pretrained import Pretrained
 from vit_jax.tasks import translate
@@ -77,7 +77,7 @@ def test_bleu_is_sacrebleus():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match="unknown metric 'f1' of translations"):
+    with pytest.raises(ValueError, match=r"unknown metric 'f1'; .*of translations"):
         translate.get_metric("f1", "")
     with pytest.raises(ValueError, match=r"translate\.beams must be at least 1, not 0"):
         translate.get_search({"translate.beams": 0})
@@ -171,10 +171,10 @@ def pretrained():
 def answers_of(pretrained, output, texts, **options):
     predictor = translate.make_predictor(pretrained, translate.Options(**options), output)
     items = predictor.find(texts)
-    predict.check_outputs(items, predictor, output)
+    results.check_outputs(items, predictor, output)
     if output is not None:
         output.mkdir()
-    return predict.answer_items(predictor, items, output)
+    return results.answer_items(predictor, items, output)
 
 
 def test_lines_of_a_file_are_translated_line_by_line(pretrained, tmp_path, caplog):
@@ -197,7 +197,7 @@ def test_lines_of_a_file_are_translated_line_by_line(pretrained, tmp_path, caplo
     predictor = translate.make_predictor(pretrained, translate.Options(), tmp_path / "out")
     items = predictor.find([texts])
     with pytest.raises(ValueError, match="there already"):
-        predict.check_outputs(items, predictor, tmp_path / "out")
+        results.check_outputs(items, predictor, tmp_path / "out")
 
 
 def test_answers_are_those_of_the_search(pretrained):

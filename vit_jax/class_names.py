@@ -17,12 +17,12 @@ _PACKAGE, _FILE, _TABLE = (
 )
 
 
-def find(spec: str, flag: str = "--labels") -> tuple[str, ...]:
+def find(spec: str | tuple[str, ...], flag: str = "--labels") -> tuple[str, ...]:
     """Finds names of classes.
 
     Args:
         spec: a file with a name per line; "imagenet1k", see `imagenet1k`; a set of
-            `palettes.known_sets`; or the names themselves, with commas between them.
+            `palettes.known_sets`; or the names themselves, several or with commas between them.
         flag: by which a person says it.
 
     Raises:
@@ -32,20 +32,26 @@ def find(spec: str, flag: str = "--labels") -> tuple[str, ...]:
         return imagenet1k()
     if spec in known_sets():
         return tuple(known_sets()[spec].class_names)
-    is_file = os.path.isfile(os.path.expanduser(spec))
-    if is_file or "://" in spec or ("," not in spec and spec.endswith(".txt")):
+    said = f"{flag}={spec if isinstance(spec, str) else ','.join(spec)}"
+    if isinstance(spec, str) and _is_file(spec):
         names = weights.read_labels(os.path.expanduser(spec))
     else:
-        names = tuple(name.strip() for name in spec.split(","))
+        several = spec.split(",") if isinstance(spec, str) else spec
+        names = tuple(name.strip() for name in several)
         twice = sorted({name for name in names if name and names.count(name) > 1})
         if twice:
-            raise ValueError(f"{flag}={spec} has {twice[0]!r} twice: leave one of them out")
+            raise ValueError(f"{said} has {twice[0]!r} twice: leave one of them out")
     if not names or not all(name.strip() for name in names):
         raise ValueError(
-            f"{flag}={spec} has {'an empty name' if names else 'no names'}: give names with commas "
+            f"{said} has {'an empty name' if names else 'no names'}: give names with commas "
             "between them, such as 'cat,dog,a red car', or a file with one per line"
         )
     return names
+
+
+def _is_file(spec: str) -> bool:
+    is_there = os.path.isfile(os.path.expanduser(spec))
+    return is_there or "://" in spec or ("," not in spec and spec.endswith(".txt"))
 
 
 def imagenet1k() -> tuple[str, ...]:

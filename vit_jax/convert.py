@@ -3,41 +3,20 @@
 With --classes, a model of images and texts becomes a classifier, see `vit_jax.zero_shot`.
 """
 
+# ruff: noqa: E402
+
 import logging
 import os
 import re
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-import numpy as np
-import optax
 from absl import flags
-from etils import epath
-from flax import traverse_util
 
-from checkpoints import files, npz, torch, tree
-from checkpoints.train_state import Checkpointer
-from vit_jax import (
-    class_names,
-    embedder,
-    experiment,
-    identify,
-    optim,
-    pretrained,
-    prompts,
-    zero_shot,
-)
+from vit_jax import prompts
 from vit_jax.machinery import cli, model_flags
-from vit_jax.models import get_model
-from vit_jax.pretrained import Pretrained
-from vit_jax.weights import SUFFIXES, Weights, check_labels_beside, read, write_labels_beside
-from vit_jax.workdir import Workdir
 
 _LOG = logging.getLogger("vit_jax.convert")  # also when it is run as __main__
-
-_TOLERANCE = 1e-5  # of the outputs' largest value
-_FOLDER = re.compile(r"[^.].*?\.\d+|[^.]+")  # of a run: its name may have a dot in a number
 
 _INSPECT = flags.DEFINE_string(
     "inspect", None, "Print what weights hold, and which model they fit, and do nothing else."
@@ -61,6 +40,27 @@ _PROMPTS = flags.DEFINE_string(
     "Sentences into which each of --classes is put: imagenet80, imagenet7, or one's own with {} "
     f"for the class and | between them; unset: {prompts.DEFAULT!r}.",
 )
+
+
+if __name__ == "__main__":
+    cli.parse_early()  # before what takes seconds to import
+
+import jax
+import numpy as np
+import optax
+from etils import epath
+from flax import traverse_util
+
+from checkpoints import files, npz, torch, tree
+from checkpoints.train_state import Checkpointer
+from vit_jax import class_names, embedder, experiment, identify, optim, pretrained, zero_shot
+from vit_jax.models import get_model
+from vit_jax.pretrained import Pretrained
+from vit_jax.weights import SUFFIXES, Weights, check_labels_beside, read, write_labels_beside
+from vit_jax.workdir import Workdir
+
+_TOLERANCE = 1e-5  # of the outputs' largest value
+_FOLDER = re.compile(r"[^.].*?\.\d+|[^.]+")  # of a run: its name may have a dot in a number
 
 
 def main(argv: Sequence[str]) -> int:

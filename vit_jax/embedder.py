@@ -4,7 +4,6 @@ import functools
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from concurrent import futures
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,19 +11,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_jax import ops, photos
+from vit_jax import ahead, ops, photos
 from vit_jax.class_embeddings import embed_classes
 from vit_jax.models.two_towers import TwoTowers
 from vit_jax.prompts import readable
-from vit_jax.tasks.base import Pretrained
+from vit_jax.tasks import plain
+from vit_jax.tasks.base import Item, Pretrained
 
 if TYPE_CHECKING:  # which imports what imports this
     from vit_jax.pretrained import Pretrained as Loaded
 
 _LOG = logging.getLogger(__name__)
 
-_BATCH = 16  # photos at a time
-_READERS = 4  # threads that decode them meanwhile
+_BATCH = 16  # texts at a time
 _SAMPLES = 1024  # of each array, by which models are told apart
 _EPSILON = 1e-8  # in the length that a vector is divided by
 
@@ -48,6 +47,7 @@ class Embedder:
     Args:
         pretrained: a model of images and texts; or a classifier, of which the features before the
             head are taken.
+        batch_size: images at a time; None for what suits the devices.
 
     Attributes:
         size: numbers d in a vector.
@@ -59,7 +59,7 @@ class Embedder:
         ValueError: for a model that gives no vector of an image.
     """
 
-    def __init__(self, pretrained: "Pretrained | Loaded") -> None:
+    def __init__(self, pretrained: "Pretrained | Loaded", batch_size: int | None = None) -> None:
         self.pretrained = pretrained
         self.has_text = has_two_towers(pretrained.model)
         if not self.has_text and not pretrained.model.has_field("num_classes"):
@@ -67,8 +67,8 @@ class Embedder:
                 f"{pretrained.name} gives no vector of an image: take a model of images and texts, "
                 "such as CLIP, or a classifier"
             )
-        self._variables = jax.device_put(pretrained.variables)
-        self._rows = 0
+        self._batches = ahead.Batches(batch_size)
+        self._variables = self._batches.place(pretrained.variables)
         shape = jax.ShapeDtypeStruct((1, *pretrained.image_size, 3), jnp.float32)
         vectors = jax.eval_shape(self._apply_image, self._variables, shape)
         if len(vectors.shape) != 2:
@@ -154,38 +154,18 @@ class Embedder:
         return embed_classes(self.tokens, self.tokenizer.of_prompts, words, prompts)
 
     def files(self, paths: Sequence[Path]) -> Iterator[Embedded]:
-        """Embeds image files in their order, a batch at a time, while the next one is read."""
-        batches = [paths[i : i + _BATCH] for i in range(0, len(paths), _BATCH)]
-        # Of one shape, so that the model compiles once.
-        self._rows = rows = max(self._rows, min(_BATCH, len(paths)))
-        with futures.ThreadPoolExecutor(_READERS) as pool:
-            coming = [pool.submit(self._read, path) for path in batches[0]] if batches else []
-            for i, batch in enumerate(batches):
-                read = [future.result() for future in coming]
-                following = batches[i + 1] if i + 1 < len(batches) else []
-                coming = [pool.submit(self._read, path) for path in following]
-                yield from self._embed(batch, read, rows)
+        """Embeds image files, see `items`."""
+        return self.items(plain.take_images(paths))
 
-    def _embed(
-        self, paths: Sequence[Path], read: Sequence[np.ndarray | str], rows: int
-    ) -> Iterator[Embedded]:
-        images = [image for image in read if not isinstance(image, str)]
-        vectors = iter(())
-        if images:
-            stacked = np.stack(images)
-            vectors = iter(self.images(np.pad(stacked, [(0, rows - len(stacked)), *[(0, 0)] * 3])))
-        for path, image in zip(paths, read):
-            if isinstance(image, str):
-                yield Embedded(path, None, image)
+    def items(self, items: Sequence[Item]) -> Iterator[Embedded]:
+        """Embeds images in their order, a batch at a time, while the next ones are read."""
+        prepare, apply = self.prepare, functools.partial(self._jitted_image, self._variables)
+        found = self._batches.compute(items, lambda item: prepare(item.read()), apply)
+        for item, _, vector in found:
+            if isinstance(vector, Exception):  # whatever one file does, the others are embedded
+                yield Embedded(item.paths[0], None, photos.explain(vector))
             else:
-                yield Embedded(path, next(vectors))
-
-    def _read(self, path: Path) -> np.ndarray | str:
-        """The image as the model takes it, or what is wrong with the file."""
-        try:
-            return self.prepare(path.read_bytes())
-        except Exception as error:  # whatever one file does, the others are embedded
-            return photos.explain(error) or type(error).__name__
+                yield Embedded(item.paths[0], vector)
 
     def _apply_image(self, variables: Any, images: jax.Array) -> jax.Array:
         model: Any = self.pretrained.model

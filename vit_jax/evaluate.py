@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import logging
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -291,7 +292,7 @@ def _write(
     npz.save(workdir.weights, tree.merge(variables), made_for, experiment.model.npz_names())
     if data.class_names:
         workdir.write_labels(data.class_names)
-    report.write_curves(workdir.read_metrics(), workdir.report)
+    report.write_curves(workdir.read_metrics(), workdir.report, config.best_metric)
 
 
 def _say(
@@ -308,7 +309,9 @@ def _say(
         _LOG.info("there is no test split: these images also chose the checkpoint")
     if not figures:
         _LOG.info("there is no val and no test split to evaluate")
-    _LOG.info("weights and pictures are in %s", workdir.path)
+    _LOG.info("weights are in %s, curves and pictures in %s/", workdir.path, workdir.report)
+    predict = f"python -m vit_jax.predict --workdir={shlex.quote(str(workdir.path))}"
+    _LOG.info("to use them: %s %s", predict, experiment.task.usage)
 
 
 def _local_rows(array: jax.Array) -> np.ndarray:

@@ -1,9 +1,10 @@
 """From a config to the parts of a run: data, model, optimizer, state."""
 
+import contextlib
 import dataclasses
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:  # TensorFlow is imported where data is read, and only there
     from input_pipeline.tokenizers import Tokenizer
 
 _LOG = logging.getLogger(__name__)
+
+_FEWEST_LINES = 20  # of training figures, in a run of at least as many steps
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -103,6 +106,11 @@ class Experiment:
     def evaluates_at(self, step: int) -> bool:
         """Whether the run evaluates after that many steps."""
         return step == self.total_steps or step % self.eval_every == 0
+
+    def logs_at(self, step: int) -> bool:
+        """Whether it records figures of the training then: short runs more often than log_every."""
+        every = min(self.config.log_every, max(self.total_steps // _FEWEST_LINES, 1))
+        return step == self.total_steps or step % every == 0
 
     def saves_at(self, step: int) -> bool:
         """Whether it saves a checkpoint then, besides those that it leaves when it is stopped."""
@@ -243,7 +251,7 @@ def build(config: ConfigDict, data: "MadeUp | None" = None) -> Experiment:
     Raises:
         ValueError: if the config does not fit itself, the data or the devices.
     """
-    validate_config(config)
+    validate_config(config, opens_data=data is None)
     check(
         bool(config.gan.vgg19) or not config.gan.perceptual_weight,
         "gan.perceptual_weight needs the weights of torchvision's VGG19: say "
@@ -357,8 +365,9 @@ def _fit_model(config: ConfigDict, data: "Dataset | MadeUp") -> Model:
         fields["distilled"] = taught
         model = get_model(config.model_name, **fields)
     task = get_task(model)
-    check_data(model, task, data.keys)
+    check_data(config, task, data.keys)
     check_metrics(config, task, data.truths)
+    task.check(config, data)
     fitted = task.fit(model, data)
     for name, value in fitted.items():
         check(
@@ -390,11 +399,13 @@ def _shapes(
     Raises:
         ValueError: if the size of the images does not fit, or files have no place for a variable.
     """
-    variables = jax.eval_shape(_variables_maker(config, model, inputs))
+    with _cause_first(data, "val"):
+        variables = jax.eval_shape(_variables_maker(config, model, inputs))
     tree.merge(variables)
     train_inputs = _inputs(get_task(model), data.train_example)
     try:
-        out = jax.eval_shape(model.apply, variables, *train_inputs)
+        with _cause_first(data, "train"):
+            out = jax.eval_shape(model.apply, variables, *train_inputs)
     except flax.errors.ScopeParamShapeError:
         if not data.image_shape:
             raise
@@ -404,6 +415,22 @@ def _shapes(
             f"{config.model_name}: give data.train_pp and data.eval_pp the same size"
         ) from None
     return variables, out
+
+
+@contextlib.contextmanager
+def _cause_first(data: "Dataset | MadeUp", split: str) -> Iterator[None]:
+    """Around what a model says to images by their size alone, which may be such as cannot be made.
+
+    A crop that is larger than the images, say, is known when the first of them is read.
+    """
+    try:
+        yield
+    except ValueError:
+        if split in data.splits:
+            batches = data.train_batches() if split == "train" else data.eval_batches(split)
+            with contextlib.closing(batches):
+                next(batches)
+        raise
 
 
 def _warn_of_values(config: ConfigDict, model: Model) -> None:

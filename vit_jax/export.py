@@ -14,6 +14,8 @@ SavedModel by its signature `describe`, which gives JSON as `description`; and N
 NAME.json beside it.
 """
 
+# ruff: noqa: E402
+
 import contextlib
 import dataclasses
 import functools
@@ -26,24 +28,29 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from absl import flags
+
+from vit_jax.machinery import cli, model_flags
+
+_PROBABILITIES = flags.DEFINE_bool(
+    "probabilities", False, "Give probabilities in place of logits: softmax, or sigmoid, is inside."
+)
+
+if __name__ == "__main__":
+    cli.parse_early()  # before what takes seconds to import
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
 from checkpoints import files
 from vit_jax import ops
-from vit_jax.machinery import cli, model_flags
 from vit_jax.tasks.base import Output
 
 if TYPE_CHECKING:  # it takes seconds to import
     from vit_jax.pretrained import Pretrained
 
 _LOG = logging.getLogger("vit_jax.export")  # also when it is run as __main__
-
-_PROBABILITIES = flags.DEFINE_bool(
-    "probabilities", False, "Give probabilities in place of logits: softmax, or sigmoid, is inside."
-)
 
 # Of the outputs' largest value, since another compiler sums and rounds in another order.
 _TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}

@@ -175,7 +175,7 @@ class FlowPredictor:
     Args:
         pretrained: the model.
         settings: how it is estimated, and what is written.
-        output: folder for the results, as the answers say it.
+        output: folder for the results, as the answers say it; None if nothing is written.
 
     Raises:
         ValueError: for settings that do not fit.
@@ -184,13 +184,14 @@ class FlowPredictor:
     header = ()
     has_files = True
     find = staticmethod(frames.find)
+    take = staticmethod(frames.take)
 
     def __init__(
         self, pretrained: Pretrained, settings: Settings = Settings(), output: Path | None = None
     ) -> None:
         self._estimate = FlowEstimator(pretrained, settings.tile, settings.warm_start)
         self._settings = settings
-        self._output = output or Path()
+        self._output = output
 
     def outputs(self, item: Item) -> Sequence[PurePath]:
         if frames.is_video(item.paths[0]):
@@ -222,7 +223,7 @@ class FlowPredictor:
             if before is not None:
                 is_alone = False
                 answer = self._answer(before, frame, goes_on)
-                goes_on = bool(answer.files)
+                goes_on = answer.value is not None
                 yield answer
             before = frame
         if is_alone:
@@ -234,14 +235,14 @@ class FlowPredictor:
         try:
             pixels = _pixels_of(first, second)
             flow = self._estimate(*pixels, goes_on)
-            written = self._encode(first, flow)
+            written = {} if self._output is None else self._encode(first, flow)
         except Exception as error:  # whatever one frame does, the others get an answer
             problem = f"cannot tell the flow {pair}: {photos.explain(error)}"
             return Answer(first.path, problems=(problem,))
         seconds = time.monotonic() - begin
         problems: tuple[str, ...] = ()
         target, _, *compared = self._files(first.inside)
-        for file in compared:
+        for file in compared if self._output is not None else ():
             try:
                 picture = flow_pictures.draw_comparison(*pixels, flow, self._settings.max_flow)
                 written[file] = flow_pictures.encode_png(picture)
@@ -251,11 +252,11 @@ class FlowPredictor:
         count = len(self._estimate.tiling(flow.shape[:2]).corners)
         how = "whole" if count == 1 else f"{count} tiles"
         line = (
-            f"{first.name} -> {self._output / target} ({flow.shape[1]} x {flow.shape[0]}, {how}, "
-            f"{seconds:.1f} s): moves by {lengths.mean(dtype=np.float64):.2f} pixels on average, "
-            f"{lengths.max():.2f} at most"
+            f"{first.name} -> {(self._output or Path()) / target} ({flow.shape[1]} x "
+            f"{flow.shape[0]}, {how}, {seconds:.1f} s): moves by "
+            f"{lengths.mean(dtype=np.float64):.2f} pixels on average, {lengths.max():.2f} at most"
         )
-        return Answer(first.path, line, files=written, problems=problems)
+        return Answer(first.path, line, files=written, problems=problems, value=flow)
 
     def _encode(self, first: Frame, flow: np.ndarray) -> dict[PurePath, bytes]:
         """The files of a flow and of its colours."""

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from input_pipeline import files
-from vit_jax import photos
+from vit_jax import in_memory, photos
+from vit_jax.tasks import plain
 from vit_jax.tasks.base import Item
 
 VIDEOS = (
@@ -76,6 +77,32 @@ def find(arguments: Sequence[str | os.PathLike[str]]) -> list[Item]:
         )
     if any(is_video(item.paths[0]) for item in found):
         _import_av()
+    return found
+
+
+def take(things: Sequence[Any]) -> list[Item]:
+    """Takes pairs of frames that a program has: what `find` is for files.
+
+    Args:
+        things: two images each, see `in_memory.encode`.
+
+    Raises:
+        ValueError: for what is no pair, or of videos.
+    """
+    found = []
+    for i, pair in enumerate(things):
+        if not isinstance(pair, Sequence) or isinstance(pair, str | bytes) or len(pair) != 2:
+            raise ValueError(
+                f"flow is from one frame to another: give two images, or a list of pairs, and not "
+                f"{in_memory.say(pair)}"
+            )
+        item = plain.item_of(pair, 2 * i + 1)
+        videos = [path for path in item.paths if is_video(path)]
+        if videos:
+            raise ValueError(
+                f"{videos[0]} is a video, for which the command predict is; or give its frames"
+            )
+        found.append(item)
     return found
 
 
@@ -196,9 +223,9 @@ def read(item: Item) -> Iterator[Frame]:
     if is_video(item.paths[0]):
         yield from _read_video(item)
         return
-    for path, place in zip(item.paths, places(item)):
+    for i, (path, place) in enumerate(zip(item.paths, places(item))):
         try:
-            pixels = files.decode_in_python(path.read_bytes())
+            pixels = files.decode_in_python(item.read(i))
         except (OSError, ValueError, MemoryError) as error:
             yield Frame(
                 path, str(path), place, None, f"cannot read {path}: {photos.explain(error)}"

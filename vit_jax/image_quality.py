@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from input_pipeline.arguments import unknown
+
 _TAPS, _SIGMA = 11, 1.5  # of SSIM's window
 _K1, _K2 = 0.01, 0.03
 _BLOCK = 8  # pixels, of JPEG's
@@ -249,5 +251,5 @@ PROTOCOLS: dict[str, Callable[..., dict[str, jax.Array]]] = {
 def get_protocol(name: str) -> Callable[..., dict[str, jax.Array]]:
     """Finds a protocol by name; a ValueError lists what there is."""
     if name not in PROTOCOLS:
-        raise ValueError(f"unknown protocol {name!r}; there are: {', '.join(PROTOCOLS)}")
+        raise ValueError(unknown("protocol", name, PROTOCOLS))
     return PROTOCOLS[name]

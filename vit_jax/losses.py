@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from input_pipeline.arguments import unknown
 from vit_jax.tasks.base import Batch, Loss, Out
 
 
@@ -65,7 +66,7 @@ def _loss(call: ast.expr, whole: str, losses: Mapping[str, Loss]) -> Loss:
     function = call.func if isinstance(call, ast.Call) else call
     name = ast.unparse(function)
     if name not in losses:
-        raise ValueError(f"unknown loss {name!r} in {whole!r}; there are: {', '.join(losses)}")
+        raise ValueError(unknown("loss", name, losses))
     loss = losses[name]
     if not isinstance(call, ast.Call):
         return loss

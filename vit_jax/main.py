@@ -2,54 +2,39 @@
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-import configs
-from vit_jax.machinery import cli
+from vit_jax.machinery import cli, config_flag, process_flags
 
-_CONFIG = config_flags.DEFINE_config_file(
+_CONFIG = flags.DEFINE_string(
     "config",
     None,
-    "A file of configs/; --config.KEY=VALUE changes a key. With --mode=evaluate the workdir's own "
-    "is the default.",
-    lock_config=False,
-    accept_new_attributes=True,  # validate_config refuses unknown keys, and names the known ones
+    "A file of configs/, or FILE:ARGUMENT; --config.KEY=VALUE changes a key, and "
+    "--config.KEY=None takes it back to its default. With --mode=evaluate the workdir's own is "
+    "the default.",
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
-_DISTRIBUTED = flags.DEFINE_bool(
-    "distributed",
-    False,
-    "This is one of several processes, which a TPU pod, SLURM or Open MPI has started.",
-)
-_COORDINATOR = flags.DEFINE_string(
-    "coordinator_address", None, "HOST:PORT of the first of several processes, started by hand."
-)
-_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many there are.")
-_PROCESS = flags.DEFINE_integer("process_id", None, "Which one this is, from 0.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "benchmark"], "What to do.")
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the mode; returns the exit code."""
+def main(argv: Sequence[str], overrides: Sequence[config_flag.Override]) -> int:
+    """Runs the mode, with what changes keys of the config; returns the exit code."""
     if len(argv) > 1:
         raise ValueError(f"do not know what to do with {' '.join(argv[1:])}; flags begin with --")
-    config = _config()
+    config = _config(overrides)
     if _MODE.value != "evaluate" and config is None:
         name = "inference_time" if _MODE.value == "benchmark" else "NAME"
         raise ValueError(f"--mode={_MODE.value} needs --config=configs/{name}.py")
 
-    # Imported here, so that --help and mistakes on the command line are answered at once.
-    from vit_jax.machinery import processes
-
-    with processes.joined(_DISTRIBUTED.value, _COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
+    with process_flags.joined():
         _run(config)
     return 0
 
 
 def _run(config: ConfigDict | None) -> None:
+    # Imported here, so that --help and mistakes on the command line are answered at once.
     from vit_jax import evaluate, experiment, inference_time, plugins, train
     from vit_jax.machinery import processes
     from vit_jax.workdir import Workdir
@@ -69,30 +54,17 @@ def _run(config: ConfigDict | None) -> None:
     evaluate.evaluate_workdir(exp, evaluate.make_eval_step(exp), workdir)
 
 
-def _config() -> ConfigDict | None:
-    config = _CONFIG.value
-    if config is None or isinstance(config, ConfigDict):
-        return config
-    try:
-        config.keys()  # ml_collections hands on an object that raises when it is used
-    except OSError as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise ValueError(f"cannot load the config: {reason}") from None
-    raise ValueError(f"the config's get_config must return a ConfigDict, not {type(config)}")
-
-
-def _find_installed_config(arg: str) -> str:
-    """Lets --config=configs/NAME.py work from any folder, by the configs that were installed."""
-    name, _, path = arg.partition("=")
-    if name.lstrip("-") != "config" or not path.startswith("configs/"):
-        return arg
-    file, colon, argument = path.partition(":")
-    installed = Path(configs.__file__).parent / file.removeprefix("configs/")
-    if Path(file).exists() or not installed.exists():
-        return arg
-    return f"{name}={installed}{colon}{argument}"
+def _config(overrides: Sequence[config_flag.Override]) -> ConfigDict | None:
+    if _CONFIG.value is not None:
+        return config_flag.load(_CONFIG.value, overrides)
+    if overrides:
+        raise ValueError(
+            f"--config.{overrides[0][0]} changes a key of a config: say of which, "
+            "--config=configs/NAME.py"
+        )
+    return None
 
 
 if __name__ == "__main__":
-    sys.argv = [_find_installed_config(arg) for arg in sys.argv]
-    cli.run(main)
+    sys.argv, changes = config_flag.split(sys.argv)
+    cli.run(lambda argv: main(argv, changes))

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from input_pipeline.arguments import unknown
+
 Batch = Mapping[str, Any]
 Flow = jax.Array
 
@@ -234,7 +236,7 @@ def find_figure(name: str) -> Figure:
         ValueError: for an unknown name; it lists what there is.
     """
     if name not in FIGURES:
-        raise ValueError(f"unknown metric {name!r}; of flows there are: {', '.join(FIGURES)}")
+        raise ValueError(unknown("metric", name, FIGURES, "of flows "))
     return FIGURES[name]
 
 

@@ -1,14 +1,21 @@
 """The optimizer and its learning-rate schedule, from the config."""
 
 import inspect
+import logging
 import re
-from collections.abc import Callable
+import types
+import typing
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import traverse_util
+
+from input_pipeline.arguments import unknown
+
+_LOG = logging.getLogger(__name__)
 
 Schedule = Callable[[Any], Any]
 
@@ -52,6 +59,7 @@ SCHEDULES = (
     "noam",
 )  # fmt: skip
 _ENDLESS = ("constant", "multistep", "exponential")  # those that reach no end
+_SCALED_WARMUP = 0.1  # of the steps of a run that is shorter than its warmup
 MOMENTUM_DTYPES = ("float32", "bfloat16")
 
 
@@ -61,7 +69,8 @@ def make_schedule(
     """Makes the learning rate as a function of the number of updates made before.
 
     It rises linearly to `learning_rate`, which the last update of the warmup has, so that no
-    update is lost to a rate of 0; the first has `config.warmup_from`, or the share of one step.
+    update is lost to a rate of 0; the first has `config.warmup_from`, or the share of one step. A
+    warmup that does not fit into the run becomes a tenth of it, and a warning says so.
     "poly" decays from the first step on, (1 - step / total_steps)^power, and its warmup is a factor
     of that, as in mmsegmentation. "onecycle" has a warmup of its own, see `_one_cycle`. "noam" is
     that of Vaswani et al., "Attention Is All You Need" (NeurIPS 2017), equation 3: the highest rate
@@ -80,8 +89,9 @@ def make_schedule(
     Raises:
         ValueError: for an unknown schedule, or settings that do not fit.
     """
-    warmup = config.warmup_steps or round(config.warmup_epochs * steps_per_epoch)
-    _check_schedule(config, learning_rate, total_steps, warmup)
+    warmup = _fit_warmup(config, total_steps, steps_per_epoch)
+    _check_schedule(config, learning_rate, warmup)
+    _warn_of_milestones(config.milestones, total_steps)
     decay_steps = max(total_steps - warmup, 1)
     final = learning_rate * config.final_fraction
 
@@ -111,7 +121,7 @@ def make_schedule(
         "noam": noam,
     }
     if config.name not in schedules:
-        raise ValueError(f"unknown schedule {config.name!r}; there are: {', '.join(SCHEDULES)}")
+        raise ValueError(unknown("schedule", config.name, SCHEDULES))
     decay = schedules[config.name]
     if config.per_epoch:
         decay = _per_epoch(decay, max(steps_per_epoch, 1))
@@ -143,13 +153,32 @@ def _one_cycle(learning_rate: float, total_steps: int) -> Schedule:
     return lambda step: jnp.interp(jnp.asarray(step, jnp.float32), turns, rates)
 
 
-def _check_schedule(config: Any, learning_rate: float, total_steps: int, warmup: int) -> None:
+def _fit_warmup(config: Any, total_steps: int, steps_per_epoch: float) -> int:
+    """Steps of the warmup: those of the config, or fewer if the run is shorter than that."""
+    warmup: int = config.warmup_steps or round(config.warmup_epochs * steps_per_epoch)
+    if not 0 < total_steps < warmup:
+        return warmup
+    scaled = max(round(_SCALED_WARMUP * total_steps), 2)
+    _LOG.warning(
+        "the warmup of %d steps does not fit into the run's %d: it has %d in their place; "
+        "schedule.warmup_steps says another number", warmup, total_steps, scaled,
+    )  # fmt: skip
+    return scaled
+
+
+def _warn_of_milestones(milestones: Sequence[int], total_steps: int) -> None:
+    """Warns if a run ends before the rate falls for the first time."""
+    if milestones and 0 < total_steps <= min(milestones):
+        _LOG.warning(
+            "the learning rate does not fall in the run's %d steps, since the first of "
+            "schedule.milestones is %d", total_steps, min(milestones),
+        )  # fmt: skip
+
+
+def _check_schedule(config: Any, learning_rate: float, warmup: int) -> None:
     """Raises a ValueError for settings that do not fit."""
-    if warmup < 0 or 0 < total_steps < warmup:
-        raise ValueError(
-            f"the warmup of {warmup} steps does not fit into the run's {total_steps} steps; set "
-            "schedule.warmup_steps (or warmup_epochs), or train for longer"
-        )
+    if warmup < 0:
+        raise ValueError(f"the warmup must not be negative, and is of {warmup} steps")
     if not 0 <= config.final_fraction <= 1:
         raise ValueError(f"schedule.final_fraction must lie in [0, 1], not {config.final_fraction}")
     if config.name in _ENDLESS and config.final_fraction:
@@ -208,7 +237,7 @@ def make_optimizer(config: Any, schedule: Schedule, params: Any) -> optax.Gradie
         ValueError: for an unknown optimizer or argument, or a pattern that finds nothing.
     """
     if config.name not in OPTIMIZERS:
-        raise ValueError(f"unknown optimizer {config.name!r}; there are: {', '.join(OPTIMIZERS)}")
+        raise ValueError(unknown("optimizer", config.name, OPTIMIZERS))
     coupled = config.coupled_weight_decay
     if config.name == "adam" and config.weight_decay and not coupled:
         raise ValueError(
@@ -282,15 +311,14 @@ def _scale_by(config: Any) -> optax.GradientTransformation:
         )
     args = {dtype_name: config.momentum_dtype, **config.args}
     known = inspect.signature(_DOCUMENTED_BY.get(make, make)).parameters
-    unknown = sorted(set(args) - set(known))
-    if unknown:
-        raise ValueError(
-            f"optimizer {config.name!r} has no argument {', '.join(unknown)}; optim.args can hold: "
-            f"{', '.join(name for name in known if name != 'learning_rate')}"
-        )
+    for name in set(args) - set(known):
+        names = [one for one in known if one != "learning_rate"]
+        raise ValueError(unknown(f"argument of {config.name}", name, names, "for optim.args "))
     for name, value in config.args.items():
         if not isinstance(value, bool | int | float | None):
             raise ValueError(f"optim.args.{name} must be a number, and is {value!r}")
+        if value is None and types.NoneType not in typing.get_args(known[name].annotation):
+            del args[name]  # unset
     return make(**args)
 
 

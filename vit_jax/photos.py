@@ -87,6 +87,19 @@ class Photo:
         encoded = _encode_with_pillow(unit, self.stored, _is_lossless_webp(self.data))
         return _with_metadata(encoded, self.data) if self.stored.format == "PNG" else encoded
 
+    def picture(self, pixels: np.ndarray) -> Image.Image:
+        """Makes an upright picture of other pixels: RGB, or RGBA if this is transparent.
+
+        Args:
+            pixels: (h, w, 3) in [-1, 1], upright, of any size; what lies outside is clipped.
+        """
+        image = Image.fromarray(show(pixels))
+        stored = self.stored or Image.open(io.BytesIO(self.data))
+        if stored.has_transparency_data:
+            alpha = _upright(stored).convert("RGBA").getchannel("A")
+            image.putalpha(alpha.resize(image.size, Image.BICUBIC))
+        return image
+
 
 def find_images(paths: Iterable[str]) -> list[Path]:
     """Lists the images that are meant.
@@ -115,14 +128,18 @@ def find_images(paths: Iterable[str]) -> list[Path]:
     return found
 
 
-def read(path: Path) -> Photo:
+def read(path: Path, data: bytes | None = None) -> Photo:
     """Reads an image file.
+
+    Args:
+        path: of the file.
+        data: its contents, if they are known.
 
     Raises:
         ValueError: if it is no image, or one that cannot be written as it was.
         OSError: if it cannot be read.
     """
-    data = path.read_bytes()
+    data = path.read_bytes() if data is None else data
     is_deep_png = data[:8] == _PNG and data[24:25] == b"\x10"
     with files.opened(io.BytesIO(data)) as image:
         if not is_deep_png:
@@ -170,10 +187,13 @@ def _orientation(image: Image.Image) -> int:
     return image.getexif().get(ExifTags.Base.Orientation, 1)
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    turn, _ = _TURNS.get(_orientation(image), (None, None))
+    return image if turn is None else image.transpose(turn)
+
+
 def _to_pixels(image: Image.Image) -> np.ndarray:
-    upright, _ = _TURNS.get(_orientation(image), (None, None))
-    if upright is not None:
-        image = image.transpose(upright)
+    image = _upright(image)
     if image.mode == "F":
         raise ValueError("a floating-point image; convert it to 8 or 16 bits first")
     if not _is_deep(image):

@@ -6,29 +6,26 @@ takes pairs of frames (FRAME1 FRAME2), folders of frames, and videos. What is an
 its task's business, see `vit_jax.tasks.base.Predictor`.
 """
 
-import csv
 import dataclasses
 import logging
 import os
 import sys
-import types
-import typing
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from absl import flags
-from tqdm import tqdm
 
-from checkpoints import files
-from vit_jax import photos, plugins
-from vit_jax.machinery import cli, console, model_flags
+from vit_jax import answering, plugins, results, weights
+from vit_jax.machinery import cli, model_flags, process_flags, processes
 from vit_jax.machinery.output_flag import OUTPUT
-from vit_jax.models.base import Model
 from vit_jax.tasks import TASKS, Task, get_task
-from vit_jax.tasks.base import Answer, Item, Predictor
+from vit_jax.tasks.base import Pretrained
 
 _LOG = logging.getLogger("vit_jax.predict")  # also when it is run as __main__
+
+_OF_SPEED = ("batch_size", "memory")  # options that change no answer
 
 
 def main(argv: Sequence[str]) -> int:
@@ -41,20 +38,45 @@ def main(argv: Sequence[str]) -> int:
             raise ValueError(f"--{flag} writes files: say where, --output=FOLDER")
     # Or TensorFlow would import Keras 3, of which nothing is used here: half of its start.
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    with process_flags.joined():
+        return _predict(argv[1:], output)
+
+
+def _predict(arguments: Sequence[str], output: Path | None) -> int:
     pretrained = model_flags.load()
     task = get_task(pretrained.model)
-    _check_flags(pretrained.name, pretrained.model, task)
-    predictor = task.predictor(pretrained, _read_options(task), output)
-    if predictor.has_files and output is None:
+    _check_flags(pretrained, task)
+    options = _read_options(task)
+    predictor = task.predictor(pretrained, options, output)
+    if output is None and (predictor.has_files or jax.process_count() > 1):
         raise ValueError(f"say where the results of {pretrained.name} go: --output=FOLDER")
-    items = predictor.find(argv[1:])
-    check_outputs(items, predictor, output)
+    items = predictor.find(arguments)
+    notes = None
+    if output is not None:
+        notes = results.Notes(output, items, _made_with(pretrained, options))
+    left = results.check_outputs(items, predictor, output, notes)
+    if len(left) < len(items):
+        _LOG.info("%d of %d are done already, in %s", len(items) - len(left), len(items), output)
+    processes.gather(None)  # nobody writes before all have looked
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)  # or raises, before anything is done
-    count, failures = answer_items(predictor, items, output)
+    count, failures = results.answer_items(predictor, left, output, notes)
     if failures:
         _LOG.error("%d of %d failed", len(failures), count)
     return 1 if failures else 0
+
+
+def _made_with(pretrained: Any, options: Any) -> dict[str, Any]:
+    """What answers depend on besides what is asked."""
+    said = {k: v for k, v in dataclasses.asdict(options).items() if k not in _OF_SPEED}
+    return {
+        "model": pretrained.name,
+        "weights": weights.get_absolute(str(model_flags.path_given())),
+        "fields": repr(sorted(pretrained.fields.items())),
+        "image_size": list(pretrained.image_size),
+        "labels": repr(pretrained.labels),
+        **{f"--{name}": value for name, value in said.items()},
+    }
 
 
 def define_options(tasks: Iterable[Task]) -> None:
@@ -74,13 +96,9 @@ def _options(tasks: Iterable[Task]) -> dict[str, tuple[type, Any, dict[str, str]
     """Options by name: their type, their field, and their help by the tasks that have them."""
     found: dict[str, tuple[type, Any, dict[str, str]]] = {}
     for task in tasks:
-        hints = typing.get_type_hints(task.options)
-        for field in dataclasses.fields(task.options):
-            kind = hints[field.name]
-            if typing.get_origin(kind) in (types.UnionType, typing.Union):  # such as int | None
-                (kind,) = (part for part in typing.get_args(kind) if part is not types.NoneType)
-            owners = found.get(field.name, (kind, field, {}))[2]
-            found[field.name] = (kind, field, {**owners, task.name: field.metadata["help"]})
+        for name, (kind, field) in answering.kinds_of(task).items():
+            owners = found.get(name, (kind, field, {}))[2]
+            found[name] = (kind, field, {**owners, task.name: field.metadata["help"]})
     return found
 
 
@@ -93,115 +111,17 @@ def _read_options(task: Task) -> Any:
     return task.options(**{name: value for name, value in given.items() if value is not None})
 
 
-def _check_flags(name: str, model: Model, task: Task) -> None:
+def _check_flags(pretrained: Pretrained, task: Task) -> None:
     """Raises a ValueError for a flag that does not go with a model."""
     own = {field.name for field in dataclasses.fields(task.options)}
     for flag, (_, _, owners) in _options(TASKS.values()).items():
         if flag not in own and flag in flags.FLAGS and flags.FLAGS[flag].value:
             raise ValueError(
-                f"--{flag} goes with the task {' or '.join(owners)}, and that of {name} is "
-                f"{task.name}"
+                f"--{flag} goes with the task {' or '.join(owners)}, and that of "
+                f"{pretrained.name} is {task.name}"
             )
-    if model.any_size and flags.FLAGS["image_size"].value is not None:
-        raise ValueError(f"{name} takes images at their own size: leave --image_size out")
-    takes_labels = model.has_field("num_classes") or {"image", "text"} <= set(task.inputs)
-    if not takes_labels and flags.FLAGS["labels"].value is not None:
-        raise ValueError(f"{name} tells no classes apart: leave --labels out")
-
-
-def check_outputs(items: Sequence[Item], predictor: Predictor, output: Path | None) -> None:
-    """Sees to it that no result is written over another, or over what is there.
-
-    Args:
-        items: what is to be answered.
-        predictor: says what it writes for each.
-        output: folder for the results, or None.
-
-    Raises:
-        ValueError: if two results would get the same name, or one would be a folder of another's,
-            or one is there already.
-    """
-    taken: dict[Path, Item] = {}
-
-    def check(target: Path, owner: Item, item: Item) -> None:
-        if owner is not item:
-            raise ValueError(
-                f"{owner.paths[0]} and {item.paths[0]} would both be written to {target}: rename "
-                "one, or give them one at a time"
-            )
-
-    for item in items:
-        for result in predictor.outputs(item):
-            target = (output or Path()) / result
-            check(target, taken.setdefault(target, item), item)
-    for target, item in taken.items():
-        for folder in target.parents:
-            check(folder, taken.get(folder, item), item)
-    there = [str(target) for target in taken if target.exists()]
-    if there:
-        raise ValueError(
-            f"{len(there)} of the results are there already, such as {there[0]}: choose another "
-            "--output, or remove them"
-        )
-
-
-def answer_items(
-    predictor: Predictor, items: Sequence[Item], output: Path | None
-) -> tuple[int, list[tuple[str, ...]]]:
-    """Says, and writes, what comes of items, as it comes.
-
-    Args:
-        predictor: answers for them.
-        items: what is to be answered.
-        output: folder for the results, or None.
-
-    Returns:
-        How many answers there were; and what went wrong with each of those with which something
-        did.
-    """
-    count = 0
-    failures: list[tuple[str, ...]] = []
-    rows: list[list[object]] = []
-    counts = [item.count for item in items]
-    total = None if None in counts else sum(filter(None, counts))
-    few = total == 1 or not predictor.has_files
-    bar = console.progress(predictor.answers(items), total=total, disable=few)
-    with console.above(bar):
-        for answer in bar:
-            unwritten = () if output is None else _write(answer, output)
-            if answer.line and not (unwritten and predictor.has_files):
-                tqdm.write(answer.line)
-            if answer.row:
-                rows.append([answer.path, *answer.row])
-            problems = (*answer.problems, *unwritten)
-            for problem in problems:
-                _LOG.error("%s", problem)
-            failures.extend([problems] if problems else [])
-            count += 1
-    if output is not None and predictor.header:
-        _write_csv(output / "predictions.csv", ["file", *predictor.header], rows)
-    return count, failures
-
-
-def _write(answer: Answer, output: Path) -> tuple[str, ...]:
-    """Writes an answer's files; returns what went wrong."""
-    for inside, data in answer.files.items():
-        target = output / inside
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with files.written_whole(target) as partial:
-                partial.write_bytes(data)
-        except OSError as error:
-            return (f"cannot write {target} of {answer.path}: {photos.explain(error)}",)
-    return ()
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
-    _LOG.info("wrote %s", path)
+    has_size, has_labels = (flags.FLAGS[f].value is not None for f in ("image_size", "labels"))
+    answering.check_use(pretrained, has_size, has_labels)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ class Pretrained:
         plugins: modules that brought the model or its task, if they are not of this package.
         vocabulary: path of the vocabulary of a model that takes texts; "" for that of an installed
             package, if there is one.
+        data_kind: `data.kind` of the run that it comes from; "" without a run.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Pretrained:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     plugins: tuple[str, ...] = ()
     vocabulary: str = ""
+    data_kind: str = ""
 
 
 def load(
@@ -67,7 +69,7 @@ def load(
     name: str | None = None,
     fields: Mapping[str, Any] | None = None,
     image_size: tuple[int, int] | None = None,
-    labels: str | None = None,
+    labels: str | tuple[str, ...] | None = None,
     old_size: tuple[int, int] | None = None,
     key: str = "",
     vocabulary: str = "",
@@ -80,8 +82,8 @@ def load(
             only one model fits.
         fields: of the model that differ from the published ones, for a file without a run.
         image_size: (h, w) to use it at; None for what it was trained with.
-        labels: a file with a class name per line, "imagenet1k" or "none"; None for the labels.txt
-            beside the weights, if there is one.
+        labels: names of classes, or a file with one per line, "imagenet1k" or "none"; None for the
+            labels.txt beside the weights, if there is one.
         old_size: (h, w) that the weights were made for, where no run and no square tells.
         key: which weights of a PyTorch file with several, see `checkpoints.torch.read`.
         vocabulary: path of a model's of texts; "" for that of the run, or beside the weights.
@@ -135,6 +137,7 @@ def load(
         settings=task.settings_in(config) if config else {},
         plugins=tuple(config.plugins) if config else (),
         vocabulary=_find_vocabulary(vocabulary, weights, model),
+        data_kind=config.data.kind if config else "",
     )
 
 
@@ -194,7 +197,9 @@ def _fetch_vocabulary(path: str, spec: str) -> str:
     return "" if found is None else os.fspath(found)
 
 
-def _choose_labels(labels: str | None, weights: Weights, model: Model) -> tuple[str, ...] | None:
+def _choose_labels(
+    labels: str | tuple[str, ...] | None, weights: Weights, model: Model
+) -> tuple[str, ...] | None:
     """The names of a head's classes; or what a model of images and texts is to look for."""
     if "text" in get_task(model).inputs and labels not in (None, "", "none"):
         return class_names.find(labels)

@@ -16,6 +16,10 @@ from vit_jax.models import MODELS, PUBLISHED_SCORES, QUOTED
 from vit_jax.tasks.base import INPUT
 
 _NO_FIGURES = ("step", "split", "protocol", "examples")  # of a line of metrics.jsonl
+_OF_TRAINING = ("learning_rate", "grad_norm", "param_norm", "data_wait")  # drawn last
+_WIDTH = 11.6  # of curves, in inches: 1392 pixels of curves.png
+_COLUMNS = 12  # of the grid that rows of curves share
+_LARGE, _SMALL = 3.6, 2.5  # heights of their rows
 _STYLES = {"train": ("-", "C0"), "val": (".-", "C1"), "test": ("*", "C2")}
 
 
@@ -69,6 +73,9 @@ def draw_confusion(confusion: np.ndarray, names: Sequence[str], title: str) -> F
 def format_comparison(benchmark: str, model_name: str, figures: Mapping[str, float]) -> str:
     """Says what was published for a model, and for what is no model here, beside the figures.
 
+    A test set is taken for the published one if it has as many examples. For others there is no
+    comparison, and a line says why.
+
     Args:
         benchmark: a key of `PUBLISHED_SCORES`.
         model_name: of the model.
@@ -78,6 +85,11 @@ def format_comparison(benchmark: str, model_name: str, figures: Mapping[str, flo
         A line for each.
     """
     count, scores = PUBLISHED_SCORES[benchmark]
+    if figures["examples"] != count:
+        return (
+            f"published scores are of the {count} examples of {benchmark}, and these "
+            f"{figures['examples']} are others: no comparison"
+        )
     own = [name for name in scores if name.removesuffix(QUOTED) == model_name]
     others = [name for name in scores if name.removesuffix(QUOTED) not in MODELS]
     lines = []
@@ -89,10 +101,6 @@ def format_comparison(benchmark: str, model_name: str, figures: Mapping[str, flo
         ]
         if parts:
             lines.append(f"published for {name} on {benchmark}: {', '.join(parts)}")
-    if lines and figures["examples"] != count:
-        lines[-1] += (
-            f"; not the same images: {benchmark} has {count}, here are {figures['examples']}"
-        )
     if not own:
         lines.insert(0, f"no score of {model_name} on {benchmark} is known here")
     elif not lines:
@@ -143,40 +151,81 @@ def draw_images(
 
 
 def draw_curves(
-    metrics: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None
-) -> Figure:  # fmt: skip
-    """Draws figures over the steps, by split.
+    metrics: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None, best: str = ""
+) -> Figure:
+    """Draws figures over the steps, by split, in rows that fit the screen of a laptop.
 
     Args:
         metrics: the lines of metrics.jsonl, see `Workdir.read_metrics`.
-        names: of the figures; all there are if None.
+        names: of the figures; all there are if None: the loss and the best first, and last those
+            that say how the training goes, such as the learning rate.
+        best: the figure that chooses the best checkpoint.
 
     Raises:
         ValueError: if there are none.
     """
-    there = list(dict.fromkeys(key for line in metrics for key in line if key not in _NO_FIGURES))
+    there = list(
+        dict.fromkeys(
+            key
+            for line in metrics
+            for key, value in line.items()
+            if key not in _NO_FIGURES and value is not None
+        )
+    )
     if names is None:
-        names = [name for name in there if not name.startswith(INPUT)]
+        shown = [name for name in there if not name.startswith(INPUT)]
+        ranks = {name: rank for rank, name in enumerate(("loss", best))}
+        ranks |= {name: rank for rank, name in enumerate(_OF_TRAINING, start=len(shown) + 2)}
+        names = sorted(shown, key=lambda name: ranks.get(name, 2))
     if not names or not set(names) <= set(there):
         raise ValueError(f"nothing to draw of {names}; there are: {', '.join(there) or 'none'}")
-    figure = Figure(figsize=(4.5 * len(names), 3.5), layout="constrained")
-    for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names):
-        for split, (style, color) in _STYLES.items():
-            lines = [line for line in metrics if line["split"] == split and name in line]
-            if lines:
-                steps = [line["step"] for line in lines]
-                axes.plot(steps, [line[name] for line in lines], style, color=color, label=split)
-        axes.set(xlabel="step", title=name.replace("_", " "))
-        axes.grid(alpha=0.3)
-        axes.legend()
+    rows = _arrange(names)
+    heights = [_LARGE if len(row) <= 2 and i == 0 else _SMALL for i, row in enumerate(rows)]
+    figure = Figure(figsize=(_WIDTH, sum(heights)), layout="constrained")
+    grid = figure.add_gridspec(len(rows), _COLUMNS, height_ratios=heights)
+    for i, row in enumerate(rows):
+        for j, name in enumerate(row):
+            span = _COLUMNS // len(row)
+            _draw_curve(figure.add_subplot(grid[i, j * span : (j + 1) * span]), metrics, name)
     return figure
 
 
-def write_curves(metrics: Sequence[Mapping[str, Any]], folder: epath.Path) -> None:
-    """Draws every figure of metrics.jsonl over the steps, to curves.png, if there are any."""
+def _arrange(names: Sequence[str]) -> list[Sequence[str]]:
+    """Rows of at most four figures, as even as can be; of many the first two have one alone."""
+    large = 2 if len(names) > 4 else 0
+    small = names[large:]
+    count = -(-len(small) // 4)
+    ends = [-(-len(small) * i // count) for i in range(count + 1)]
+    rows = [small[begin:end] for begin, end in itertools.pairwise(ends)]
+    return [names[:large], *rows] if large else rows
+
+
+def _draw_curve(axes: Any, metrics: Sequence[Mapping[str, Any]], name: str) -> None:
+    for split, (style, color) in _STYLES.items():
+        points = [
+            (line["step"], line[name])
+            for line in metrics
+            if line["split"] == split and line.get(name) is not None
+        ]
+        if points:
+            style = "o" if style == "-" and len(points) == 1 else style
+            axes.plot(*zip(*points), style, color=color, label=split)
+    axes.set(xlabel="step", title=name.replace("_", " "))
+    axes.set_xlim(left=0)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.ticklabel_format(axis="y", useOffset=False)
+    axes.grid(alpha=0.3)
+    axes.legend()
+
+
+def write_curves(metrics: Sequence[Mapping[str, Any]], folder: epath.Path, best: str) -> None:
+    """Draws every figure of metrics.jsonl over the steps, to curves.png, if there are any.
+
+    See `draw_curves` for `best`.
+    """
     if metrics:
         folder.mkdir(parents=True, exist_ok=True)
-        save(draw_curves(metrics), folder / "curves.png")
+        save(draw_curves(metrics, best=best), folder / "curves.png")
 
 
 def format_table(step: int, figures: Mapping[str, Mapping[str, float]]) -> str:

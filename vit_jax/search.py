@@ -14,17 +14,19 @@ import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from absl import flags
 
 from checkpoints import files
 from input_pipeline.files import is_image
-from vit_jax import photo_index, photos
+from vit_jax import photos
 from vit_jax.machinery import cli, model_flags
 from vit_jax.machinery.output_flag import OUTPUT
-from vit_jax.photo_index import Hit, PhotoIndex
+
+if TYPE_CHECKING:  # with JAX, which takes a second to import
+    from vit_jax.photo_index import Hit, PhotoIndex
 
 _LOG = logging.getLogger("vit_jax.search")  # also when it is run as __main__
 
@@ -48,6 +50,8 @@ def main(argv: Sequence[str]) -> int:
             "say what to do: index FOLDER, to look at photos once; then WORDS or PHOTO, to find "
             "some; or duplicates"
         )
+    from vit_jax import photo_index
+
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # see vit_jax.predict
     target = Path(_INDEX.value).expanduser()
     if verb == "index":
@@ -62,6 +66,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _make(folders: Sequence[str], target: Path) -> int:
     """Makes an index, or brings one up to date."""
+    from vit_jax import photo_index
     from vit_jax.embedder import Embedder
 
     missing = [folder for folder in folders if not Path(folder).is_dir()]
@@ -93,14 +98,14 @@ def _weights_given() -> str:
     return get_absolute(model_flags.path_given() or "")
 
 
-def _load_model(index: PhotoIndex | None) -> Any:
+def _load_model(index: "PhotoIndex | None") -> Any:
     """The model that the flags say, or else the index."""
     if index is not None and model_flags.path_given() is None:
         return model_flags.load_from(index.weights)
     return model_flags.load()
 
 
-def _search(index: PhotoIndex, query: str, target: Path) -> int:
+def _search(index: "PhotoIndex", query: str, target: Path) -> int:
     """Finds photos, and shows them."""
     from vit_jax.embedder import Embedder
 
@@ -132,7 +137,7 @@ def _search(index: PhotoIndex, query: str, target: Path) -> int:
     return 0
 
 
-def _duplicates(index: PhotoIndex) -> int:
+def _duplicates(index: "PhotoIndex") -> int:
     """Lists groups of photos that are nearly the same."""
     groups = index.duplicates(_LEAST.value)
     count = sum(map(len, groups))
@@ -151,7 +156,7 @@ def _duplicates(index: PhotoIndex) -> int:
     return 0
 
 
-def _same_bytes(index: PhotoIndex, hit: Hit, first: Hit) -> str:
+def _same_bytes(index: "PhotoIndex", hit: "Hit", first: "Hit") -> str:
     contents = [index.files[path].content for path in (hit.path, first.path)]
     return "  (the same bytes)" if hit is not first and contents[0] == contents[1] else ""
 

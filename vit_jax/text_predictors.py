@@ -1,9 +1,9 @@
 """What `predict` does with texts: words in the place of [MASK], and embeddings."""
 
 import csv
+import dataclasses
 import functools
 import io
-import itertools
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_jax import photos
+from vit_jax import in_memory, photos
 from vit_jax.tasks import base
 
 _LOG = logging.getLogger(__name__)
@@ -42,23 +42,72 @@ class Text(NamedTuple):
 
 
 TYPED = Path("command line")
+_ERRORS = "surrogatepass"  # of texts in memory, in which bytes that were typed may be no UTF-8
 
 
-def find_texts(arguments: Sequence[str | os.PathLike[str]]) -> list[Text]:
+def find_items(
+    arguments: Sequence[str | os.PathLike[str]],
+    name: Callable[[Path], str] = lambda path: path.name,
+) -> list[base.Item]:
     """Reads texts: each argument that is a file has one per line; others are texts themselves.
 
     Args:
         arguments: texts, files, and folders with files whose names end in .txt.
+        name: of the results of a file.
 
     Returns:
-        The texts in order, less empty lines.
+        An item for each file, and one for all that was typed; see `texts_in`.
 
     Raises:
         ValueError: if an argument looks like a file that is not there, a file cannot be read, or
             there is no text.
     """
+    by_path: dict[Path, list[bytes]] = {}
+    for path, data in _sources(arguments):
+        by_path.setdefault(path, []).append(data)
+    found = [
+        _item([(path, data) for data in everything], name(path))
+        for path, everything in by_path.items()
+    ]
+    if not any(item.count for item in found):
+        raise ValueError("there are no texts: give some in quotation marks, or a file with a line "
+                         "each")  # fmt: skip
+    return [item for item in found if item.count]
+
+
+def take_texts(things: Sequence[Any]) -> list[base.Item]:
+    """One item of all texts that a program has; raises a ValueError for what is none."""
+    for thing in things:
+        if not isinstance(thing, str):
+            raise ValueError(f"a text is a str, and not {in_memory.say(thing)}")
+    return [_item([(TYPED, _encode(text)) for text in things], TYPED.name)]
+
+
+def texts_in(item: base.Item) -> list[Text]:
+    """The texts of an item in order, less the empty lines of files."""
     found: list[Text] = []
     typed = 0
+    for i, path in enumerate(item.paths):
+        if path == TYPED:
+            typed += 1
+            found.append(Text(path, typed, item.read(i).decode(errors=_ERRORS)))
+        else:
+            lines = enumerate(lines_of(path, item.read(i)), 1)
+            found += [Text(path, n, line.strip()) for n, line in lines if line.strip()]
+    return found
+
+
+def lines_of(path: Path, data: bytes) -> list[str]:
+    """The lines of a file's contents; raises a ValueError if they are no text."""
+    try:
+        text = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig").read()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"cannot read the texts {path}: {photos.explain(error)}") from None
+    return text.removesuffix("\n").split("\n")
+
+
+def _sources(arguments: Sequence[str | os.PathLike[str]]) -> Iterator[tuple[Path, bytes]]:
+    """The contents of files, and what was typed, as bytes."""
     for argument in arguments:
         argument = str(os.fspath(argument))
         if not argument.strip():
@@ -70,26 +119,30 @@ def find_texts(arguments: Sequence[str | os.PathLike[str]]) -> list[Text]:
             is_file = is_folder = False
         if is_folder:
             inside = sorted(p for p in path.rglob("*") if p.name.lower().endswith(_SUFFIX))
-            found.extend(itertools.chain.from_iterable(map(_lines, inside)))
+            yield from ((file, _contents(file)) for file in inside)
         elif is_file:
-            found.extend(_lines(path))
+            yield path, _contents(path)
         elif argument.lower().endswith(_SUFFIX) and not any(map(str.isspace, argument)):
             raise ValueError(f"there is no file {argument}")
         else:
-            typed += 1
-            found.append(Text(TYPED, typed, argument))
-    if not found:
-        raise ValueError("there are no texts: give some in quotation marks, or a file with a line "
-                         "each")  # fmt: skip
-    return found
+            yield TYPED, _encode(argument)
 
 
-def _lines(path: Path) -> list[Text]:
+def _contents(path: Path) -> bytes:
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        return path.read_bytes()
+    except OSError as error:
         raise ValueError(f"cannot read the texts {path}: {photos.explain(error)}") from None
-    return [Text(path, i, line.strip()) for i, line in enumerate(lines, 1) if line.strip()]
+
+
+def _encode(text: str) -> bytes:
+    return text.encode(errors=_ERRORS)
+
+
+def _item(sources: Sequence[tuple[Path, bytes]], name: str | PurePath) -> base.Item:
+    paths, data = zip(*sources)
+    item = base.Item(paths, PurePath(name), data=data)
+    return dataclasses.replace(item, count=len(texts_in(item)))
 
 
 class _Reader:
@@ -162,6 +215,8 @@ class WordTeller:
 
     header = ("line", "text", "filled", "words")
     has_files = False
+    find = staticmethod(find_items)
+    take = staticmethod(take_texts)
 
     def __init__(self, pretrained: base.Pretrained, count: int) -> None:
         model = pretrained.model
@@ -181,23 +236,13 @@ class WordTeller:
 
         self._reader = _Reader(pretrained, apply)
 
-    def find(self, arguments: Sequence[str | os.PathLike[str]]) -> list[base.Item]:
-        """An item for each file, and one for all that was typed; see `find_texts`."""
-        self._texts: dict[Path, list[Text]] = {}
-        for text in find_texts(arguments):
-            self._texts.setdefault(text.path, []).append(text)
-        return [
-            base.Item((path,), PurePath(path.name), len(texts))
-            for path, texts in self._texts.items()
-        ]
-
     def outputs(self, item: base.Item) -> Sequence[PurePath]:
         del item
         return ()
 
     def answers(self, items: Sequence[base.Item]) -> Iterator[base.Answer]:
-        for (path,) in (item.paths for item in items):
-            for batch in batches(self._texts[path]):
+        for item in items:
+            for batch in batches(texts_in(item)):
                 yield from self._answer(batch)
 
     def _answer(self, texts: Sequence[Text]) -> Iterator[base.Answer]:
@@ -217,10 +262,17 @@ class WordTeller:
             for place in places:
                 filled = filled.replace(MASK, self._word(ids[i, place, 0]), 1)
             line = f"{text.text}: {' | '.join(said)}"
-            yield base.Answer(text.path, line, (text.line, text.text, filled, " | ".join(said)))
+            row = (text.line, text.text, filled, " | ".join(said))
+            value = [self._words(shares[i, place], ids[i, place]) for place in places]
+            yield base.Answer(text.path, line, row, value=value)
 
     def _say(self, shares: np.ndarray, ids: np.ndarray) -> str:
         return ", ".join(f"{self._word(i)} {share:.1%}" for i, share in zip(ids, shares))
+
+    def _words(self, shares: np.ndarray, ids: np.ndarray) -> dict[str, float]:
+        """Probabilities by word; of pieces that read alike, the likeliest one's."""
+        words = {self._word(i): float(share) for i, share in zip(ids[::-1], shares[::-1])}
+        return dict(reversed(words.items()))
 
     def _word(self, i: int) -> str:
         return self._reader.tokenizer.decode([i]) or f"[{i}]"
@@ -232,6 +284,7 @@ class Embedder:
     Args:
         pretrained: the model.
         pool: one of `POOLS`; all are of length 1 afterwards.
+        writes: whether there is a folder for results.
 
     Raises:
         ValueError: if the model has no pooler, and that is wanted.
@@ -239,54 +292,61 @@ class Embedder:
 
     header = ()
     has_files = True
+    take = staticmethod(take_texts)
 
-    def __init__(self, pretrained: base.Pretrained, pool: str) -> None:
+    def __init__(self, pretrained: base.Pretrained, pool: str, writes: bool) -> None:
         if pool == "pooler" and not pretrained.model.pooler:
             raise ValueError(f"{pretrained.name} has no pooler: take --pool=mean or first")
 
+        self._writes = writes
         self._reader = _Reader(pretrained, functools.partial(embed, pool=pool))
 
     def find(self, arguments: Sequence[str | os.PathLike[str]]) -> list[base.Item]:
-        """One item for all texts, see `find_texts`."""
-        self._texts = find_texts(arguments)
-        paths = tuple(dict.fromkeys(text.path for text in self._texts))
-        return [base.Item(paths, _NPZ, len(self._texts))]
+        """One item for all texts, see `find_items`."""
+        items = find_items(arguments)
+        sources = [(path, item.read(i)) for item in items for i, path in enumerate(item.paths)]
+        return [_item(sources, _NPZ)]
 
     def outputs(self, item: base.Item) -> Sequence[PurePath]:
         del item
         return (_NPZ, _CSV)
 
     def answers(self, items: Sequence[base.Item]) -> Iterator[base.Answer]:
-        """An answer for each text, the last of which has the files of all."""
-        del items
+        """An answer for each text, the last of which has the files of all of an item."""
+        for item in items:
+            yield from self._embed(texts_in(item))
+
+    def _embed(self, texts: Sequence[Text]) -> Iterator[base.Answer]:
         found: list[np.ndarray] = []
-        for batch in batches(self._texts):
+        for batch in batches(texts):
             _, is_cut, rows = self._reader.read([text.text for text in batch])
             found.extend(rows)
-            for text, cut in zip(batch, is_cut):
+            for text, cut, row in zip(batch, is_cut, rows):
                 if cut:
                     _LOG.warning("%s is too long, and its end is not embedded", where(text))
-                is_last = len(found) == len(self._texts) and text is batch[-1]
-                files = self._files(np.stack(found)) if is_last else {}
-                yield base.Answer(text.path, f"{where(text)} is embedded", files=files)
+                is_last = len(found) == len(texts) and text is batch[-1]
+                files = _files(texts, np.stack(found)) if is_last and self._writes else {}
+                line = f"{where(text)} is embedded"
+                yield base.Answer(text.path, line, files=files, value=row)
 
-    def _files(self, embeddings: np.ndarray) -> Mapping[PurePath, bytes]:
-        arrays = io.BytesIO()
-        np.savez(
-            arrays,
-            embeddings=embeddings,
-            texts=[text.text for text in self._texts],
-            files=[str(text.path) for text in self._texts],
-            lines=[text.line for text in self._texts],
-        )
-        table = io.StringIO(newline="")
-        writer = csv.writer(table)
-        numbers = range(embeddings.shape[1])
-        writer.writerow(["file", "line", "text", *(f"embedding_{i}" for i in numbers)])
-        for text, row in zip(self._texts, embeddings):
-            writer.writerow([*text, *(f"{value:.9g}" for value in row)])
-        data = table.getvalue().encode("utf-8", errors="surrogateescape")
-        return {_NPZ: arrays.getvalue(), _CSV: data}
+
+def _files(texts: Sequence[Text], embeddings: np.ndarray) -> Mapping[PurePath, bytes]:
+    arrays = io.BytesIO()
+    np.savez(
+        arrays,
+        embeddings=embeddings,
+        texts=[text.text for text in texts],
+        files=[str(text.path) for text in texts],
+        lines=[text.line for text in texts],
+    )
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    numbers = range(embeddings.shape[1])
+    writer.writerow(["file", "line", "text", *(f"embedding_{i}" for i in numbers)])
+    for text, row in zip(texts, embeddings):
+        writer.writerow([*text, *(f"{value:.9g}" for value in row)])
+    data = table.getvalue().encode("utf-8", errors="surrogateescape")
+    return {_NPZ: arrays.getvalue(), _CSV: data}
 
 
 def embed(

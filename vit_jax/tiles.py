@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import psutil
 
+from input_pipeline.arguments import unknown
 from vit_jax import ops
 from vit_jax.models.base import Model
 
@@ -49,7 +50,7 @@ class Restorer:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            raise ValueError(f"unknown method {self.method!r}; there are: {', '.join(METHODS)}")
+            raise ValueError(unknown("method", self.method, METHODS))
         if self.method == "bounded" and not self.model.has_field("band_rows"):
             raise ValueError(f"{type(self.model).__name__} has no bounded mode; use tiles")
         if self.memory is not None and self.memory <= 0:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from input_pipeline.arguments import unknown
 from vit_jax import decoding, token_losses
 
 PAD = 0  # of which losses and figures take no notice
@@ -200,8 +201,8 @@ def find_figure(name: str) -> Figure:
         return _FIGURES[name]
     kind, _, tokenize = name.partition("/")
     if kind != "bleu":
-        known = ", ".join((*_FIGURES, "bleu", "bleu/TOKENIZER"))
-        raise ValueError(f"unknown metric {name!r} of translations; there are: {known}")
+        known = (*_FIGURES, "bleu", "bleu/TOKENIZER")
+        raise ValueError(unknown("metric", name, known, "of translations "))
     _make_bleu(tokenize)  # or it would fail after the first evaluation
     return _of_texts(lambda answers, references: bleu(answers, references, tokenize)[0].score)
 

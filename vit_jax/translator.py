@@ -1,5 +1,6 @@
 """What `predict` does with a model that translates: lines in, lines out."""
 
+import dataclasses
 import functools
 import io
 import logging
@@ -11,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vit_jax import photos, text_predictors, translation
+from vit_jax import text_predictors, translation
 from vit_jax.tasks import base
 from vit_jax.text_predictors import BATCH, STEP, TYPED, Text
 
@@ -34,6 +35,7 @@ class Translator:
     """
 
     header = ("line", "text", "translation", "score")
+    take = staticmethod(text_predictors.take_texts)
 
     def __init__(
         self, pretrained: base.Pretrained, search: translation.Search, draws: bool, writes: bool
@@ -57,14 +59,8 @@ class Translator:
         return self._draws
 
     def find(self, arguments: Sequence[str | os.PathLike[str]]) -> list[base.Item]:
-        """An item for each file, and one for all that was typed; see `find_texts`."""
-        self._texts: dict[Path, list[Text]] = {}
-        for text in text_predictors.find_texts(arguments):
-            self._texts.setdefault(text.path, []).append(text)
-        return [
-            base.Item((path,), PurePath(_name(path)), len(texts))
-            for path, texts in self._texts.items()
-        ]
+        """An item for each file, and one for all that was typed."""
+        return text_predictors.find_items(arguments, _name)
 
     def outputs(self, item: base.Item) -> Sequence[PurePath]:
         """NAME.txt, with a line for each of the file's; and pictures in a folder of its own."""
@@ -74,15 +70,15 @@ class Translator:
     def answers(self, items: Sequence[base.Item]) -> Iterator[base.Answer]:
         """An answer for each text, the last of which has the file of all of an item."""
         for item in items:
-            (path,) = item.paths
-            lines = [""] * _count_lines(path, self._texts[path])
-            for batch in text_predictors.batches(self._texts[path]):
+            texts = text_predictors.texts_in(item)
+            lines = [""] * _count_lines(item, texts)
+            for batch in text_predictors.batches(texts):
                 for text, answer in zip(batch, self._answer(batch, item)):
-                    lines[text.line - 1] = str(answer.row[2])
-                    if text is self._texts[path][-1]:
+                    lines[text.line - 1] = answer.value
+                    if text is texts[-1]:
                         data = "".join(f"{line}\n" for line in lines).encode()
                         files = {**answer.files, item.inside: data}
-                        answer = base.Answer(path, answer.line, answer.row, files, answer.problems)
+                        answer = dataclasses.replace(answer, files=files)
                     yield answer
 
     def _answer(self, texts: Sequence[Text], item: base.Item) -> Iterator[base.Answer]:
@@ -98,7 +94,7 @@ class Translator:
             said = " ".join(self._tokenizer.decode(tokens[i]).split("\n"))
             files = self._picture(item, text, source[i], tokens[i]) if self._draws else {}
             row = (text.line, text.text, said, f"{scores[i]:.4f}")
-            yield base.Answer(text.path, f"{text.text} -> {said}", row, files)
+            yield base.Answer(text.path, f"{text.text} -> {said}", row, files, value=said)
 
     @functools.cached_property
     def _draw(self) -> Any:
@@ -134,11 +130,7 @@ def _folder(inside: PurePath) -> PurePath:
     return PurePath("attention") / inside.stem
 
 
-def _count_lines(path: Path, texts: Sequence[Text]) -> int:
+def _count_lines(item: base.Item, texts: Sequence[Text]) -> int:
     """The lines of a file, of which those that are empty are no texts."""
-    if path == TYPED:
-        return len(texts)
-    try:
-        return len(path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read the texts {path}: {photos.explain(error)}") from None
+    path = item.paths[0]
+    return len(texts) if path == TYPED else len(text_predictors.lines_of(path, item.read()))

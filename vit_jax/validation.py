@@ -2,18 +2,24 @@
 
 from ml_collections import ConfigDict
 
+from input_pipeline.arguments import did_you_mean, unknown
+from input_pipeline.sources import KINDS, kinds_with
 from vit_jax import plugins
 from vit_jax.losses import get_loss
 from vit_jax.machinery import config_keys
-from vit_jax.models import PUBLISHED_SCORES, get_model
-from vit_jax.models.base import Model
+from vit_jax.models import MODELS, PUBLISHED_SCORES, get_model
 from vit_jax.tasks import TASKS, Task, get_task
 
 DISTILLATIONS = ("hard", "soft")
+_MOST_NAMES = 4  # of models that a message lists
 
 
-def validate_config(config: ConfigDict) -> None:
+def validate_config(config: ConfigDict, opens_data: bool = True) -> None:
     """Checks keys and simple values, and locks the config.
+
+    Args:
+        config: of a run.
+        opens_data: whether it is to learn from what `config.data` names.
 
     Raises:
         ValueError: for the first thing that does not fit; the message says what would.
@@ -26,6 +32,8 @@ def validate_config(config: ConfigDict) -> None:
         config.total_steps is not None or config.total_epochs is not None,
         "say how long to train: --config.total_steps=N or --config.total_epochs=N",
     )
+    if opens_data:  # before the fields, of which another model has others
+        check_kind(config, get_task(get_model(config.model_name)))
     model = get_model(config.model_name, **{"dtype": config.dtype, **config.model})
     task = get_task(model)
     get_loss(config.loss, task.losses)
@@ -34,11 +42,12 @@ def validate_config(config: ConfigDict) -> None:
     figures = ("loss", *config.metrics, *task.probes(config))
     check(
         config.best_metric in figures,
-        f"best_metric={config.best_metric!r} is not evaluated; there are: {', '.join(figures)}",
+        f"best_metric={config.best_metric!r} is not evaluated; "
+        f"{did_you_mean(config.best_metric, figures)}there are: {', '.join(figures)}",
     )
     check(
         config.benchmark in ("", *PUBLISHED_SCORES),
-        f"unknown benchmark {config.benchmark!r}; there are: {', '.join(PUBLISHED_SCORES)}",
+        unknown("benchmark", config.benchmark, PUBLISHED_SCORES),
     )
     _check_settings(config, task)
     task.make_answer(model, task.settings_in(config))  # or raises
@@ -52,23 +61,44 @@ def check(holds: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def check_data(model: Model, task: Task, keys: tuple[str, ...]) -> None:
+def check_kind(config: ConfigDict, task: Task) -> None:
+    """Raises a ValueError unless `data.kind` has the truths that a task learns from."""
+    kind = KINDS.get(config.data.kind)
+    if kind is None:  # which is refused when the data are opened
+        return
+    keys = (*(() if kind.takes_tokenizer else ("image",)), *kind.truths)
+    _check_keys(config, {*task.truths}, task, keys)
+
+
+def check_data(config: ConfigDict, task: Task, keys: tuple[str, ...]) -> None:
     """Raises a ValueError unless examples, which have these keys, are what a task learns from."""
-    lacking = sorted({*task.truths, *task.inputs} - set(keys))
+    _check_keys(config, {*task.truths, *task.inputs}, task, keys)
+
+
+def _check_keys(config: ConfigDict, needed: set[str], task: Task, keys: tuple[str, ...]) -> None:
+    lacking = sorted(needed - {*keys})
     if not lacking:
         return
-    from input_pipeline.sources import kinds_with  # TensorFlow takes seconds to import
-
-    *others, last = [
-        kind
-        for kind in kinds_with(task.truths[0])
-        if all(kind in kinds_with(truth) for truth in task.truths)
-    ] or ["another kind"]
+    kinds = [name for name in KINDS if all(name in kinds_with(truth) for truth in task.truths)]
+    *others, last = kinds or ["another kind"]
+    fitting = _models_of(keys)
     raise ValueError(
-        f"{type(model).__name__} learns from other data than these, which have no "
-        f"{' and no '.join(lacking)}: set data.kind to "
-        f"{', '.join(others)}{' or ' if others else ''}{last}, or model_name to another model"
+        f"{config.model_name} is for the task {task.name} and learns from examples with "
+        f"{' and '.join(lacking)}, which those of data.kind={config.data.kind!r} lack: set "
+        f"data.kind to {', '.join(others)}{' or ' if others else ''}{last}, or model_name to a "
+        "model for such data" + (f", as {', '.join(fitting)}" if fitting else "")
     )
+
+
+def _models_of(keys: tuple[str, ...]) -> list[str]:
+    """Names of some models that learn from examples with these keys, one of each kind of model."""
+    first = {model: name for name, (model, _) in reversed(MODELS.items())}
+    found = []
+    for name in MODELS:
+        task = TASKS.get(get_model(name).task) if name in first.values() else None
+        if task is not None and {*task.truths, *{"image"} & {*task.inputs}} <= {*keys}:
+            found.append(name)
+    return found[:_MOST_NAMES]
 
 
 def check_metrics(config: ConfigDict, task: Task, truths: tuple[str, ...]) -> None:
@@ -88,7 +118,21 @@ def _check_numbers(config: ConfigDict) -> None:
     check(0 <= config.seed < 2**31, f"seed must lie in [0, 2^31), and is {config.seed}")
     for key in ("total_epochs", "eval_every", "checkpoint_every"):
         check(config[key] is None or config[key] > 0, f"{key} must be positive")
-    check((config.total_steps or 0) >= 0, "total_steps must not be negative")
+    check(
+        0 <= (config.total_steps or 0) < 2**31,
+        f"total_steps must lie in [0, 2^31), and is {config.total_steps}",
+    )
+    check(
+        config.best_mode in ("max", "min"),
+        f"best_mode must be max or min, and is {config.best_mode!r}",
+    )
+    timescale = config.schedule.timescale
+    check(timescale > 0, f"schedule.timescale must be positive, not {timescale}")
+    for key in ("warmup_steps", "warmup_epochs"):
+        value = config.schedule[key]
+        check(value >= 0, f"schedule.{key} must not be negative, and is {value}")
+    seed = config.data.split_seed
+    check(0 <= seed < 2**32, f"data.split_seed must lie in [0, 2^32), and is {seed}")
     averaged = config.average_checkpoints
     check(averaged >= 0, f"average_checkpoints must not be negative, and is {averaged}")
     check(

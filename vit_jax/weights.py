@@ -368,13 +368,16 @@ def write_labels_beside(folder: epath.Path, labels: Sequence[str] | None) -> Non
 
 
 def choose_labels(
-    wanted: str | None, beside: Sequence[str] | None, count: int, flag: str = "--labels"
+    wanted: str | tuple[str, ...] | None,
+    beside: Sequence[str] | None,
+    count: int,
+    flag: str = "--labels",
 ) -> tuple[str, ...] | None:
     """Chooses the names of a head's classes.
 
     Args:
-        wanted: a file with a name per line, "imagenet1k", a set of `palettes.known_sets`, or
-            "none"; None or "" for those beside.
+        wanted: the names; or a file with one per line, "imagenet1k", a set of
+            `palettes.known_sets`, or "none"; None or "" for those beside.
         beside: the names that lie beside the weights, or None.
         count: of the head's classes.
         flag: by which a person says which.
@@ -394,6 +397,8 @@ def choose_labels(
         names, where = tuple(IMAGENET_LABELS_LIST), wanted
     elif wanted in known_sets():
         names, where = known_sets()[wanted].class_names, wanted
+    elif isinstance(wanted, tuple):
+        names, where = wanted, "what is given"
     elif wanted:
         names, where = read_labels(wanted), wanted
     elif beside is not None:

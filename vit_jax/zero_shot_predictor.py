@@ -25,19 +25,20 @@ class ZeroShotPredictor:
     Args:
         pretrained: a model of images and texts; its labels are what is compared.
         options: how to answer.
-        output: folder for results; it does not matter here.
+        output: folder for results; None if vectors are not packed for one.
 
     Raises:
         ValueError: without anything to do, or for options that do not go together.
     """
 
     has_files = False
+    take = staticmethod(plain.take_images)
 
     def __init__(
         self, pretrained: Pretrained, options: Options = _UNSET, output: Path | None = None
     ) -> None:
-        del output  # answers are written by whoever asks
         self.labels = pretrained.labels or ()
+        self._keys = plain.told_apart(self.labels)
         if not self.labels and not options.embed:
             raise ValueError(
                 f"say what {pretrained.name} is to look for, --labels='cat,dog,a red car', or "
@@ -48,7 +49,8 @@ class ZeroShotPredictor:
         if options.texts is not None and not options.embed:
             raise ValueError("--texts goes with --embed")
         self._embeds = options.embed
-        self._embedder = Embedder(pretrained)
+        self._packs = options.embed and output is not None
+        self._embedder = Embedder(pretrained, options.batch_size)
         self._texts = [] if options.texts is None else _read_lines(options.texts)
         self._text_vectors = np.zeros((0, self._embedder.size), np.float32)
         if self._texts:
@@ -63,26 +65,32 @@ class ZeroShotPredictor:
         return ("label", *(f"{kind} {label}" for kind in kinds for label in self.labels))
 
     def find(self, arguments: Sequence[str | os.PathLike[str]]) -> Sequence[Item]:
-        """Images, see `plain.find_images`; the vectors are written with the last one."""
+        """Images, see `plain.find_images`; together one item, if their vectors are a file."""
         items = plain.find_images(arguments)
-        self._last = items[-1]
-        return items
+        if not self._packs:
+            return items
+        paths = tuple(path for item in items for path in item.paths)
+        return [Item(paths, PurePath(EMBEDDINGS), len(paths))]
 
     def outputs(self, item: Item) -> Sequence[PurePath]:
-        return (EMBEDDINGS,) if self._embeds and item is self._last else ()
+        del item
+        return (EMBEDDINGS,) if self._packs else ()
 
     def answers(self, items: Sequence[Item]) -> Iterator[Answer]:
-        paths = [path for item in items for path in item.paths]
         found: list[Embedded] = []
-        for i, embedded in enumerate(self._embedder.files(paths)):
+        if self._packs:
+            items = [Item((path,), item.inside) for item in items for path in item.paths]
+        for i, embedded in enumerate(self._embedder.items(items)):
             path, vector, problem = embedded
-            answer = Answer(path)
+            answer = Answer(path, value=vector)
             if vector is None:
                 answer = Answer(path, problems=(f"cannot read {path}: {problem}",))
             elif self.labels:
                 answer = self._compare(path, vector)
-            found.extend([embedded] if self._embeds and vector is not None else [])
-            if self._embeds and i == len(paths) - 1:
+            if self._embeds:
+                answer = dataclasses.replace(answer, value=vector)
+            found.extend([embedded] if self._packs and vector is not None else [])
+            if self._packs and i == len(items) - 1:
                 answer = dataclasses.replace(
                     answer,
                     line="\n".join(filter(None, (answer.line, self._say_embedded(len(found))))),
@@ -101,7 +109,8 @@ class ZeroShotPredictor:
             lines.append(f"  {label}  {cosines[i]:7.4f}  {shares[i]:8.2%}{pair}")
         figures = [cosines, shares, *([] if alone is None else [alone])]
         row = (self.labels[order[0]], *(f"{x:.6f}" for each in figures for x in each))
-        return Answer(path, "\n".join(lines), row)
+        value = plain.ranked(self._keys, shares if alone is None else alone)
+        return Answer(path, "\n".join(lines), row, value=value)
 
     def explain_columns(self) -> str:
         """Says what the numbers beside a label are, in the order of the columns."""

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from etils import epath
 
+from input_pipeline.arguments import unknown
+
 if TYPE_CHECKING:  # it takes seconds to import
     from input_pipeline.sources.base import BatchedSource, Source
     from input_pipeline.texts import Tokenize
@@ -39,6 +41,7 @@ class Kind(NamedTuple):
 
 KINDS = {
     "classes": Kind("image_folder", ("label",), has_tfds=True),  # a subfolder of images per class
+    "multilabel": Kind("multilabel", ("label",)),  # images of several classes, and a table of them
     # Such as hazy and clear images.
     "pairs": Kind("paired_folder", ("target",), has_any_scale=True, has_test_source=True),
     # Photos, made small or noisy.
@@ -103,7 +106,7 @@ def get_splits(
         ValueError: if it is not there or cannot be used; the message says what to do.
     """
     if config.kind not in KINDS:
-        raise ValueError(f"unknown data.kind {config.kind!r}; there are: {', '.join(KINDS)}")
+        raise ValueError(unknown("data.kind", config.kind, KINDS))
     kind = KINDS[config.kind]
     of_any_scale = [name for name in KINDS if KINDS[name].has_any_scale]
     if config.test_source and not kind.has_test_source:

@@ -18,18 +18,18 @@ from input_pipeline.sources import splitting
 SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".token")
 
 # What the columns of a table, or the keys of an object, are called, the likeliest first.
-_IMAGE = (
+IMAGE = (
     "image", "image_path", "image_file", "image_name", "file_path", "filepath", "path",
     "file_name", "filename", "file", "img", "img_path", "photo", "name",
 )  # fmt: skip
 _CAPTION = ("caption", "sentence", "text", "comment", "description", "title")
-_SPLIT = ("split", "subset", "partition")
+SPLIT = ("split", "subset", "partition")
 _REST = "restval"  # of COCO's val, which Karpathy gives to training
 
 _FLICKR8K = re.compile(r"(?P<image>[^\t]+)#\d+\t(?P<caption>.*)")
 # Flickr30k's has a row in which the second bar is missing.
 _FLICKR30K = re.compile(r"(?P<image>[^|]+)\|\s*\d+(\s*\||\s)(?P<caption>.*)")
-_DELIMITERS = (",", "\t", ";", "|")
+DELIMITERS = (",", "\t", ";", "|")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,22 +137,22 @@ def _split_of(name: str) -> str:
 
 def _rows_of_table(text: str, path: Path, faults: list[str]) -> Iterator[Row]:
     header, _, _ = text.lstrip().partition("\n")
-    for delimiter in _DELIMITERS:
-        names = [_plain(name) for name in header.split(delimiter)]
-        image, captions = _find(names, _IMAGE), _find_captions(names)
+    for delimiter in DELIMITERS:
+        names = [plain_name(name) for name in header.split(delimiter)]
+        image, captions = find_column(names, IMAGE), _find_captions(names)
         if image is not None and captions:
             break
     else:
         raise ValueError(
-            f"{path}: its first line must name the columns, an image ({', '.join(_IMAGE[:4])}, "
+            f"{path}: its first line must name the columns, an image ({', '.join(IMAGE[:4])}, "
             f"path, ...) and captions ({', '.join(_CAPTION[:4])}, ...), and is "
             f"{header.strip()[:80]!r}"
         )
     if delimiter == "|" and len(names) == 3:
         yield from _rows_by_pattern(text, _FLICKR30K, 2, faults, start=1)
         return
-    split = _find(names, _SPLIT)
-    lines = _lines_of_tabs(text) if delimiter == "\t" else _lines_of_csv(text, delimiter, path)
+    split = find_column(names, SPLIT)
+    lines = _lines_of_tabs(text) if delimiter == "\t" else lines_of_csv(text, delimiter, path)
     next(lines)
     for number, fields in lines:
         if len(fields) != len(names):
@@ -166,12 +166,13 @@ def _rows_of_table(text: str, path: Path, faults: list[str]) -> Iterator[Row]:
         yield Row(fields[image], said, f"line {number}", fields[split] if split is not None else "")
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """The name of a column as it is looked up."""
     return re.sub(r"[\s-]+", "_", name.strip().strip('"').strip().lower())
 
 
-def _find(names: Sequence[str], known: Sequence[str]) -> int | None:
+def find_column(names: Sequence[str], known: Sequence[str]) -> int | None:
+    """The number of the column that has the first of the known names that there is."""
     return next((names.index(name) for name in known if name in names), None)
 
 
@@ -184,7 +185,8 @@ def _find_captions(names: Sequence[str]) -> list[int]:
     return []
 
 
-def _lines_of_csv(text: str, delimiter: str, path: Path) -> Iterator[tuple[int, list[str]]]:
+def lines_of_csv(text: str, delimiter: str, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Numbers and fields of the lines that are not empty; a ValueError names one that is none."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     before = 0
     try:
@@ -270,9 +272,13 @@ def _rows_of_object(entry: Any, where: str, faults: list[str]) -> Iterator[Row]:
     if not isinstance(entry, dict):
         faults.append(f"{where}: no object, but {str(entry)[:40]!r}")
         return
-    keys = {_plain(str(key)): key for key in entry}
+    keys = {plain_name(str(key)): key for key in entry}
     names = list(keys)
-    image, captions, split = _find(names, _IMAGE), _find_captions(names), _find(names, _SPLIT)
+    image, captions, split = (
+        find_column(names, IMAGE),
+        _find_captions(names),
+        find_column(names, SPLIT),
+    )
     if image is None or not captions:
         faults.append(f"{where}: it has no {'image' if image is None else 'caption'}, but "
                       f"{', '.join(names)}")  # fmt: skip

@@ -6,7 +6,7 @@ folders inside that of a class are the class's, too.
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -74,9 +74,7 @@ def _list_classes(folder: epath.Path) -> Tree:
     files.check_names(folder, folders)
     beside = [path for path in folder.iterdir() if files.is_image(path) and not path.is_dir()]
     files.tell_left_out(folder, beside, "images lie beside the class folders and are left out")
-    names = sorted(folders)
-    if all(map(_NUMBER.fullmatch, names)):
-        names.sort(key=float)
+    names = sorted_names(folders)
     if {name.lower() for name in names} <= set(pairs.FOLDERS):
         _LOG.warning("%s: folders called %s seem to hold pairs rather than classes: was "
                      "--config.data.kind=pairs meant?", folder, " and ".join(names))  # fmt: skip
@@ -94,6 +92,14 @@ def _list_classes(folder: epath.Path) -> Tree:
     with futures.ThreadPoolExecutor(files.READERS) as pool:
         paths = pool.map(_list_images, [folders[name] for name in names])
     return dict(zip(names, paths))
+
+
+def sorted_names(names: Iterable[str]) -> list[str]:
+    """Names of classes in the order of their labels: by name, or by number if all are numbers."""
+    found = sorted(names)
+    if all(map(_NUMBER.fullmatch, found)):
+        found.sort(key=float)
+    return found
 
 
 def _list_images(folder: epath.Path) -> list[str]:
@@ -136,13 +142,14 @@ def _source(tree: Tree, class_names: Sequence[str]) -> IndexedSource:
     return IndexedSource(
         {"path": np.array(paths), "label": np.array(labels, np.int32)},
         tuple(class_names),
-        loader=_read_file,
+        loader=read_file,
         names=tuple(f"{name}/{epath.Path(path).name}" for name in tree for path in tree[name]),
         explainer=lambda message: explain(paths, message),
     )
 
 
-def _read_file(example: Example) -> Example:
+def read_file(example: Example) -> Example:
+    """Adds the `image`, the bytes of the file of an example's `path`."""
     return {**example, "image": tf.io.read_file(example["path"])}
 
 

@@ -1,12 +1,19 @@
 """Any data set of TensorFlow Datasets, by name."""
 
+import contextlib
 import dataclasses
 import logging
+import re
+import urllib.parse
 from typing import Any
 
 import numpy as np
+import requests
 import tensorflow_datasets as tfds
+from etils import epath
+from tensorflow_datasets.core.download import resource
 
+from input_pipeline.arguments import closest
 from input_pipeline.cpu_tf import tf
 from input_pipeline.sources import tfds_features
 from input_pipeline.sources.base import (
@@ -27,6 +34,7 @@ PREFIX = "tfds:"
 _FILES_SHUFFLED = 10_000  # all of them, but of data sets with more
 _FILES_READ = 16  # at a time, alternately
 _BLOCK = 16  # records in a row from one file
+_ANSWERS_WITHIN_S = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -299,20 +307,29 @@ def open_builder(config: Any) -> tfds.core.DatasetBuilder:
     try:
         builder = tfds.builder(name, data_dir=config.tfds.data_dir)
     except (tfds.core.DatasetNotFoundError, AssertionError) as error:  # the latter: no such version
-        raise ValueError(
-            f"data.source={config.source!r}: TFDS knows no such data set"
-            + (f" in {config.tfds.data_dir}" if config.tfds.data_dir else "")
-            + f" ({str(error).strip().splitlines()[0]})"
-        ) from None
+        raise ValueError(_unknown(config, name, str(error).strip().splitlines()[0])) from None
     if not builder.is_prepared():
         _prepare(builder, config.tfds.manual_dir)
     return builder
+
+
+def _unknown(config: Any, name: str, reason: str) -> str:
+    """The message about a name that TFDS does not have."""
+    name = re.split("[:/]", name)[0]
+    close = closest(name, tfds.list_builders(with_community_datasets=False))
+    return (
+        f"data.source={config.source!r}: TFDS knows no such data set"
+        + (f" in {config.tfds.data_dir}" if config.tfds.data_dir else "")
+        + (f"; did you mean {PREFIX}{close}?" if close and close != name else "")
+        + f" ({reason})"
+    )
 
 
 def _prepare(builder: tfds.core.DatasetBuilder, manual_dir: str | None) -> None:
     name = f"{PREFIX}{builder.info.full_name}"
     _LOG.info("preparing %s in %s, once; this can take long ...", name, builder.data_dir)
     try:
+        _check_network(builder)
         config = tfds.download.DownloadConfig(manual_dir=manual_dir)
         builder.download_and_prepare(download_config=config)
     except (OSError, AssertionError) as error:  # no network, no space, or no manual download
@@ -321,6 +338,30 @@ def _prepare(builder: tfds.core.DatasetBuilder, manual_dir: str | None) -> None:
             "elsewhere, set data.tfds.data_dir; what is downloaded by hand goes to "
             "data.tfds.manual_dir"
         ) from error
+
+
+def _check_network(builder: tfds.core.DatasetBuilder) -> None:
+    """Asks the hosts that are to be downloaded from; TFDS itself tries for minutes without a word.
+
+    Raises:
+        ConnectionError: if one of them cannot be reached.
+    """
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        return
+    root = epath.Path(str(builder.data_dir).removesuffix(builder.info.full_name))
+    hosts = {
+        urllib.parse.urlsplit(url).netloc: url
+        for url, info in (builder.url_infos or {}).items()
+        if not (root / "downloads" / resource.get_dl_fname(url, info.checksum)).exists()
+    }
+    for host, url in hosts.items():
+        if not url.startswith("http"):
+            continue
+        try:
+            with contextlib.suppress(requests.ReadTimeout):  # it is there, and slow
+                requests.head(url, timeout=_ANSWERS_WITHIN_S)
+        except requests.ConnectionError:
+            raise ConnectionError(f"{host} cannot be reached") from None
 
 
 def check_split(builder: tfds.core.DatasetBuilder, name: str, split: str) -> None:

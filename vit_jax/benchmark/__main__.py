@@ -1,5 +1,7 @@
 """Times this code beside others: python -m vit_jax.benchmark [SUITE ...] [--json=FILE]."""
 
+# ruff: noqa: E402
+
 import json
 import os
 import signal
@@ -9,15 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 from absl import flags
 
-from vit_jax.benchmark import accelerator, race, suites, sweep
-from vit_jax.benchmark.inference import matrix_product
-from vit_jax.benchmark.race import Case
-from vit_jax.inference_time import describe_machine
+from input_pipeline.arguments import unknown
 from vit_jax.machinery import cli
-from vit_jax.models import get_model
 
 _MODEL = flags.DEFINE_string("model", None, "Time this model alone, in inference, train, restore.")
 _BATCH = flags.DEFINE_integer("batch_size", None, "Images per call, with --model.", lower_bound=1)
@@ -32,6 +29,17 @@ _ONLY = flags.DEFINE_string("only", "", "Of accelerator: a regular expression of
 _CHOICE = flags.DEFINE_string(
     "choice", None, "Of sweep and accelerator: try this alone, as they tell themselves."
 )
+
+if __name__ == "__main__":
+    cli.parse_early()  # before what takes seconds to import
+
+import jax
+
+from vit_jax.benchmark import accelerator, race, suites, sweep
+from vit_jax.benchmark.inference import matrix_product
+from vit_jax.benchmark.race import Case
+from vit_jax.inference_time import describe_machine
+from vit_jax.models import get_model
 
 _COLUMNS = (
     "case", "who", "median ms", "least ms", "images/s", "first s", "peak MiB", "MFU", "ours is",
@@ -52,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
     known = (*suites.OF_MODELS, *suites.OTHERS)
     for name in names:
         if name not in known:
-            raise ValueError(f"unknown suite {name!r}; there are: {', '.join((*known, *alone))}")
+            raise ValueError(unknown("suite", name, (*known, *alone)))
     if _MODEL.value is None and (_BATCH.value or _SIZE.value):
         raise ValueError("--batch_size and --image_size go with --model")
     return _run(names)

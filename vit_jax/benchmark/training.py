@@ -15,11 +15,11 @@ from input_pipeline import MadeUp
 from vit_jax import experiment
 from vit_jax.benchmark import models, plain_flax
 from vit_jax.benchmark.race import OURS, Case, Contender, Goal, bytes_of, compiled, stepping
+from vit_jax.classification import softmax_xent
 from vit_jax.experiment import Experiment
 from vit_jax.machinery import sharding
 from vit_jax.step import make_train_step
 from vit_jax.tasks import get_task
-from vit_jax.tasks.classify import softmax_xent
 
 _RATE, _WEIGHT_DECAY = 1e-4, 1e-4
 

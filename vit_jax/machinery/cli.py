@@ -10,7 +10,7 @@ from pathlib import Path
 from absl import app, flags
 
 from input_pipeline.arguments import expand_home
-from vit_jax.machinery import console, preemption
+from vit_jax.machinery import console, help_flag
 
 _LOG = logging.getLogger(__name__)
 
@@ -24,6 +24,8 @@ _CACHE = flags.DEFINE_string(
 _CACHE_BYTES = 2**31  # what was not used for longest is removed
 _LEAST_SECONDS = 0.1  # of compiling what is kept
 
+_rest: list[str] | None = None  # what `parse_early` has left of the arguments
+
 
 def before_flags(step: Callable[[], None]) -> None:
     """Does what must be done before flags are read; a ValueError ends the command with a line."""
@@ -32,6 +34,16 @@ def before_flags(step: Callable[[], None]) -> None:
     except ValueError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
+
+
+def parse_early() -> None:
+    """Reads the flags, so that --help and mistakes in them are answered at once.
+
+    For the top of a command's file, after its flags, before what takes seconds to import.
+    """
+    global _rest
+    app.define_help_flags()
+    _rest = _parse_flags(sys.argv)
 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> None:
@@ -51,6 +63,8 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
             stream.reconfigure(errors="backslashreplace")
 
     def guarded(argv: Sequence[str]) -> int | None:
+        from vit_jax.machinery import preemption  # with JAX, which --help need not wait for
+
         if _CACHE.value and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
             _keep_compiled(_CACHE.value)
         if _TRACEBACK.value:
@@ -67,7 +81,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
             sys.stderr.write("interrupted\n")
             return 130
 
-    app.run(guarded, flags_parser=_parse_flags)
+    app.run(guarded, flags_parser=lambda argv: _parse_flags(argv) if _rest is None else _rest)
 
 
 def _keep_compiled(folder: str) -> None:
@@ -85,13 +99,9 @@ def _keep_compiled(folder: str) -> None:
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
+    help_flag.define()
     try:
         return flags.FLAGS(expand_home(argv))
     except flags.Error as error:
-        message = str(error).strip()
-        if "Traceback" in message:  # that of a config's get_config, whose last line says it all
-            message = message.splitlines()[-1].removeprefix("ValueError: ")
-        sys.stderr.write(f"error: {message}\n")
-    except (KeyError, AttributeError, TypeError, ValueError, OSError) as error:  # ml_collections'
-        sys.stderr.write(f"error: cannot read the config flags: {error}\n")
+        sys.stderr.write(f"error: {str(error).strip()}\n")
     sys.exit(2)

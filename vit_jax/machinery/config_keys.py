@@ -1,15 +1,16 @@
 """Whether a config has the keys that there are, and values of their types."""
 
-import difflib
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from configs import common
+from input_pipeline.arguments import closest
 
 # Subtrees that take keys of their own; the model and the optimizer check them.
-_OPEN = ("model", "optim.args")
+OPEN = ("model", "optim.args")
 
 # What keys were called in runs of before -> what they are called now. Nothing else has to change
 # when a key is renamed, or a whole group.
@@ -69,17 +70,54 @@ def check(config: ConfigDict) -> None:
     _check_group(config, common.get_config(), "")
 
 
+def unknown(path: str, config: ConfigDict) -> str:
+    """The message about a key that a config does not have: what was meant, and what there is.
+
+    Args:
+        path: of the key, such as "optim.lr".
+        config: with the keys that there are.
+    """
+    if path in RENAMED:
+        return f"{path} is now {RENAMED[path]}"
+    group, names = config, list(config)
+    *parts, _ = path.split(".")
+    for i, part in enumerate(parts):
+        inner = group.get(part)
+        here = ".".join(parts[: i + 1])
+        if inner is not None and not isinstance(inner, ConfigDict):
+            return f"{path}: {here} is no group of keys, but one: set {here} itself"
+        if inner is None:
+            path = here
+            break
+        group, names = inner, [f"{here}.{name}" for name in inner]
+    return f"unknown config key {path}; {_hint(path, names, config)}there are: {', '.join(names)}"
+
+
+def _hint(path: str, names: list[str], config: ConfigDict) -> str:
+    """Suggests a key of the same group, or else of any."""
+    key = path.rpartition(".")[2]
+    by_key = {name.rpartition(".")[2]: name for name in names}
+    others = {name.rpartition(".")[2]: name for name in _paths(config, "")}
+    for known in (by_key, others):
+        close = closest(key, known)
+        if close:
+            return f"did you mean {known[close]}? "
+    return ""
+
+
+def _paths(config: ConfigDict, prefix: str) -> Iterator[str]:
+    for key in config:
+        yield prefix + key
+        if isinstance(config[key], ConfigDict):
+            yield from _paths(config[key], f"{prefix}{key}.")
+
+
 def _check_group(config: ConfigDict, known: ConfigDict, prefix: str) -> None:
     for key in config:
-        if prefix + key in RENAMED:
-            raise ValueError(f"{prefix}{key} is now {RENAMED[prefix + key]}")
         if key not in known:
-            close = difflib.get_close_matches(key, list(known), n=1)
-            hint = f"did you mean {prefix}{close[0]}? " if close else ""
-            names = ", ".join(prefix + name for name in known)
-            raise ValueError(f"unknown config key {prefix}{key}; {hint}there are: {names}")
+            raise ValueError(unknown(prefix + key, common.get_config()))
         _check_type(prefix + key, config[key], known[key], known.get_type(key))
-        if isinstance(known[key], ConfigDict) and prefix + key not in _OPEN:
+        if isinstance(known[key], ConfigDict) and prefix + key not in OPEN:
             _check_group(config[key], known[key], f"{prefix}{key}.")
     missing = [prefix + key for key in known if key not in config]
     if missing:
@@ -97,6 +135,8 @@ def _check_type(key: str, value: Any, default: Any, expected: type) -> None:
     name = "a group of keys" if expected is ConfigDict else f"of type {expected.__name__}"
     if not fits:
         raise ValueError(f"{key} must be {name}, and is {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{key} must be a finite number, and is {value}")
     if expected is tuple and default:
         for part in value:
             _check_type(f"each part of {key}", part, default[0], type(default[0]))

@@ -16,18 +16,6 @@ _CHECKPOINT = flags.DEFINE_string(
     "package:NAME; or the name of published weights, see python -m checkpoints.published.",
 )
 flags.DEFINE_alias("weights", "checkpoint")
-_MODEL = flags.DEFINE_string(
-    "model", None, "Name of the checkpoint's model; unset: the one published model that it fits."
-)
-_FIELD = flags.DEFINE_multi_string(
-    "field", [], "NAME=VALUE: a field in which that model differs from the published one."
-)
-KEY = flags.DEFINE_string(
-    "key", "", "Which weights of a PyTorch file that holds several, such as state_dict_ema."
-)
-_IMAGE_SIZE = flags.DEFINE_string(
-    "image_size", None, "224, or HEIGHTxWIDTH; unset: what the model was trained with."
-)
 _LABELS = flags.DEFINE_string(
     "labels",
     None,
@@ -35,19 +23,31 @@ _LABELS = flags.DEFINE_string(
     "coco_stuff or none; unset: the labels.txt beside the weights. For a model of images and texts "
     "what is looked for, also as 'cat,dog,a red car'.",
 )
-_PLUGINS = flags.DEFINE_list(
-    "plugins", [], "Modules with models and tasks of your own, see docs/adding.md."
+_IMAGE_SIZE = flags.DEFINE_string(
+    "image_size", None, "224, or HEIGHTxWIDTH; unset: what the model was trained with."
+)
+_MODEL = flags.DEFINE_string(
+    "model", None, "Name of the checkpoint's model; unset: the one published model that it fits."
+)
+_FIELD = flags.DEFINE_multi_string(
+    "field", [], "NAME=VALUE: a field in which that model differs from the published one"
 )
 _PRETRAINED_SIZE = flags.DEFINE_string(
     "pretrained_size",
     None,
     "HEIGHTxWIDTH of the images that a checkpoint was made for; unset: of a square.",
 )
+KEY = flags.DEFINE_string(
+    "key", "", "Which weights of a PyTorch file that holds several, such as state_dict_ema."
+)
 _VOCABULARY = flags.DEFINE_string(
     "vocabulary",
     "",
     "Of a model that reads texts: the file, or its folder; unset: that of the run, beside the "
     "weights, or in an installed package.",
+)
+_PLUGINS = flags.DEFINE_list(
+    "plugins", [], "Modules with models and tasks of your own, see docs/adding.md."
 )
 
 

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import math
 import queue
+import statistics
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ _LOG = logging.getLogger(__name__)
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
 
+_OF_A_STEP = ("learning_rate", "param_norm")  # of which no mean is recorded
 _MUCH_WAITING = 0.1
 _WAITS = (
     "the devices wait for data %.0f %% of the time: store smaller images with "
@@ -83,7 +85,9 @@ class WaitClock:
 class Monitor:
     """Shows and records how the training goes.
 
-    Metrics of a step are read while the next one runs, so that the device never waits for them.
+    Metrics of a step are read while the next one runs, so that the device never waits for them. A
+    line has their means over the steps since the line before; after a run was continued, over the
+    steps since then. The learning rate and the norm of the parameters are those of the last step.
 
     Args:
         exp: the parts of the run.
@@ -99,6 +103,7 @@ class Monitor:
         self._workdir = workdir
         self._checkpointer = checkpointer
         self._pending: tuple[int, Metrics] | None = None
+        self._unlogged: list[dict[str, float]] = []  # figures of the steps since the last line
         self._rows = 0  # of the last batch, of which there may be more than batch_size
         self._seen = 0  # rows since the last time they were logged
         is_first = processes.is_first()
@@ -153,9 +158,10 @@ class Monitor:
         (step, metrics), self._pending = self._pending, None
         figures = {name: float(value) for name, value in metrics.items()}
         self._check_finite(step, "train", figures)
+        self._unlogged.append(figures)
         self._bar.update(1)
-        if step % self._exp.config.log_every == 0 or step == self._exp.total_steps:
-            self._log(step, figures)
+        if self._exp.logs_at(step):
+            self._log(step)
 
     def evaluation(self, step: int, split: str, figures: Mapping[str, float]) -> None:
         """Shows and records an evaluation.
@@ -171,17 +177,28 @@ class Monitor:
             for name, value in figures.items()
             if isinstance(value, float) and not name.startswith(INPUT)
         )
-        _LOG.info("step %d  %s  %s", step, split, shown)
+        _LOG.info("step %d (%s)  %s  %s", step, self._epoch(step), split, shown)
         self._record(step, split, {"protocol": self._exp.data.val_pp, **figures})
         self._logged_step, self._logged_time, self._seen = step, time.monotonic(), 0
         self._waits.take()
 
-    def _log(self, step: int, figures: Mapping[str, float]) -> None:
+    def _epoch(self, step: int) -> str:
+        epochs = (at / self._exp.data.steps_per_epoch for at in (step, self._exp.total_steps))
+        return "epoch " + "/".join(f"{number:.2f}".rstrip("0").rstrip(".") for number in epochs)
+
+    def _take_means(self) -> dict[str, float]:
+        steps, self._unlogged = self._unlogged, []
+        means = {name: statistics.fmean(step[name] for step in steps) for name in steps[-1]}
+        return means | {name: steps[-1][name] for name in _OF_A_STEP}
+
+    def _log(self, step: int) -> None:
+        figures = self._take_means()
         now = time.monotonic()
         seconds = max(now - self._logged_time, 1e-9)
         rate = (step - self._logged_step) / seconds
         waited = self._waits.take() / seconds
-        is_running = self._logged_step > self._start  # to begin takes longer
+        # To begin takes longer, and so can a step of the few that there are in a short run.
+        is_running = step - self._start > self._exp.config.log_every
         if is_running and waited > _MUCH_WAITING and not self._has_warned:
             self._has_warned = True
             _LOG.warning(_WAITS, 100 * waited)
@@ -191,11 +208,10 @@ class Monitor:
         images = f"{self._seen / seconds:,.0f} {what}/s"
         self._seen = 0
         left = tqdm.format_interval((total - step) / rate)
-        self._bar.set_postfix_str(f"loss {figures['loss']:.4f}, {images}")
+        loss, epoch = f"loss {figures['loss']:.4f}", self._epoch(step)
+        self._bar.set_postfix_str(f"{epoch}, {loss}, {images}")
         if self._bar.disable:
-            _LOG.info(
-                "step %d/%d  loss %.4f  %s  %s left", step, total, figures["loss"], images, left
-            )
+            _LOG.info("step %d/%d (%s)  %s  %s  %s left", step, total, epoch, loss, images, left)
         self._record(step, "train", {**figures, "data_wait": waited})
 
     def _record(self, step: int, split: str, figures: Mapping[str, Any]) -> None:

@@ -3,5 +3,8 @@
 from absl import flags
 
 OUTPUT = flags.DEFINE_string(
-    "output", None, "Folder for what is written: tables, restored images, flows, contact sheets."
+    "output",
+    None,
+    "Folder for what is written: tables, restored images, flows, contact sheets.",
+    short_name="o",
 )

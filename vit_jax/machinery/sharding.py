@@ -54,6 +54,21 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def local_rows() -> NamedSharding:
+    """Sharding over this process's own devices: rows over all of them."""
+    return batch_sharding(_local_mesh())
+
+
+def local_copies() -> NamedSharding:
+    """Sharding of what each of this process's own devices holds whole."""
+    return replicated(_local_mesh())
+
+
+def _local_mesh() -> Mesh:
+    devices = np.array(jax.local_devices()).reshape(-1, 1)
+    return Mesh(devices, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+
+
 def state_sharding(mesh: Mesh, state: Any) -> Any:
     """Shardings of a train state.
 

@@ -3,8 +3,9 @@
 import dataclasses
 import difflib
 import inspect
+import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import UnionType
 from typing import Any
 
@@ -121,10 +122,13 @@ def get_model(name: str, **overrides: Any) -> Model:
     for field, value in overrides.items():
         if field not in types:
             raise ValueError(
-                f"model {name!r} has no field {field!r}; its fields are: {', '.join(types)}"
+                f"model {name!r} has no field {field!r}; {_did_you_mean(field, types)}its fields "
+                f"are: {', '.join(types)}"
             )
         if field != "dtype":
             _check_type(name, field, value, types[field])
+        if field in module.deepest and min((0, *_numbers(value))) < 0:
+            raise ValueError(f"model {name!r}: {field}={value} must not be negative")
         if field in module.deepest and max((0, *_numbers(value))) > _MOST_BLOCKS:
             raise ValueError(
                 f"model {name!r}: {field}={value} would take for ever to compile; at most "
@@ -144,11 +148,29 @@ def find_model(name: str) -> tuple[type[Model], dict[str, Any]]:
     """
     name = AUGREG_NAMES.get(name, name)
     if name not in MODELS:
-        close = difflib.get_close_matches(name, MODELS, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
+        hint = _did_you_mean(name, MODELS)
         raise ValueError(f"unknown model {name!r}; {hint}there are: {', '.join(sorted(MODELS))}")
     module, fields = MODELS[name]
     return module, dict(fields)
+
+
+def field_types(name: str) -> dict[str, Any]:
+    """The fields of a model's module, which `get_model` takes, with their types.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    return _field_types(find_model(name)[0])
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Suggests the name that is closest, whatever its case and punctuation; "" if none is close.
+
+    `input_pipeline.arguments` does it for all but models, which stand on JAX alone.
+    """
+    plain = {re.sub(r"[\W_]", "", one).lower(): one for one in known}
+    close = difflib.get_close_matches(re.sub(r"[\W_]", "", name).lower(), plain, n=1)
+    return f"did you mean {plain[close[0]]!r}? " if close else ""
 
 
 def _numbers(value: Any) -> tuple[Any, ...]:

@@ -91,17 +91,19 @@ class Item:
         paths: its files, in order; or what stands for them in messages, if there is `data`.
         inside: where it lies in the folder that was given, or its name: so do its results.
         count: how many answers come of it; None if nobody knows before they have come.
-        data: the contents of files that are in memory alone, in the order of `paths`; else ().
+        data: for each of `paths` the contents of a file that is in memory alone, or None for one
+            that is to be read; () if all are to be read.
     """
 
     paths: tuple[Path, ...]
     inside: PurePath
     count: int | None = 1
-    data: tuple[bytes, ...] = ()
+    data: tuple[bytes | None, ...] = ()
 
-    def read(self) -> tuple[bytes, ...]:
-        """The contents of its files, in order; raises an OSError for one that cannot be read."""
-        return self.data or tuple(path.read_bytes() for path in self.paths)
+    def read(self, i: int = 0) -> bytes:
+        """The contents of one of its files; raises an OSError if it cannot be read."""
+        data = self.data[i] if self.data else None
+        return self.paths[i].read_bytes() if data is None else data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +151,19 @@ class Predictor(Protocol):
             ValueError: if it makes no sense of them.
         """
 
+    def take(self, things: Sequence[Any]) -> Sequence[Item]:
+        """Does what `find` does of what a program has, see `vit_jax.answering`.
+
+        Args:
+            things: one or more; see `plain.take_images` for things of one image each.
+
+        Returns:
+            Items of which as many answers come as there are things, in their order.
+
+        Raises:
+            ValueError: if it makes no sense of them.
+        """
+
     def outputs(self, item: Item) -> Sequence[PurePath]:
         """Says which files its answers will have that need a name of their own.
 
@@ -171,6 +186,7 @@ class Pretrained(Protocol):
     loss: str
     settings: Mapping[str, Any]
     vocabulary: str
+    data_kind: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,22 +194,35 @@ class NoOptions:
     """A task whose predictor has no choices."""
 
 
-def option(default: Any, text: str, choices: Sequence[str] = (), writes: bool = False) -> Any:
+def option(
+    default: Any,
+    text: str,
+    choices: Sequence[str] = (),
+    writes: bool = False,
+    is_value: bool = False,
+) -> Any:
     """A field of a task's options, which becomes a flag of `predict`.
 
     Args:
         default: of its value: False for a switch, else None.
         text: its help.
         choices: the values there are; () for any.
-        writes: whether it makes files, so that a folder for results must be given.
+        writes: whether it is about files, so that a folder for results must be given.
+        is_value: whether what it writes is the answers' `value`, too.
     """
-    metadata = {"help": text, "choices": tuple(choices), "writes": writes}
+    metadata = {
+        "help": text, "choices": tuple(choices), "writes": writes, "is_value": is_value
+    }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def _no_fields(model: Any, data: Any) -> dict[str, Any]:
     del model, data
     return {}
+
+
+def _no_check(config: Any, data: Any) -> None:
+    del config, data
 
 
 def _no_probes(config: Any) -> Mapping[str, Probe]:
@@ -226,8 +255,10 @@ class Task:
             raises a ValueError that lists what there is.
         report: makes the report of a split, of the data, the split's name and the config.
         predictor: makes what `predict` does with files, of a model, the options and the folder for
-            results, if there is one; raises a ValueError for a model or options that do not fit.
+            results; of None, answers need no files. It raises a ValueError for a model or options
+            that do not fit.
         options: a dataclass of `option` fields.
+        usage: what a person types after `predict --workdir=DIR`, at least.
         kind: `data.kind` of a folder from which it is usually learned.
         inputs: keys of a batch that the model gets, in the order of its arguments.
         metrics: of a model that says none itself.
@@ -239,6 +270,8 @@ class Task:
             in training has a row for each example.
         fit: fields of the model that the data decides, given the model and the data; raises a
             ValueError if they do not fit each other.
+        check: raises a ValueError if a config, given with the data, does not fit these: a loss or a
+            metric that is for other truths, say.
         prepare: makes what is done to a batch on the device before a training step, a function of
             a random key and the batch, given the config and the model; or None for nothing.
         baseline: what the input itself is worth, as an output of the model, given the model and a
@@ -260,12 +293,14 @@ class Task:
     report: Callable[[Any, str, Any], Report]
     predictor: Callable[[Pretrained, Any, Path | None], Predictor]
     options: type = NoOptions
+    usage: str = "FILE_OR_FOLDER..."
     kind: str = "classes"
     inputs: tuple[str, ...] = ("image",)
     metrics: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
     is_independent: bool = True
     fit: Callable[[Any, Any], dict[str, Any]] = _no_fields
+    check: Callable[[Any, Any], None] = _no_check
     prepare: Callable[[Any, Any], Callable[[jax.Array, Batch], Batch] | None] = _no_preparation
     baseline: Callable[[Any, Batch], Out] | None = None
     output: Callable[[Any, str], Output] = _any_output

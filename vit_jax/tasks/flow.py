@@ -54,12 +54,16 @@ class Options:
     """How flow is estimated, and what is written of it."""
 
     format: str | None = option(
-        None, "Of what is written: .flo files, or KITTI's PNGs of 16 bits.", ("flo", "kitti")
+        None,
+        "Of what is written: .flo files, or KITTI's PNGs of 16 bits.",
+        ("flo", "kitti"),
+        writes=True,
     )
     max_flow: float | None = option(
         None,
         "Pixels that have full colours, for pictures that can be compared; unset: the longest of "
         "each.",
+        writes=True,
     )
     compare: bool = option(
         False,
@@ -105,4 +109,5 @@ TASK = Task(
     report=make_report,
     predictor=make_predictor,
     options=Options,
+    usage="--output=OUT FRAME1 FRAME2",
 )

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vit_jax import contrastive, prompts
+from vit_jax.tasks import plain
 from vit_jax.tasks.base import (
     Batch,
     Metric,
@@ -160,11 +161,17 @@ class Options:
         f"for the label and | between them; unset: {prompts.DEFAULT!r}.",
     )
     embed: bool = option(
-        False, f"Write the photos' vectors to {EMBEDDINGS} in --output.", writes=True
+        False,
+        f"Write the photos' vectors to {EMBEDDINGS} in --output.",
+        writes=True,
+        is_value=True,
     )
     texts: str | None = option(
-        None, "With --embed: a file with a text per line, whose vectors are written as well."
+        None,
+        "With --embed: a file with a text per line, whose vectors are written as well.",
+        writes=True,
     )
+    batch_size: int | None = plain.batch_size()
 
 
 def make_predictor(pretrained: Pretrained, options: Options, output: Path | None) -> Predictor:
@@ -195,4 +202,5 @@ TASK = Task(
     report=make_report,
     predictor=make_predictor,
     options=Options,
+    usage='--labels="cat,dog" FILE_OR_FOLDER...',
 )

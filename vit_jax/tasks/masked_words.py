@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from input_pipeline.arguments import unknown
 from vit_jax import masked_words
 from vit_jax.tasks import plain
 from vit_jax.tasks.base import Batch, Metric, Output, Predictor, Pretrained, Task, option
@@ -20,8 +21,7 @@ def get_metric(name: str, loss: str) -> Metric:
     """
     del loss
     if name not in masked_words.FIGURES:
-        known = ", ".join(masked_words.FIGURES)
-        raise ValueError(f"unknown metric {name!r} of masked words; there are: {known}")
+        raise ValueError(unknown("metric", name, masked_words.FIGURES, "of masked words "))
     return Metric(*masked_words.FIGURES[name])
 
 
@@ -44,7 +44,10 @@ class Options:
 
     words: int | None = option(None, "How many words are said for each [MASK]; unset: 5.")
     embed: bool = option(
-        False, "Write embeddings of the texts to --output, and tell no words.", writes=True
+        False,
+        "Write embeddings of the texts to --output, and tell no words.",
+        writes=True,
+        is_value=True,
     )
     pool: str | None = option(
         None,
@@ -62,11 +65,10 @@ def make_predictor(pretrained: Pretrained, options: Options, output: Path | None
     """
     from vit_jax import text_predictors  # which imports this package
 
-    del output
     if options.embed:
         if options.words is not None:
             raise ValueError("--words is for [MASK]: leave it out, or --embed")
-        return text_predictors.Embedder(pretrained, options.pool or "mean")
+        return text_predictors.Embedder(pretrained, options.pool or "mean", output is not None)
     if options.pool is not None:
         raise ValueError("--pool says which embedding --embed writes: add --embed")
     return text_predictors.WordTeller(pretrained, 5 if options.words is None else options.words)
@@ -89,4 +91,5 @@ TASK = Task(
     report=plain.report,
     predictor=make_predictor,
     options=Options,
+    usage='"A text with a [MASK]."',
 )

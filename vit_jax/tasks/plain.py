@@ -1,5 +1,6 @@
 """A report, a predictor and an output for tasks that need nothing of their own."""
 
+import collections
 import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from vit_jax import photos
+from checkpoints import files
+from vit_jax import ahead, classification, in_memory, photos
 from vit_jax.tasks import base
 
 
@@ -60,6 +62,51 @@ def find_images(arguments: Sequence[str | os.PathLike[str]]) -> list[base.Item]:
     return [base.Item((path,), place) for path, place in inside.items()]
 
 
+def batch_size() -> Any:
+    """The option of how many images a model looks at together, see `ahead.Batches`."""
+    return base.option(None, "Images that are looked at together; unset: what suits the devices.")
+
+
+def picture_of(inside: PurePath) -> PurePath:
+    """Where a PNG drawn of an image goes, from where that lies: a.png, or a.jpg.png."""
+    is_png = inside.suffix.lower() == ".png"
+    return inside.with_name(files.with_ending(inside.name, "" if is_png else ".png"))
+
+
+def take_images(things: Sequence[Any]) -> list[base.Item]:
+    """A `Predictor.take` whose things are images: paths, or see `in_memory.encode`."""
+    return [item_of([thing], i) for i, thing in enumerate(things, 1)]
+
+
+def item_of(images: Sequence[Any], number: int = 1) -> base.Item:
+    """An item of one or more images; those in memory are called by numbers in messages."""
+    paths: list[Path] = []
+    data: list[bytes | None] = []
+    for i, image in enumerate(images, number):
+        is_path = isinstance(image, str | os.PathLike)
+        paths.append(Path(image).expanduser() if is_path else Path(f"image {i}"))
+        data.append(None if is_path else in_memory.encode(image))
+    return base.Item(tuple(paths), PurePath(paths[0].name), data=tuple(data))
+
+
+def class_names(pretrained: base.Pretrained) -> tuple[str, ...]:
+    """The labels of a model, or numbers in their place if they are not known; () without any."""
+    count = pretrained.model.values_of(["num_classes"]).get("num_classes") or 0
+    return pretrained.labels or tuple(f"class {i}" for i in range(count))
+
+
+def told_apart(names: Sequence[str]) -> tuple[str, ...]:
+    """Names, of which those that are there twice get their number, as in "crane (134)"."""
+    counts = collections.Counter(names)
+    return tuple(name if counts[name] == 1 else f"{name} ({i})" for i, name in enumerate(names))
+
+
+def ranked(names: Sequence[str], shares: np.ndarray) -> dict[str, float]:
+    """(n,) shares by n names that differ, the largest first."""
+    order = np.argsort(-shares, kind="stable")
+    return dict(zip(map(names.__getitem__, order.tolist()), shares[order].tolist()))
+
+
 class FilesPredictor:
     """Says what a model makes of an image file, one by one.
 
@@ -71,6 +118,7 @@ class FilesPredictor:
     header = ("answer",)
     has_files = False
     find = staticmethod(find_images)
+    take = staticmethod(take_images)
 
     def __init__(self, pretrained: base.Pretrained, say: Callable[[Any], str]) -> None:
         from vit_jax.tasks import get_task
@@ -93,16 +141,20 @@ class FilesPredictor:
         return ()
 
     def answers(self, items: Sequence[base.Item]) -> Iterator[base.Answer]:
-        for (path,) in (item.paths for item in items):
+        prepare = self._prepare
+        for item, image in ahead.prepared(items, lambda item: prepare(item.read())):
+            (path,) = item.paths
             try:
-                image = self._prepare(path.read_bytes())
-                out = jax.device_get(self._apply({"image": image[None]}))
-                said = self._say(jax.tree.map(lambda leaf: leaf[0], out))
+                if isinstance(image, Exception):
+                    raise image
+                outs = jax.device_get(self._apply({"image": image[None]}))
+                out = jax.tree.map(lambda leaf: leaf[0], outs)
+                said = self._say(out)
             except Exception as error:  # whatever one file does, the others get an answer
                 problem = f"cannot answer for {path}: {photos.explain(error)}"
                 yield base.Answer(path, problems=(problem,))
                 continue
-            yield base.Answer(path, f"{path}: {said}", (said,))
+            yield base.Answer(path, f"{path}: {said}", (said,), value=out)
 
 
 def report(data: Any, split: str, config: Any) -> FiguresReport:
@@ -120,10 +172,6 @@ def predictor(
 
 def class_output(model: Any, loss: str) -> base.Output:
     """A `Task.output` of logits; or of features, if a model has no head."""
-    has_head = model.values_of(["num_classes"]).get("num_classes")
-    return base.Output("logits", activation(loss)) if has_head else base.Output("features")
-
-
-def activation(loss: str) -> str:
-    """What makes probabilities of logits that a loss has trained, see `base.Output`."""
-    return "sigmoid" if loss == "sigmoid_xent" else "softmax"
+    if not model.values_of(["num_classes"]).get("num_classes"):
+        return base.Output("features")
+    return base.Output("logits", classification.activation(loss))

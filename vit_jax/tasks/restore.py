@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from checkpoints import files as names
-from vit_jax import image_quality, ops, photos, tiles
+from input_pipeline.arguments import unknown
+from vit_jax import ahead, image_quality, ops, photos, tiles
 from vit_jax.machinery import processes
 from vit_jax.tasks import plain
 from vit_jax.tasks.base import INPUT, Answer, Batch, Item, Metric, Output, Pretrained, Task, option
@@ -87,7 +87,7 @@ def get_metric(name: str, loss: str) -> Metric:
         for figure in jax.eval_shape(compute, _SOME_IMAGES, _SOME_IMAGES)
     ]
     if name not in known:
-        raise ValueError(f"unknown metric {name!r}; on images there are: {', '.join(known)}")
+        raise ValueError(unknown("metric", name, known, "on images "))
     protocol, _, figure = name.partition("/")
     if protocol == "basicsr":
         return Metric(lambda out, batch: _basicsr(out, batch)[figure])
@@ -217,36 +217,41 @@ class RestoringPredictor:
     Args:
         restorer: does it.
         compares: whether to draw each before and after.
-        output: folder for the results, as the answers say it.
+        output: folder for the results, as the answers say it; None if nothing is written.
     """
 
     header = ()
     has_files = True
     find = staticmethod(plain.find_images)
+    take = staticmethod(plain.take_images)
 
     def __init__(
         self, restorer: tiles.Restorer, compares: bool = False, output: Path | None = None
     ) -> None:
         self._restorer = restorer
         self._compares = compares
-        self._output = output or Path()
+        self._output = output
 
     def outputs(self, item: Item) -> Sequence[PurePath]:
         return [item.inside, _compared(item.inside)] if self._compares else [item.inside]
 
     def answers(self, items: Sequence[Item]) -> Iterator[Answer]:
-        for item in items:
-            yield self._answer(item.paths[0], item.inside)
+        for item, photo in ahead.prepared(items, _read, ahead=1):
+            yield self._answer(item, photo)
 
-    def _answer(self, path: Path, inside: PurePath) -> Answer:
+    def _answer(self, item: Item, photo: photos.Photo | Exception) -> Answer:
+        path, inside = item.paths[0], item.inside
         begin, method = time.monotonic(), self._restorer.method
         written: dict[PurePath, bytes] = {}
         try:
-            photo = photos.read(path)
+            if isinstance(photo, Exception):
+                raise photo
             method = self._restorer.method_for(photo.pixels.shape[:2])
             self._warn(path, photo.pixels, method)
             restored = self._restorer(photo.pixels)
-            written[inside] = photo.encode(restored)
+            value = photo.picture(restored)
+            if self._output is not None:
+                written[inside] = photo.encode(restored)
         except jax.errors.JaxRuntimeError as error:
             problem = f"cannot restore {path} by method {method}: {error}".splitlines()[0]
             return Answer(path, problems=(problem,))
@@ -255,14 +260,14 @@ class RestoringPredictor:
         height, width = restored.shape[:2]
         seconds = time.monotonic() - begin
         size = f"{width} x {height}, {method}, {seconds:.1f} s"
-        line = f"{path} -> {self._output / inside} ({size})"
+        line = f"{path} -> {(self._output or Path()) / inside} ({size})"
         problems: tuple[str, ...] = ()
-        if self._compares:
+        if self._compares and self._output is not None:
             try:
                 written[_compared(inside)] = _draw_comparison(photo.pixels, restored)
             except Exception as error:
                 problems = (f"cannot compare {path}: {photos.explain(error)}",)
-        return Answer(path, line, files=written, problems=problems)
+        return Answer(path, line, files=written, problems=problems, value=value)
 
     def _warn(self, path: Path, pixels: np.ndarray, method: str) -> None:
         if method == "tiles" and self._restorer.method == "auto":
@@ -294,9 +299,13 @@ def make_predictor(
     return RestoringPredictor(restorer, options.compare, output)
 
 
+def _read(item: Item) -> photos.Photo:
+    return photos.read(item.paths[0], item.read())
+
+
 def _compared(inside: PurePath) -> PurePath:
     """Where the picture of an image before and after goes."""
-    return "compare" / inside.with_name(names.with_ending(inside.name, ".png"))
+    return "compare" / plain.picture_of(inside)
 
 
 def _draw_comparison(before: np.ndarray, after: np.ndarray) -> bytes:
@@ -325,4 +334,5 @@ TASK = Task(
     ),
     predictor=make_predictor,
     options=Options,
+    usage="--output=OUT FILE_OR_FOLDER...",
 )

@@ -14,6 +14,7 @@ from PIL import Image
 
 from checkpoints import files as names
 from input_pipeline import files
+from input_pipeline.arguments import unknown
 from input_pipeline.palettes import palette_for
 from vit_jax import photos, segmentation, sliding
 from vit_jax.segmentation_report import SegmentationReport, draw_overlay
@@ -36,7 +37,7 @@ def get_metric(name: str, loss: str) -> Metric:
     del loss
     known = segmentation.FIGURES
     if name not in known:
-        raise ValueError(f"unknown metric {name!r}; of masks there are: {', '.join(known)}")
+        raise ValueError(unknown("metric", name, known, "of masks "))
 
     def finish(each: np.ndarray) -> float:
         counts = each.sum(axis=0, dtype=np.int64)
@@ -69,7 +70,9 @@ class Options:
     )
     flip: str | None = option(None, "Whether the mirrored photo is looked at, too.", ("on", "off"))
     indices_only: bool = option(
-        False, "Write the PNGs of class numbers alone, and no pictures of the classes over a photo."
+        False,
+        "Write the PNGs of class numbers alone, and no pictures of the classes over a photo.",
+        writes=True,
     )
 
 
@@ -102,7 +105,7 @@ class SegmentingPredictor:
     Args:
         pretrained: the model, with a head.
         options: how to.
-        output: folder for the results, as the answers say it.
+        output: folder for the results, as the answers say it; None if nothing is written.
 
     Raises:
         ValueError: if the model has no head, or the options do not fit.
@@ -110,12 +113,13 @@ class SegmentingPredictor:
 
     has_files = True
     find = staticmethod(plain.find_images)
+    take = staticmethod(plain.take_images)
 
     def __init__(
         self, pretrained: Pretrained, options: Options = Options(), output: Path | None = None
     ) -> None:
-        count = pretrained.model.values_of(["num_classes"]).get("num_classes")
-        if not count:
+        self.class_names = plain.class_names(pretrained)
+        if not self.class_names:
             raise ValueError("these weights have no head to segment with: fine-tune them first")
         self._model = pretrained.model
         self._variables = pretrained.variables
@@ -127,10 +131,9 @@ class SegmentingPredictor:
             window = self._looks.window or height
             self._looks = dataclasses.replace(self._looks, window=window)
         self._draws = not options.indices_only
-        self._output = output or Path()
-        self.class_names = pretrained.labels or tuple(f"class {i}" for i in range(count))
+        self._output = output
         self.header = self.class_names
-        self._palette = palette_for(pretrained.labels, count)
+        self._palette = palette_for(pretrained.labels, len(self.class_names))
 
     @functools.cached_property
     def _prepare(self) -> Callable[[bytes], np.ndarray]:
@@ -178,22 +181,24 @@ class SegmentingPredictor:
         for item in items:
             (path,) = item.paths
             try:
-                answer = self._answer(path, item.inside)
+                answer = self._answer(item)
             except Exception as error:  # whatever one file does, the others are segmented
                 problem = f"cannot segment {path}: {photos.explain(error)}"
                 answer = Answer(path, problems=(problem,))
             yield answer
 
-    def _answer(self, path: Path, inside: PurePath) -> Answer:
+    def _answer(self, item: Item) -> Answer:
         begin = time.monotonic()
-        data = path.read_bytes()
+        (path,), inside, data = item.paths, item.inside, item.read()
         pixels = files.decode_in_python(data)  # upright, and on white where it is transparent
         height, width = pixels.shape[:2]
         classes = self.segment(data, (height, width))
         shares = np.bincount(classes.ravel(), minlength=len(self.class_names)) / classes.size
-        written = {_indexed(inside): encode_indices(classes, self._palette)}
+        written: dict[PurePath, bytes] = {}
         problems: tuple[str, ...] = ()
-        if self._draws:
+        if self._output is not None:
+            written[_indexed(inside)] = encode_indices(classes, self._palette)
+        if self._draws and self._output is not None:
             try:
                 overlay = draw_overlay(pixels, classes, self._palette, self.class_names)
                 written[_overlaid(inside)] = overlay
@@ -202,10 +207,10 @@ class SegmentingPredictor:
         best = [i for i in np.argsort(-shares, kind="stable")[:_TOP] if shares[i]]
         said = "; ".join(f"{self.class_names[i]} {shares[i]:.1%}" for i in best)
         seconds = time.monotonic() - begin
-        target = self._output / _indexed(inside)
+        target = (self._output or Path()) / _indexed(inside)
         line = f"{path} -> {target} ({width} x {height}, {seconds:.1f} s): {said}"
         row = tuple(f"{share:.6f}" for share in shares)
-        return Answer(path, line, row, written, problems)
+        return Answer(path, line, row, written, problems, classes)
 
 
 def encode_indices(classes: np.ndarray, palette: np.ndarray) -> bytes:
@@ -256,4 +261,5 @@ TASK = Task(
     ),
     predictor=SegmentingPredictor,
     options=Options,
+    usage="--output=OUT FILE_OR_FOLDER...",
 )

@@ -157,4 +157,5 @@ TASK = Task(
     report=make_report,
     predictor=make_predictor,
     options=Options,
+    usage='"A text."',
 )

@@ -145,8 +145,6 @@ def hidden_by(kind):
     ],
 )  # fmt: skip
 def test_gradients_are_finite_at_every_mask(kind, dropout):
-    if dropout and "length" in kind:
-        pytest.skip("a length is for whoever trains without dropout of weights")
     block = encoder.MultiHeadAttention(
         3, causal="causal" in kind, attention_dropout_rate=dropout, deterministic=False
     )

@@ -217,5 +217,9 @@ def test_answers_are_those_of_the_search(pretrained):
         said = predictor._tokenizer.decode(found.tokens[0])
         assert answer.line == f"seven hundred -> {said}"
         assert float(answer.row[3]) == pytest.approx(float(found.scores[0]), abs=1e-3)
-    with pytest.raises(ValueError, match="--beams must be at least 1"):
-        translate.make_predictor(pretrained, translate.Options(beams=0), None)
+    for options, message in (
+        ({"beams": 0}, "--beams must be at least 1, not 0"),
+        ({"length_penalty": float("nan")}, "--length_penalty must be at least 0, not nan"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            translate.make_predictor(pretrained, translate.Options(**options), None)

@@ -197,10 +197,19 @@ def output_shape(spec: str) -> tuple[int, int, int]:
 
 def parse(spec: str) -> list[tuple[str, Op]]:
     """Splits a preprocessing string into (name, op); see `build` for the errors."""
+    return [(name, op) for name, op, _ in _parse_all(spec)]
+
+
+def read_calls(spec: str) -> list[tuple[str, dict[str, Any]]]:
+    """Splits a preprocessing string into (name, arguments), with those that it leaves out."""
+    return [(name, arguments) for name, _, arguments in _parse_all(spec)]
+
+
+def _parse_all(spec: str) -> list[tuple[str, Op, dict[str, Any]]]:
     return [_parse_op(text.strip(), spec) for text in spec.split("|")]
 
 
-def _parse_op(text: str, spec: str) -> tuple[str, Op]:
+def _parse_op(text: str, spec: str) -> tuple[str, Op, dict[str, Any]]:
     where = f"preprocessing {spec!r}"
     try:
         node = ast.parse(text, mode="eval").body
@@ -211,8 +220,9 @@ def _parse_op(text: str, spec: str) -> tuple[str, Op]:
         raise ValueError(f"{where}: {unknown('op', name, sorted(OPS))}")
     factory = OPS[name]
     try:
-        inspect.signature(factory).bind(*args, **kwargs)
-        return name, factory(*args, **kwargs)
+        bound = inspect.signature(factory).bind(*args, **kwargs)
+        bound.apply_defaults()
+        return name, factory(*args, **kwargs), bound.arguments
     except (TypeError, ValueError) as error:
         parameters = ", ".join(_describe(p) for p in inspect.signature(factory).parameters.values())
         raise ValueError(f"{where}: {text}: {error}; usage: {name}({parameters})") from None

@@ -126,6 +126,9 @@ def test_exported_and_noted(tmp_path, letter):
         variables: object
         image_size: tuple[int, int] = (8, 8)
         name: str = "ViT-Ti_16"
+        loss: str = "softmax_xent"
+        labels: None = None
+        eval_pp: str = ""
 
     path = tmp_path / name_of(letter, ".stablehlo")
     (part,) = export.parts_of(Loaded(model, variables))

@@ -88,9 +88,12 @@ def smooth_labels(labels: jax.Array, smoothing: float) -> jax.Array:
 
 def probabilities(logits: jax.Array | np.ndarray, loss: str) -> jax.Array:
     """Turns (..., classes) logits into probabilities, as the loss they were trained with means."""
-    if loss == "sigmoid_xent":
-        return jax.nn.sigmoid(logits)
-    return jax.nn.softmax(logits, axis=-1)
+    return getattr(jax.nn, activation(loss))(logits)
+
+
+def activation(loss: str) -> str:
+    """What makes probabilities of logits that a loss has trained, see `tasks.base.Output`."""
+    return "sigmoid" if loss == "sigmoid_xent" else "softmax"
 
 
 def has_several(data: Any) -> bool:

@@ -1,13 +1,20 @@
 """Exports a trained model: python -m vit_jax.export --workdir=W DST.
 
 DST decides about the format: NAME.stablehlo, NAME.onnx, or a folder for a TensorFlow SavedModel.
-Each takes what the model does, (b, h, w, 3) float32 images prepared as the command prints, for any
-b but one size; and gives (b, classes) logits, or images. A model of optical flow takes two of them,
-and gives (b, h, w, 2). Two towers become two files, NAME-image and NAME-text, each of which gives
-(b, d) embeddings of length 1; NAME.json says by what to multiply their products. BERT takes tokens,
-segments and mask, and gives its states; a Transformer takes a source and what of the target is
-written, each padded to 64 tokens, and gives the logits of what follows.
+Each takes what the model does, by name: (b, h, w, 3) float32 `images`, prepared as the description
+says, for any b but one size. It gives (b, classes) `logits`, or with --probabilities these; or
+`restored` images, or what else the task calls its output. A model of optical flow takes `images2`
+as well, and gives (b, h, w, 2) `flow`. Two towers become two files, NAME-image and NAME-text, each
+of which gives (b, d) `embeddings` of length 1. BERT takes `tokens`, `segments` and `mask`, and
+gives its `states`; a Transformer takes a `source` and what of the `target` is written, each padded
+to 64 tokens, and gives the logits of what follows.
+
+Each describes itself, see `Part.describe`: a file of ONNX in its metadata, an entry for each key; a
+SavedModel by its signature `describe`, which gives JSON as `description`; and NAME.stablehlo by
+NAME.json beside it.
 """
+
+# ruff: noqa: E402
 
 import contextlib
 import dataclasses
@@ -17,11 +24,17 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from absl import flags
+
 from vit_jax.machinery import cli, model_flags
+
+_PROBABILITIES = flags.DEFINE_bool(
+    "probabilities", False, "Give probabilities in place of logits: softmax, or sigmoid, is inside."
+)
 
 if __name__ == "__main__":
     cli.parse_early()  # before what takes seconds to import
@@ -29,10 +42,10 @@ if __name__ == "__main__":
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 
 from checkpoints import files
 from vit_jax import ops
+from vit_jax.tasks.base import Output
 
 if TYPE_CHECKING:  # it takes seconds to import
     from vit_jax.pretrained import Pretrained
@@ -60,6 +73,8 @@ class Part:
         variables: of the model.
         inputs: of one example.
         names: of the inputs.
+        output: what comes out.
+        facts: that the description has besides the inputs and the output.
         limits: of the inputs' values, see `Model.input_limits`.
         onnx: whether jax2onnx can write it.
         dtype: in which it computes.
@@ -71,6 +86,8 @@ class Part:
     variables: Any
     inputs: tuple[jax.ShapeDtypeStruct, ...]
     names: tuple[str, ...]
+    output: Output
+    facts: Mapping[str, Any]
     limits: tuple[int, ...] = ()
     onnx: bool = True
     dtype: Any = jnp.float32
@@ -85,49 +102,127 @@ class Part:
 
         return convert.random_arrays(self.inputs, self.limits, count, seed)
 
+    def describe(self) -> dict[str, Any]:
+        """What another program must know to use it, to be written as JSON.
 
-def parts_of(pretrained: "Pretrained") -> list[Part]:
-    """What a model is exported as: one part, or the two towers."""
+        Returns:
+            `model`, its name; `inputs` and `outputs` by name, each with `shape`, whose "b" is any
+            number, and `dtype`. Logits also say which function of their last axis leads
+            `to_probabilities`, "softmax" or "sigmoid". Then, as far as they apply: `preprocessing`
+            of images, see `preprocessing.describe`; the `tokenizer` of texts, see
+            `input_pipeline.tokenizers`; `labels`, the names of the classes in their order; and of
+            two towers `scale`, `bias`, and how `logits` and `probabilities` are made of these.
+        """
+        out = jax.eval_shape(self.apply, self.variables, *self.inputs)
+        given = {self.output.name: _say_array(out)}
+        if self.output.activation:
+            given[self.output.name]["to_probabilities"] = self.output.activation
+        taken = {name: _say_array(array) for name, array in zip(self.names, self.inputs)}
+        return {"model": self.name, "inputs": taken, "outputs": given, **self.facts}
+
+
+def _say_array(array: Any) -> dict[str, Any]:
+    return {"shape": ["b", *array.shape[1:]], "dtype": jnp.dtype(array.dtype).name}
+
+
+def parts_of(pretrained: "Pretrained", probabilities: bool = False) -> list[Part]:
+    """What a model is exported as: one part, or the two towers.
+
+    Args:
+        pretrained: the model.
+        probabilities: whether to make these of the logits.
+
+    Raises:
+        ValueError: if there are none.
+    """
     from vit_jax.embedder import has_two_towers
+    from vit_jax.tasks import get_task
 
     model: Any = pretrained.model
-    inputs = model.inputs(pretrained.image_size)
-    shared: dict[str, Any] = dict(
-        name=pretrained.name, variables=pretrained.variables, onnx=model.onnx, dtype=model.dtype
-    )
+    output = get_task(model).output(model, pretrained.loss)
+    if probabilities and not output.activation:
+        raise ValueError(
+            f"{pretrained.name} gives {output.name}, of which no probabilities can be made: leave "
+            "--probabilities out"
+        )
     if has_two_towers(model):
-        image, text = inputs
+        return _towers_of(pretrained, output)
+    inputs = model.inputs(pretrained.image_size)
+    is_words = jnp.issubdtype(inputs[0].dtype, jnp.integer)
+    arguments = tuple(inspect.signature(model.__call__).parameters) if is_words else _IMAGE_NAMES
 
-        def embed_image(variables: Any, images: jax.Array) -> jax.Array:
-            return model.apply(variables, images, None)["image"]
+    def apply(variables: Any, *given: jax.Array) -> jax.Array:
+        out = model.apply(variables, *given, train=False)
+        out = out[output.name] if isinstance(out, Mapping) else out
+        return getattr(jax.nn, output.activation)(out) if probabilities else out
 
-        def embed_text(variables: Any, tokens: jax.Array) -> jax.Array:
-            return model.apply(variables, None, tokens)["text"]
-
-        towers = [
-            Part(suffix="-image", apply=embed_image, inputs=(image,), names=("images",), **shared),
-            Part(suffix="-text", apply=embed_text, inputs=(text,), names=("tokens",),
-                 limits=model.input_limits[1:], **shared),
-        ]  # fmt: skip
-        return [_without(tower, other) for tower, other in zip(towers, ("txt", "img"))]
-    if jnp.issubdtype(inputs[0].dtype, jnp.integer):  # words alone
-
-        def states(variables: Any, *tokens: jax.Array) -> jax.Array:
-            out = model.apply(variables, *tokens, train=False)
-            return out["states"] if isinstance(out, dict) else out
-
-        arguments = tuple(inspect.signature(model.__call__).parameters)
-        of_words: dict[str, Any] = dict(names=arguments[: len(inputs)], limits=model.input_limits)
-        return [Part(suffix="", apply=states, inputs=inputs, **of_words, **shared)]
-    apply = functools.partial(model.apply, train=False)
-    names = _IMAGE_NAMES[: len(inputs)]
-    return [Part(suffix="", apply=apply, inputs=inputs, names=names, **shared)]
+    facts = _facts_of_words(pretrained) if is_words else _facts_of_images(pretrained)
+    if output.activation and pretrained.labels is not None:
+        facts["labels"] = list(pretrained.labels)
+    return [
+        Part(
+            name=pretrained.name,
+            suffix="",
+            apply=apply,
+            variables=pretrained.variables,
+            inputs=inputs,
+            names=arguments[: len(inputs)],
+            output=Output("probabilities") if probabilities else output,
+            facts=facts,
+            limits=model.input_limits,
+            onnx=model.onnx,
+            dtype=model.dtype,
+        )
+    ]
 
 
-def _without(part: Part, submodule: str) -> Part:
-    """The part without the parameters of a submodule that it does not use."""
-    params = {k: v for k, v in part.variables["params"].items() if k != submodule}
-    return dataclasses.replace(part, variables={**part.variables, "params": params})
+def _towers_of(pretrained: "Pretrained", output: Output) -> list[Part]:
+    """The tower of images and that of texts, each with what both embeddings are used with."""
+    from vit_jax.embedder import Embedder
+
+    model: Any = pretrained.model
+    image, text = model.inputs(pretrained.image_size)
+    embedder = Embedder(pretrained)
+    both = {
+        "scale": embedder.scale,
+        "bias": embedder.bias,
+        "logits": "scale * image @ text.T + bias",
+        "probabilities": "sigmoid of each logit" if embedder.has_bias else "softmax over the texts",
+    }
+
+    def embed_image(variables: Any, images: jax.Array) -> jax.Array:
+        return model.apply(variables, images, None)["image"]
+
+    def embed_text(variables: Any, tokens: jax.Array) -> jax.Array:
+        return model.apply(variables, None, tokens)["text"]
+
+    shared: dict[str, Any] = dict(
+        name=pretrained.name, output=output, onnx=model.onnx, dtype=model.dtype
+    )
+    return [
+        Part(suffix="-image", apply=embed_image, variables=_without(pretrained.variables, "txt"),
+             inputs=(image,), names=("images",), facts={**_facts_of_images(pretrained), **both},
+             **shared),
+        Part(suffix="-text", apply=embed_text, variables=_without(pretrained.variables, "img"),
+             inputs=(text,), names=("tokens",), facts={**_facts_of_words(pretrained), **both},
+             limits=model.input_limits[1:], **shared),
+    ]  # fmt: skip
+
+
+def _without(variables: Mapping[str, Any], submodule: str) -> dict[str, Any]:
+    """Variables without the parameters of a submodule that is not used."""
+    return {**variables, "params": {k: v for k, v in variables["params"].items() if k != submodule}}
+
+
+def _facts_of_images(pretrained: "Pretrained") -> dict[str, Any]:
+    from vit_jax import preprocessing
+
+    spec = pretrained.eval_pp
+    return {"preprocessing": preprocessing.describe(spec)} if spec else {}
+
+
+def _facts_of_words(pretrained: "Pretrained") -> dict[str, Any]:
+    return {"tokenizer": pretrained.model.tokenizer}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -139,29 +234,20 @@ def main(argv: Sequence[str]) -> int:
     target = Path(argv[1]).expanduser()
     _refuse_if_there(target)
     write, read = _format_of(target)
-    from vit_jax import weights  # which takes seconds to import
-
     model = model_flags.load()
     if target.suffix == ".onnx":  # ONNX Runtime has no convolution in bfloat16
         model = dataclasses.replace(model, model=model.model.clone(dtype=jnp.float32))
-    parts = parts_of(model)
+    parts = parts_of(model, _PROBABILITIES.value)
     targets = [target.with_name(f"{target.stem}{part.suffix}{target.suffix}") for part in parts]
-    about = target.with_suffix(".json")
-    for path in targets if len(parts) == 1 else (*targets, about):
+    for path in targets:
         _refuse_if_there(path)
-    folder = epath.Path(target if target.suffix == "" else target.parent)
-    if len(parts) == 1:
-        weights.check_labels_beside(folder, model.labels)
+        if target.suffix == ".stablehlo":
+            _refuse_if_there(_description_beside(path))
     with ops.portable():
         for part, path in zip(parts, targets):
             write(part, path)
-    if len(parts) == 1:
-        weights.write_labels_beside(folder, model.labels)
-    else:
-        _describe_towers(model, about)
     good = [_check(part, path, read(path)) for part, path in zip(parts, targets)]
-    if model.eval_pp:
-        print(f"images are to be prepared by {model.eval_pp}")
+    _say_facts(parts)
     if model.model.any_size:
         _LOG.info("for images of %d x %d pixels alone: say --image_size for others",
                   *model.image_size)  # fmt: skip
@@ -174,7 +260,7 @@ def _refuse_if_there(path: Path) -> None:
 
 
 def _check(part: Part, target: Path, exported: Apply) -> bool:
-    """Compares what was written with the model, and prints the largest difference."""
+    """Compares what was written with the model, and prints what it is and the difference."""
     apply = part.bound()
     differences = []
     for count in (1, 3):
@@ -184,10 +270,9 @@ def _check(part: Part, target: Path, exported: Apply) -> bool:
         if not largest:
             _LOG.warning("all outputs are 0: the head has not been trained, and nothing is checked")
         differences.append(np.abs(exported(*inputs) - expected).max() / (largest or 1))
-    shapes = [", ".join(map(str, array.shape[1:])) for array in (*inputs, expected)]
-    *taken, given = [f"(b, {shape})" for shape in shapes]
-    kind = " int32" if np.issubdtype(inputs[0].dtype, np.integer) else ""
-    print(f"{target}: {part.name}, from {' and '.join(taken)}{kind} to {given}")
+    about = part.describe()
+    taken, given = (_in_words(about[key]) for key in ("inputs", "outputs"))
+    print(f"{target}: {part.name}, from {taken} to {given}")
     print(f"largest relative difference from the model: {max(differences):.3g}")
     if not max(differences) <= _TOLERANCES[jnp.dtype(part.dtype).name]:
         _LOG.error("%s does not do what the model does: do not use it", target)
@@ -195,25 +280,21 @@ def _check(part: Part, target: Path, exported: Apply) -> bool:
     return True
 
 
-def _describe_towers(pretrained: "Pretrained", path: Path) -> None:
-    """Writes, and prints, what the embeddings of two towers are used with."""
-    from vit_jax.embedder import Embedder
+def _in_words(arrays: Mapping[str, Any]) -> str:
+    said = [f"{k} ({', '.join(map(str, v['shape']))}) {v['dtype']}" for k, v in arrays.items()]
+    return " and ".join(said)
 
-    embedder = Embedder(pretrained)
-    about = {
-        "model": pretrained.name,
-        "scale": embedder.scale,
-        "bias": embedder.bias,
-        "logits": "scale * image @ text.T + bias",
-        "loss": "sigmoid of each logit" if embedder.has_bias else "softmax over the logits",
-        "images": pretrained.eval_pp,
-        "tokenizer": pretrained.model.tokenizer,
-    }
-    with files.written_whole(path) as partial:
-        partial.write_text(json.dumps(about, indent=2) + "\n")
-    print(f"embeddings have length 1; logits are {embedder.scale:.6g} * image @ text.T "
-          f"+ {embedder.bias:.6g}")  # fmt: skip
-    print(f"texts are to be cut by {pretrained.model.tokenizer}; {path} says all of it")
+
+def _say_facts(parts: Sequence[Part]) -> None:
+    """Prints what a person must know to use the parts; it is in what was written, too."""
+    facts = {key: value for part in parts for key, value in part.facts.items()}
+    if "preprocessing" in facts:
+        print(f"images are to be prepared by {facts['preprocessing']['spec']}")
+    if "tokenizer" in facts:
+        print(f"texts are to be cut by {facts['tokenizer']}")
+    if "scale" in facts:
+        print(f"embeddings have length 1; logits are {facts['scale']:.6g} * image @ text.T "
+              f"+ {facts['bias']:.6g}")  # fmt: skip
 
 
 def _format_of(target: Path) -> tuple[Callable[..., None], Callable[[Path], Apply]]:
@@ -234,23 +315,51 @@ def _format_of(target: Path) -> tuple[Callable[..., None], Callable[[Path], Appl
 
 
 def write_stablehlo(part: Part, path: Path) -> None:
-    """Writes a file that `jax.export.deserialize` reads, for CPU, NVIDIA GPU and TPU."""
+    """Writes a file that `jax.export.deserialize` reads, for CPU, NVIDIA GPU and TPU.
+
+    Its function takes the inputs by name, and returns a dict of the output. NAME.json beside it
+    describes the part.
+    """
     (batch,) = jax.export.symbolic_shape("b")
-    inputs = [jax.ShapeDtypeStruct((batch, *leaf.shape[1:]), leaf.dtype) for leaf in part.inputs]
-    exported = jax.export.export(jax.jit(part.bound()), platforms=_PLATFORMS)(*inputs)
+    inputs = {
+        name: jax.ShapeDtypeStruct((batch, *leaf.shape[1:]), leaf.dtype)
+        for name, leaf in zip(part.names, part.inputs)
+    }
+    apply = part.bound()
+
+    def serve(**given: jax.Array) -> dict[str, jax.Array]:
+        return {part.output.name: apply(*(given[name] for name in part.names))}
+
+    exported = jax.export.export(jax.jit(serve), platforms=_PLATFORMS)(**inputs)
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.written_whole(path) as partial:
         partial.write_bytes(exported.serialize())
+    with files.written_whole(_description_beside(path)) as partial:
+        partial.write_text(json.dumps(part.describe(), indent=2) + "\n")
+
+
+def _description_beside(path: Path) -> Path:
+    return path.with_suffix(".json")
 
 
 def read_stablehlo(path: Path) -> Apply:
     """Reads what `write_stablehlo` wrote, as a function of numpy arrays."""
     exported = jax.export.deserialize(bytearray(path.read_bytes()))
-    return lambda *inputs: np.asarray(exported.call(*inputs))
+    _, there = jax.tree.unflatten(exported.in_tree, exported.in_avals)
+    names = [name for name in _INPUT_NAMES if name in there]
+    return lambda *inputs: _only_output(exported.call(**dict(zip(names, inputs))))
+
+
+def _only_output(outputs: Mapping[str, Any]) -> np.ndarray:
+    (output,) = outputs.values()
+    return np.asarray(output)
 
 
 def write_saved_model(part: Part, path: Path) -> None:
-    """Writes the folder of a TensorFlow SavedModel, whose inputs are called as the part says.
+    """Writes the folder of a TensorFlow SavedModel.
+
+    Its signature `serving_default` takes the inputs and gives the output, by name; `describe` takes
+    nothing, and gives the part's description as the string `description`.
 
     Raises:
         ValueError: if TensorFlow could not run it.
@@ -276,9 +385,16 @@ def write_saved_model(part: Part, path: Path) -> None:
     module = tf.Module()
     module.weights = tf.nest.map_structure(tf.Variable, part.variables)
     module.serve = tf.function(
-        lambda *inputs: converted(module.weights, *inputs), autograph=False, input_signature=specs
+        lambda *inputs: {part.output.name: converted(module.weights, *inputs)},
+        autograph=False,
+        input_signature=specs,
     )
-    tf.saved_model.save(module, str(path), signatures=module.serve.get_concrete_function())
+    about = json.dumps(part.describe())
+    module.describe = tf.function(lambda: {"description": tf.constant(about)}, input_signature=[])
+    signatures = {"serving_default": module.serve, "describe": module.describe}
+    tf.saved_model.save(
+        module, str(path), {k: v.get_concrete_function() for k, v in signatures.items()}
+    )
 
 
 def read_saved_model(path: Path) -> Apply:
@@ -292,13 +408,15 @@ def read_saved_model(path: Path) -> Apply:
 
     def call(*inputs: np.ndarray) -> np.ndarray:
         given = {name: tf.constant(array) for name, array in zip(names, inputs)}
-        return next(iter(serve(**given).values())).numpy()
+        return _only_output(serve(**given))
 
     return call
 
 
 def write_onnx(part: Part, path: Path) -> None:
-    """Writes a file in ONNX, by jax2onnx.
+    """Writes a file in ONNX, by jax2onnx, with the part's description in its metadata.
+
+    There, an entry for each key, what is no string is JSON.
 
     Raises:
         ValueError: for a model that it cannot write.
@@ -311,7 +429,22 @@ def write_onnx(part: Part, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     inputs = [jax.ShapeDtypeStruct(("B", *x.shape[1:]), x.dtype) for x in part.inputs]
     with _quiet():
-        jax2onnx.to_onnx(part.bound(), inputs, return_mode="file", output_path=str(path))
+        jax2onnx.to_onnx(
+            part.bound(),
+            inputs,
+            return_mode="file",
+            output_path=str(path),
+            input_names=part.names,
+            output_names=[part.output.name],
+        )
+    import onnx  # which comes with jax2onnx
+
+    model = onnx.load(str(path), load_external_data=False)  # large weights are in another file
+    about = part.describe().items()
+    onnx.helper.set_model_props(
+        model, {k: v if isinstance(v, str) else json.dumps(v) for k, v in about}
+    )
+    onnx.save(model, str(path))
 
 
 def read_onnx(path: Path) -> Apply:

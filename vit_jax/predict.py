@@ -17,7 +17,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from vit_jax import answering, plugins, results, weights
+from vit_jax import answering, plugins, results
 from vit_jax.machinery import cli, model_flags, process_flags, processes
 from vit_jax.machinery.output_flag import OUTPUT
 from vit_jax.tasks import TASKS, Task, get_task
@@ -68,6 +68,8 @@ def _predict(arguments: Sequence[str], output: Path | None) -> int:
 
 def _made_with(pretrained: Any, options: Any) -> dict[str, Any]:
     """What answers depend on besides what is asked."""
+    from vit_jax import weights  # takes a while to import
+
     said = {k: v for k, v in dataclasses.asdict(options).items() if k not in _OF_SPEED}
     return {
         "model": pretrained.name,

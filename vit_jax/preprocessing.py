@@ -1,6 +1,7 @@
 """How a person's images are prepared for a model: as its weights have been trained or published."""
 
 import re
+from typing import Any
 
 from vit_jax.models.base import Model
 
@@ -82,3 +83,82 @@ def _without_blanks(spec: str) -> str:
 
 def _side(size: tuple[int, int]) -> str:
     return str(size[0] if size[0] == size[1] else size)
+
+
+# Words for other programs. Ops that have some, by where in a string they can stand.
+_RANKS = {"decode": 1, "grayscale_to_rgb": 2, "resize": 3, "resize_small": 3, "central_crop": 4,
+          "value_range": 5, "normalize": 5}  # fmt: skip
+# How an op's `like` has pixels computed and rounded, and sides and offsets.
+_PIXELS = {
+    "": {"antialias": True, "rounding": "nearest"},
+    "torchvision": {"antialias": True, "rounding": "nearest, after columns and after rows"},
+    "big_vision": {"antialias": False, "rounding": "down"},
+}
+_LONGER_SIDE = {"": "nearest", "torchvision": "down", "big_vision": "nearest"}
+_OFFSET = {"": "down", "torchvision": "nearest, halves to even", "big_vision": "down"}
+
+
+def describe(spec: str) -> dict[str, Any]:
+    """Says a preprocessing in words that a program without this package can follow.
+
+    Args:
+        spec: of an evaluation, see `input_pipeline.preprocess`.
+
+    Returns:
+        What can be written as JSON. The order is that of what is to be done:
+
+        * `spec`: the string itself.
+        * `channels`: of the decoded image, whose values are from 0 to 255.
+        * `resize`: `height` and `width`, or the `shorter_side` and how the `longer_side`'s fraction
+          is rounded; the `method`, whether it is antialiased, and the `rounding` of its values.
+        * `crop`: `height` and `width` of the centre, and how a half pixel of the `offset` is
+          rounded.
+        * `mean` and `std` of each channel, by which values become (value / 255 - mean) / std, and
+          the `range` from 0 to 255 that makes of these.
+        * `other`: ops without words, as they stand in the string, in whose order all must be done.
+
+        A key is there if such an op is.
+
+    Raises:
+        ValueError: for a string that makes no sense.
+    """
+    from input_pipeline import preprocess  # TensorFlow takes seconds to import
+
+    words: dict[str, Any] = {"spec": spec, "channels": "RGB"}
+    other = []
+    rank = 0
+    for text, (name, arguments) in zip(spec.split("|"), preprocess.read_calls(spec)):
+        said = _say(name, **arguments) if _RANKS.get(name, 0) > rank else None
+        if said is None:
+            other.append(text.strip())
+        else:
+            words |= said
+            rank = _RANKS[name]
+    return words | ({"other": other} if other else {})
+
+
+def _say(name: str, **arguments: Any) -> dict[str, Any] | None:
+    """The words of an op; None if there are none."""
+    if name in ("decode", "grayscale_to_rgb"):
+        return {}
+    if name == "value_range":
+        low, high = arguments["low"], arguments["high"]
+        if low == high:
+            return None
+        return _say_values([(0 - low) / (high - low)] * 3, [1 / (high - low)] * 3)
+    if name == "normalize":
+        return _say_values(list(arguments["mean"]), list(arguments["std"]))
+    size, like = arguments["size"], arguments["like"]
+    height, width = (size, size) if isinstance(size, int) else size
+    sides = {"height": height, "width": width}
+    if name == "central_crop":
+        return {"crop": {**sides, "from": "centre", "offset": _OFFSET[like]}}
+    if name == "resize_small":
+        sides = {"shorter_side": size, "longer_side": _LONGER_SIDE[like]}
+    return {"resize": {**sides, "method": arguments["method"], **_PIXELS[like]}}
+
+
+def _say_values(mean: list[float], std: list[float]) -> dict[str, Any]:
+    low = min((0 - m) / s for m, s in zip(mean, std))
+    high = max((1 - m) / s for m, s in zip(mean, std))
+    return {"mean": mean, "std": std, "range": [low, high]}

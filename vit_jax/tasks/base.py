@@ -47,6 +47,19 @@ class Metric(NamedTuple):
     compare: Callable[[Any, str, np.ndarray, np.ndarray], float] | None = None
 
 
+class Output(NamedTuple):
+    """What a model's output is, to those who know nothing of the model.
+
+    Attributes:
+        name: such as "logits"; a tree's key of it is called the same.
+        activation: function of `jax.nn` that makes probabilities of its last axis, "softmax" or
+            "sigmoid"; "" if there are none.
+    """
+
+    name: str = "output"
+    activation: str = ""
+
+
 class Report(Protocol):
     """What an evaluation has to show of a split, collected batch by batch.
 
@@ -225,6 +238,11 @@ def _no_preparation(config: Any, model: Any) -> None:
     del config, model
 
 
+def _any_output(model: Any, loss: str) -> Output:
+    del model, loss
+    return Output()
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """A kind of work.
@@ -258,6 +276,8 @@ class Task:
             a random key and the batch, given the config and the model; or None for nothing.
         baseline: what the input itself is worth, as an output of the model, given the model and a
             batch; its metrics are called input/NAME. None if an input is no output.
+        output: says what the output of a model is, given the name of the loss that it was trained
+            with.
         answer: makes what a trained model says to a batch, where that is not what it returns when
             it is applied, but decoded, say: a function of its variables and the batch, given the
             model and the `settings` of its run by key, none if they are not known; or None.
@@ -283,6 +303,7 @@ class Task:
     check: Callable[[Any, Any], None] = _no_check
     prepare: Callable[[Any, Any], Callable[[jax.Array, Batch], Batch] | None] = _no_preparation
     baseline: Callable[[Any, Batch], Out] | None = None
+    output: Callable[[Any, str], Output] = _any_output
     answer: Callable[[Any, Mapping[str, Any]], Callable[[Any, Batch], Out] | None] = _no_answer
     probes: Callable[[Any], Mapping[str, Probe]] = _no_probes
 

@@ -248,6 +248,7 @@ TASK = Task(
     settings=("label_smoothing", "mixup_alpha", "cutmix_alpha", "distill.teacher"),
     fit=fit,
     check=check,
+    output=plain.class_output,
     prepare=prepare,
     report=make_report,
     predictor=Classifier,

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from vit_jax import flow_tiles, optical_flow
-from vit_jax.tasks.base import Batch, Metric, Predictor, Pretrained, Report, Task, option
+from vit_jax.tasks.base import Batch, Metric, Output, Predictor, Pretrained, Report, Task, option
 
 
 def get_metric(name: str, loss: str) -> Metric:
@@ -104,6 +104,7 @@ TASK = Task(
     settings=("flow.tile", "flow.iterations", "flow.noise"),
     prepare=prepare,
     baseline=baseline,
+    output=lambda model, loss: Output("flow"),
     answer=flow_tiles.make_answer,
     report=make_report,
     predictor=make_predictor,

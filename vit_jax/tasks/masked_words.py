@@ -10,7 +10,7 @@ import jax
 from input_pipeline.arguments import unknown
 from vit_jax import masked_words
 from vit_jax.tasks import plain
-from vit_jax.tasks.base import Batch, Metric, Predictor, Pretrained, Task, option
+from vit_jax.tasks.base import Batch, Metric, Output, Predictor, Pretrained, Task, option
 
 
 def get_metric(name: str, loss: str) -> Metric:
@@ -87,6 +87,7 @@ TASK = Task(
     kind="text",
     fit=fit,
     prepare=prepare,
+    output=lambda model, loss: Output("states"),
     report=plain.report,
     predictor=make_predictor,
     options=Options,

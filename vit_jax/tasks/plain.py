@@ -1,4 +1,4 @@
-"""A report and a predictor for tasks that need nothing of their own."""
+"""A report, a predictor and an output for tasks that need nothing of their own."""
 
 import collections
 import functools
@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from checkpoints import files
-from vit_jax import ahead, in_memory, photos
+from vit_jax import ahead, classification, in_memory, photos
 from vit_jax.tasks import base
 
 
@@ -168,3 +168,10 @@ def predictor(
 ) -> Callable[[base.Pretrained, Any, Path | None], FilesPredictor]:
     """A `Task.predictor` that says what a model makes of an image, in a line."""
     return lambda pretrained, options, output: FilesPredictor(pretrained, say)
+
+
+def class_output(model: Any, loss: str) -> base.Output:
+    """A `Task.output` of logits; or of features, if a model has no head."""
+    if not model.values_of(["num_classes"]).get("num_classes"):
+        return base.Output("features")
+    return base.Output("logits", classification.activation(loss))

@@ -17,7 +17,7 @@ from input_pipeline.arguments import unknown
 from vit_jax import ahead, image_quality, ops, photos, tiles
 from vit_jax.machinery import processes
 from vit_jax.tasks import plain
-from vit_jax.tasks.base import INPUT, Answer, Batch, Item, Metric, Pretrained, Task, option
+from vit_jax.tasks.base import INPUT, Answer, Batch, Item, Metric, Output, Pretrained, Task, option
 
 if TYPE_CHECKING:  # it takes a while to import
     from matplotlib.figure import Figure
@@ -327,6 +327,7 @@ TASK = Task(
     metric=get_metric,
     kind="pairs",
     settings=("gan.weight", "gan.perceptual_weight"),
+    output=lambda model, loss: Output("restored"),
     baseline=baseline,
     report=lambda data, split, config: RestorationReport(
         data.splits[split].names, config.best_metric

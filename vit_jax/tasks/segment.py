@@ -254,6 +254,7 @@ TASK = Task(
     kind="segmentation",
     settings=sliding.SETTINGS,
     fit=fit,
+    output=plain.class_output,
     answer=sliding.make_answer,
     report=lambda data, split, config: SegmentationReport(
         data.splits[split].names, data.class_names, config.best_metric

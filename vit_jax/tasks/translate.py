@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from vit_jax import translation
-from vit_jax.tasks.base import Batch, Metric, Out, Predictor, Pretrained, Task, option
+from vit_jax.tasks.base import Batch, Metric, Out, Output, Predictor, Pretrained, Task, option
 from vit_jax.translation import Search
 
 _SETTINGS = {
@@ -150,6 +150,7 @@ TASK = Task(
     kind="translation",
     fit=fit,
     prepare=prepare,
+    output=lambda model, loss: Output("logits", "softmax"),
     answer=answer,
     report=make_report,
     predictor=make_predictor,

@@ -1,6 +1,5 @@
 import io
 import itertools
-import types
 from pathlib import PurePath
 
 import jax
@@ -23,6 +22,7 @@ from tests.helpers import (
 )
 from vit_jax import attention_maps
 from vit_jax.models import get_model
+from vit_jax.pretrained import Pretrained
 from vit_jax.tasks import classify
 
 
@@ -154,9 +154,9 @@ def test_pictures(tmp_path):
 def test_predict_draws_where_it_looks(name, tmp_path):
     fields = TINY_HYBRID if name.startswith("R") else TINY_SWIN
     model, params = random_params(name, (32, 32), num_classes=2, **fields)
-    pretrained = types.SimpleNamespace(
-        model=model, variables={"params": params}, image_size=(32, 32), labels=("cat", "dog"),
-        eval_pp="decode|resize(32)|value_range(-1, 1)", loss="softmax_xent",
+    pretrained = Pretrained(
+        name, fields, model, {"params": params}, (32, 32), ("cat", "dog"),
+        "decode|resize(32)|value_range(-1, 1)", "softmax_xent",
     )  # fmt: skip
     photo = write_image(tmp_path / "photo.png", (200, 30, 30))
     predictor = classify.Classifier(pretrained, classify.Options(attention=True))

@@ -8,7 +8,7 @@ Time:      120 s of processor time (number_words) and 112 s (reversal), start in
 Score:     of 1,000 held-out inputs 999 right (number_words), and all (reversal)
 
 Without the mask that hides what comes next (--config.model.causal=False) the loss falls to its
-floor of 0.69 and no answer is right; without positions (--config.model.positions=False) a reversal
+floor of 0.685 and no answer is right; without positions (--config.model.positions=False) a reversal
 cannot be learned.
 """
 

@@ -192,6 +192,7 @@ def test_a_step_is_made_of_its_parts(config):
         assert off < 1e-3 * norm, name
 
 
+@pytest.mark.slow
 def test_a_perceptual_loss_alone(config):
     config.gan.weight = 0.0
     exp, _, after, metrics, _ = first_step(config)

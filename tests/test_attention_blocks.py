@@ -145,8 +145,6 @@ def hidden_by(kind):
     ],
 )  # fmt: skip
 def test_gradients_are_finite_at_every_mask(kind, dropout):
-    if dropout and "length" in kind:
-        pytest.skip("a length is for whoever trains without dropout of weights")
     block = encoder.MultiHeadAttention(
         3, causal="causal" in kind, attention_dropout_rate=dropout, deterministic=False
     )
@@ -272,6 +270,7 @@ def test_golden_spatial_transformer(golden, use_linear):
     np.testing.assert_allclose(masked, out, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_spatial_transformer_without_a_context():
     """Latent diffusion then attends to itself twice, and diffusers once."""
     x = noise((1, *SIZE, 8))
@@ -292,6 +291,7 @@ def test_a_spatial_transformer_without_a_context():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use_linear", [False, True])
 def test_a_spatial_transformer_begins_as_the_identity(use_linear):
     x, context = noise((1, 2, 3, 8)), noise((1, 4, 5))

@@ -149,6 +149,7 @@ def test_pictures(tmp_path):
     assert picture.std() > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Swin-T", "R50+ViT-B_16"])
 def test_predict_draws_where_it_looks(name, tmp_path):
     fields = TINY_HYBRID if name.startswith("R") else TINY_SWIN

@@ -38,6 +38,7 @@ def stop_after(step, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_the_last_are_averaged(config, tmp_path):
     train.train_and_evaluate(config, tmp_path)
     params = saved(tmp_path)

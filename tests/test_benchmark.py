@@ -157,6 +157,7 @@ def test_the_plain_model_computes_the_same(suite, monkeypatch):
     assert 0 < plain["difference"] < 1e-4
 
 
+@pytest.mark.slow
 def test_restoring(tmp_path):
     path = tmp_path / "a.json"
     args = ["--model=DehazeFormer-T", "--image_size=32", "--seconds=0", "--alone"]

@@ -141,6 +141,7 @@ def test_inspect(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_the_convert_command_and_its_namings(enlarging_run, tmp_path):
     workdir, _ = enlarging_run
     result = run("convert", workdir, tmp_path / "a.safetensors", "--naming=timm")

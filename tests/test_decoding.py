@@ -169,6 +169,7 @@ def sources():
     return rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beams", [1, 3])
 def test_a_translation_does_not_depend_on_its_batch(transformer, sources, beams):
     model, variables = transformer

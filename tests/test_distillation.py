@@ -114,6 +114,7 @@ def test_a_step_is_of_both_losses(config, kind, model):
         assert np.abs(grads["head_dist"]["kernel"]).max() > 0
 
 
+@pytest.mark.slow
 def test_the_teacher_sees_the_mixed_images_in_each_micro_batch(config):
     config.mixup_alpha, config.accum_steps = 0.5, 2
     *_, metrics, _ = first_step(config)

@@ -177,6 +177,7 @@ def test_training_moves_the_statistics_and_keeps_the_heads_apart():
     assert all(np.isfinite(grad).all() for grad in jax.tree.leaves(grads))
 
 
+@pytest.mark.slow
 def test_evaluation_takes_the_mean_of_both_heads():
     model, variables = random_variables((32, 32), distilled=True)
     params = variables["params"]
@@ -307,6 +308,7 @@ def test_official_files_are_recognised(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, loaded.variables, variables)
 
 
+@pytest.mark.slow
 def test_a_teacher_has_a_head_of_its_own(tmp_path):
     fields = dict(TINY, patch_size=4, num_classes=10)
     _, params = random_params("ViT-Ti_16", (8, 8), **fields)

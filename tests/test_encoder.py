@@ -14,20 +14,25 @@ from vit_jax.models.encoder import Encoder, MultiHeadAttention
 MASK = np.array([[1, 1, 0, 1, 0], [0, 0, 0, 0, 0]], bool)
 
 
-@pytest.mark.parametrize(("mask", "causal"), [(None, True), (MASK, False), (MASK, True)])
-def test_attention_with_dropout_hides_the_same(mask, causal):
+@pytest.mark.parametrize(
+    ("mask", "causal", "length"),
+    [(None, True, None), (MASK, False, None), (MASK, True, None), (None, False, 3)],
+)
+def test_attention_with_dropout_hides_the_same(mask, causal, length):
     """It takes another implementation, and so do the weights that are looked at."""
     x = noise((2, 5, 8))
     still = MultiHeadAttention(num_heads=2, causal=causal)
     variables = still.init(jax.random.key(0), x, x)
-    expected, state = still.apply(variables, x, x, mask=mask, mutable=["intermediates"])
-    np.testing.assert_allclose(expected, still.apply(variables, x, x, mask=mask), atol=1e-6)
+    hidden = {"mask": mask, "length": length}
+    expected, state = still.apply(variables, x, x, **hidden, mutable=["intermediates"])
+    np.testing.assert_allclose(expected, still.apply(variables, x, x, **hidden), atol=1e-6)
     rngs = {"dropout": jax.random.key(1)}
     dropping = still.clone(attention_dropout_rate=1e-7, deterministic=False)
-    found = dropping.apply(variables, x, x, mask=mask, rngs=rngs)
+    found = dropping.apply(variables, x, x, **hidden, rngs=rngs)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     (seen,) = state["intermediates"]["attention"]
     allowed = np.tri(5, dtype=bool) if causal else np.ones((5, 5), bool)
+    allowed = allowed & (np.arange(5) < (length or 5))
     first = allowed if mask is None else allowed & MASK[0]
     assert np.all((np.asarray(seen[0]) > 0) == first)
 

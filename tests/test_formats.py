@@ -198,6 +198,7 @@ def test_what_others_wrote_there_is_passed_over(tmp_path, text):
     assert torch.read_made_for(tmp_path / "a.safetensors") is None
 
 
+@pytest.mark.slow
 def test_exact_and_approximate_gelu(caplog):
     """timm's default differs visibly from google-research's approximation."""
     exact = get_model("ViT-B_16", num_classes=3, activation="gelu", **TINY)

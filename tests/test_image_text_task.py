@@ -119,6 +119,7 @@ def test_unknown_metrics(name):
         task.get_metric(name, "softmax")
 
 
+@pytest.mark.slow
 def test_all_captions_of_an_image_are_embedded():
     model = get_model("CLIP-B_32", **TINY)
     random = np.random.default_rng(0)
@@ -148,6 +149,7 @@ def test_the_scale_of_clip_is_kept_at_100():
 # A run.
 
 
+@pytest.mark.slow
 def test_a_run_from_end_to_end(config, captioned):
     workdir = captioned / "run"
     config.update(total_steps=40, eval_every=20, log_every=20)
@@ -335,6 +337,7 @@ def test_weights_that_are_no_tower_of_texts(tmp_path):
         text_weights.adapt(found, own, lit())
 
 
+@pytest.mark.slow
 def test_a_locked_image_tower_begins_with_one_weights_and_the_texts_with_others(config, tmp_path):
     vit = get_model(
         "ViT-B_16", patch_size=4, hidden_size=16, num_layers=1, num_heads=2, mlp_dim=32,

@@ -33,6 +33,7 @@ def test_every_epoch_has_every_example_once(plain_digits):
     assert keys(take(get_dataset(plain_digits, 419, seed=4).train_batches(), 3)) != epochs[0]
 
 
+@pytest.mark.slow
 def test_the_order_is_as_good_as_random():
     """Rows sorted by class make batches as mixed as a true shuffle does."""
     labels = np.repeat(np.arange(10, dtype=np.int32), 54)

@@ -327,6 +327,7 @@ def test_autoaugments_operations_are_pillows(name, magnitude, expected):
         assert difference.max() <= 2
 
 
+@pytest.mark.slow
 def test_autoaugment_draws_pairs_with_their_probabilities(monkeypatch):
     """Each operation leaves a mark of its own; 0 and 1 are never and always."""
     marks = {

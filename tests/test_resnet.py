@@ -83,6 +83,7 @@ def test_a_bottlenecks_stride_lies_in_its_3x3_convolution():
     assert np.abs(difference).max() > 0
 
 
+@pytest.mark.slow
 def test_every_parameter_receives_a_finite_gradient_and_statistics_move():
     model, variables = make(bottleneck=True, remat=True, drop_path_rate=0.1)
     images = noise((4, 32, 48, 3))

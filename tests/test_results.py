@@ -106,11 +106,23 @@ def test_a_note_that_was_cut_off_is_none(folder):
     answer(folder, Echo(), most=2)
     (notes,) = (folder.parent / "out").glob(".predict-*")
     notes.write_text(notes.read_text()[:-9])
-    (folder.parent / "out" / "b.txt").unlink()  # as it is if not all of an item was written
     rest = Echo()
     answer(folder, rest)
     assert rest.asked == ["b.png", "c.png", "d.png"]
-    assert all(json.loads(line) for line in notes.read_text().splitlines()[4:] if line)
+    assert all(json.loads(line) for line in notes.read_text().splitlines()[6:] if line)
+
+
+def test_what_was_written_in_part_is_written_again(folder):
+    class Halfway(Echo):
+        def answers(self, items):
+            for answer in super().answers(items):
+                yield dataclasses.replace(answer, problems=("no picture",))
+
+    assert len(answer(folder, Halfway(), most=1)) == 1
+    assert (folder.parent / "out" / "a.txt").exists()
+    again = Echo()
+    assert answer(folder, again) == []
+    assert again.asked == ["a.png", "b.png", "c.png", "d.png"]
 
 
 def test_items_of_many_answers_are_noted_when_they_are_whole(folder):

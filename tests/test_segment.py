@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import json
 import sys
 from pathlib import Path, PurePath
 
@@ -323,7 +324,11 @@ def test_a_segmenter_is_converted_and_exported(trained, tmp_path):
     ):
         result = run(*command, cwd=folder)
         assert result.returncode == 0, result.stderr
-    assert "from (b, 64, 64, 3) to (b, 32, 32, 3)" in result.stdout
+    said = "from images (b, 64, 64, 3) float32 to logits (b, 32, 32, 3) float32"
+    assert said in result.stdout
+    about = json.loads((tmp_path / "model.json").read_text())
+    assert about["labels"] == list(CLASSES)
+    assert about["outputs"]["logits"]["to_probabilities"] == "softmax"
     one, other = (npz.load(path / "weights.npz") for path in (folder / "run", tmp_path))
     jax.tree.map(np.testing.assert_array_equal, one, other)
 

@@ -79,6 +79,7 @@ def test_transformers_names(encoder):
     jax.tree.map(np.testing.assert_array_equal, found, variables)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("naming", ["mmsegmentation", "transformers"])
 def test_a_published_file_says_what_it_is(naming, encoder, monkeypatch, tmp_path):
     fields = {k: v for k, v in UPERNET.items() if k != "num_classes"}
@@ -114,6 +115,7 @@ def test_a_classifier_alone_does_not_segment(encoder, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_weights_of_another_encoder_are_said_to_be_such(encoder, tmp_path):
     other, params = random_params("ViT-B_16", (32, 32), num_classes=5, **TINY)
     torch.write(tmp_path / "a.safetensors", torch.to_state_dict({"params": params}, other))

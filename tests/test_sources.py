@@ -389,6 +389,7 @@ def test_resuming_deep_in_an_epoch_is_fast(tmp_path, monkeypatch):
 # Kinds
 
 
+@pytest.mark.slow
 def test_every_kind_has_the_truths_that_the_table_says(image_folder, tmp_path):
     for name in ("hazy", "GT"):
         write_image(tmp_path / "pairs" / name / "1.png", (9, 9, 9))

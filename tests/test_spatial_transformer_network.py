@@ -39,6 +39,7 @@ def test_golden_transform():
             np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * expected.std())
 
 
+@pytest.mark.slow
 def test_it_begins_as_the_identity_and_every_parameter_learns():
     model = get_model("STN", num_classes=4)
     images = np.repeat(noise((3, 30, 30, 1)), 3, axis=-1)

@@ -288,6 +288,7 @@ def test_the_toy_trains_evaluates_and_reports(counted):
     assert again.stdout == printed
 
 
+@pytest.mark.slow
 def test_the_toy_answers_for_a_persons_files(counted, tmp_path):
     folder, _ = counted
     image = folder / "images" / "val" / "3" / "3.png"

@@ -445,6 +445,7 @@ def test_weights_in_several_files(siglip, tmp_path):
         weights.read(tmp_path)
 
 
+@pytest.mark.slow
 def test_what_a_file_fits(clip, siglip, tmp_path):
     torch.write(tmp_path / "a.safetensors", renamed("clip_small", "openai"))
     found = identify.what_fits(weights.read(tmp_path / "a.safetensors"))

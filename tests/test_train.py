@@ -82,6 +82,7 @@ def test_training_leaves_a_workdir_that_describes_itself(trained):
     assert list(workdir.glob("events.out.tfevents*"))
 
 
+@pytest.mark.slow
 def test_running_again_changes_nothing_but_reprints(trained, capsys):
     workdir, figures, printed = trained
     lines, weights = metrics_of(workdir), (workdir / "weights.npz").read_bytes()
@@ -102,6 +103,7 @@ def test_another_config_is_refused(trained):
         train.train_and_evaluate(config, workdir)
 
 
+@pytest.mark.slow
 def test_the_report_is_of_the_best_checkpoint(digits_config, tmp_path):
     """Here the best is the worst, which is surely not the last."""
     digits_config.total_steps = 12
@@ -129,6 +131,7 @@ def test_evaluating_nothing_says_so(digits_config, tmp_path):
 # Equality of ways to compute the same.
 
 
+@pytest.mark.slow
 def test_accumulation_is_the_large_batch(digits_config):
     digits_config.loss = "sigmoid_xent"
     digits_config.mixup_alpha = 0.5
@@ -178,6 +181,7 @@ def test_each_step_has_a_dropout_key_of_its_own(digits_config):
     assert losses[0] == losses[2] != losses[1]
 
 
+@pytest.mark.slow
 def test_fsdp_and_replication_train_alike(digits_config, monkeypatch):
     digits_config.optim.name = "sgd"
     plain, _ = run_steps(digits_config)
@@ -213,6 +217,7 @@ def test_ways_to_train_learn(digits_config, changes):
     assert np.mean([m["loss"] for m in metrics[-5:]]) < 2.0  # 2.3 is chance
 
 
+@pytest.mark.slow
 def test_ema_is_the_average_and_is_what_is_evaluated(digits_config):
     digits_config.ema_decay = 0.75
     one, _ = run_steps(digits_config, steps=1)
@@ -222,6 +227,7 @@ def test_ema_is_the_average_and_is_what_is_evaluated(digits_config):
     assert one.eval_variables()["params"] is one.ema_params
 
 
+@pytest.mark.slow
 def test_seed_decides_weights_and_order(digits_config):
     first, first_metrics = run_steps(digits_config)
     again, again_metrics = run_steps(digits_config)
@@ -307,6 +313,7 @@ def test_renamed_classes_are_refused(folder_config, image_folder, tmp_path):
     assert (workdir.path / "labels.txt").read_text() == "blue\nred\n"
 
 
+@pytest.mark.slow
 def test_without_val_and_test_there_is_still_a_model(folder_config, image_folder, tmp_path):
     shutil.rmtree(image_folder / "test")
     folder_config.data.val_fraction = 0.0
@@ -411,6 +418,7 @@ def test_unknown_keys_list_what_there_is(digits_config):
 # Memory, and waiting for data.
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_step_is_said_once(digits_config, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     train.train_and_evaluate(digits_config, tmp_path)

@@ -265,6 +265,7 @@ def test_initial_values():
             np.testing.assert_allclose(leaf, float(name.endswith("scale")), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_dropout_needs_training_and_differs_by_key(example):
     model, variables, source, target = example
     model = model.clone(dropout_rate=0.5, attention_dropout_rate=0.5)
@@ -321,6 +322,7 @@ def test_names_in_pytorch_both_ways_and_sizes_read_off_them(golden):
         assert ("final_norm" in read) == bool(model.final_norm or model.pre_norm)
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="hidden_size=30 must be even, and divisible by"):
         tiny(hidden_size=30).init(jax.random.key(0), *(jnp.ones((1, 4), int),) * 2)

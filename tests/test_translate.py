@@ -107,6 +107,7 @@ def toy_config(toy, **fields):
     return config
 
 
+@pytest.mark.slow
 def test_a_run_reports_its_translations(tmp_path):
     pytest.importorskip("sacrebleu")
     config = toy_config("number_words", hidden_size=16, num_layers=1, num_heads=2, mlp_dim=32)
@@ -200,6 +201,7 @@ def test_lines_of_a_file_are_translated_line_by_line(pretrained, tmp_path, caplo
         results.check_outputs(items, predictor, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_answers_are_those_of_the_search(pretrained):
     tokens = np.array([[10, 31, 2, 0]], np.int32)  # "seven hundred"
     for beams in (1, 3):
@@ -215,5 +217,9 @@ def test_answers_are_those_of_the_search(pretrained):
         said = predictor._tokenizer.decode(found.tokens[0])
         assert answer.line == f"seven hundred -> {said}"
         assert float(answer.row[3]) == pytest.approx(float(found.scores[0]), abs=1e-3)
-    with pytest.raises(ValueError, match="--beams must be at least 1"):
-        translate.make_predictor(pretrained, translate.Options(beams=0), None)
+    for options, message in (
+        ({"beams": 0}, "--beams must be at least 1, not 0"),
+        ({"length_penalty": float("nan")}, "--length_penalty must be at least 0, not nan"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            translate.make_predictor(pretrained, translate.Options(**options), None)

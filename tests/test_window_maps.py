@@ -141,6 +141,7 @@ def computed():
     return compute
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_maps_are_those_of_all_pixels_to_all(case, computed):
     maps, full = computed(case)
@@ -205,6 +206,7 @@ def test_what_swin_looks_at():
     np.testing.assert_allclose(heads, expected.reshape(2, 4, 8, 11), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["swin", "swinir"])
 def test_looking_changes_nothing(case):
     name, size, fields = CASES[case]

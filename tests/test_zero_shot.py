@@ -36,6 +36,7 @@ def logits_of_two_towers(model, images, names, templates):
     return np.asarray(np.exp(params["t"]) * embeddings @ np.array(classes).T + params.get("b", 0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MODELS)
 def test_logits_are_those_of_the_two_towers(kind, tmp_path):
     model = word_models.make(tmp_path, *MODELS[kind])

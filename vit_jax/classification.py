@@ -92,7 +92,7 @@ def probabilities(logits: jax.Array | np.ndarray, loss: str) -> jax.Array:
 
 
 def activation(loss: str) -> str:
-    """What makes probabilities of logits that a loss has trained: "sigmoid" or "softmax"."""
+    """What makes probabilities of logits that a loss has trained, see `tasks.base.Output`."""
     return "sigmoid" if loss == "sigmoid_xent" else "softmax"
 
 

@@ -35,6 +35,7 @@ from vit_jax.machinery import cli, model_flags
 _PROBABILITIES = flags.DEFINE_bool(
     "probabilities", False, "Give probabilities in place of logits: softmax, or sigmoid, is inside."
 )
+
 if __name__ == "__main__":
     cli.parse_early()  # before what takes seconds to import
 
@@ -334,7 +335,7 @@ def write_stablehlo(part: Part, path: Path) -> None:
     with files.written_whole(path) as partial:
         partial.write_bytes(exported.serialize())
     with files.written_whole(_description_beside(path)) as partial:
-        partial.write_text(json.dumps(part.describe(), indent=2, ensure_ascii=False) + "\n")
+        partial.write_text(json.dumps(part.describe(), indent=2) + "\n")
 
 
 def _description_beside(path: Path) -> Path:
@@ -388,7 +389,7 @@ def write_saved_model(part: Part, path: Path) -> None:
         autograph=False,
         input_signature=specs,
     )
-    about = json.dumps(part.describe(), ensure_ascii=False)
+    about = json.dumps(part.describe())
     module.describe = tf.function(lambda: {"description": tf.constant(about)}, input_signature=[])
     signatures = {"serving_default": module.serve, "describe": module.describe}
     tf.saved_model.save(
@@ -441,7 +442,7 @@ def write_onnx(part: Part, path: Path) -> None:
     model = onnx.load(str(path), load_external_data=False)  # large weights are in another file
     about = part.describe().items()
     onnx.helper.set_model_props(
-        model, {k: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for k, v in about}
+        model, {k: v if isinstance(v, str) else json.dumps(v) for k, v in about}
     )
     onnx.save(model, str(path))
 

@@ -40,6 +40,7 @@ class Notes:
     Attributes:
         items: the same.
         rows: of the items that are done, by their `key_of`, in the order in which they were.
+        begun: `key_of` items of which something may be written.
         others: items that were done with other settings: these, by their `key_of`.
     """
 
@@ -47,12 +48,13 @@ class Notes:
         self.items = items
         self._folder = folder
         self._made_with = json.loads(json.dumps(made_with))  # as it is read again
+        self.begun: set[str] = set()
         self.others: dict[str, Mapping[str, Any]] = {}
         self.rows: dict[str, list[Row]] = {}
         for path in sorted(folder.glob(f"{_NOTES}*{_ENDING}")):
             self._read(path)
         self._file = folder / f"{_NOTES}{jax.process_index()}{_ENDING}"
-        self._is_begun = False
+        self._is_new = True
 
     def _read(self, path: Path) -> None:
         made_with: Mapping[str, Any] = {}
@@ -63,10 +65,12 @@ class Notes:
                 continue  # written in part by a process that was killed
             if "made_with" in note:
                 made_with = note["made_with"]
-            elif made_with == self._made_with:
-                self.rows[note["item"]] = note["rows"]
+            elif made_with != self._made_with:
+                self.others |= {} if note["rows"] is None else {note["item"]: made_with}
+            elif note["rows"] is None:
+                self.begun.add(note["item"])
             else:
-                self.others[note["item"]] = made_with
+                self.rows[note["item"]] = note["rows"]
 
     def is_done(self, item: Item, results: Sequence[os.PathLike[str]]) -> bool:
         """Whether an item needs nothing more.
@@ -90,14 +94,20 @@ class Notes:
             )
         return False
 
-    def add(self, item: Item, rows: Sequence[Row]) -> None:
+    def begin(self, item: Item) -> None:
+        """Notes that what is in the place of an item's results is its own from now on."""
+        self._add(item, None)
+
+    def end(self, item: Item, rows: Sequence[Row]) -> None:
         """Notes that an item's answers are said and written."""
-        rows = [[str(cell) for cell in row] for row in rows]
-        self.rows[key_of(item)] = rows
+        self.rows[key_of(item)] = [[str(cell) for cell in row] for row in rows]
+        self._add(item, self.rows[key_of(item)])
+
+    def _add(self, item: Item, rows: Sequence[Row] | None) -> None:
         lines = [json.dumps({"item": key_of(item), "rows": rows})]
-        if not self._is_begun:  # after what a killed process may have written of a line
+        if self._is_new:  # after what a killed process may have written of a line
             lines = ["", json.dumps({"made_with": self._made_with}), *lines]
-            self._is_begun = True
+            self._is_new = False
         with self._file.open("a", encoding="ascii") as file:
             file.write("\n".join([*lines, ""]))
 
@@ -150,8 +160,9 @@ def check_outputs(
     left = [
         item for item in items if notes is None or not notes.is_done(item, predictor.outputs(item))
     ]
+    others = [item for item in left if notes is None or key_of(item) not in notes.begun]
     there = [
-        target for item in left for result in predictor.outputs(item)
+        target for item in others for result in predictor.outputs(item)
         if (target := (output or Path()) / result).exists()
     ]  # fmt: skip
     if there:
@@ -205,7 +216,9 @@ def _answer_share(
     with console.progress(total=total, disable=few) as bar, console.above(bar):
         for item, answers in _answers(predictor, items):
             of_item, failed = rows.setdefault(key_of(item), []), len(failures)
-            for answer in answers:
+            for i, answer in enumerate(answers):
+                if notes is not None and i == 0 and predictor.outputs(item):
+                    notes.begin(item)
                 unwritten = () if output is None else _write(answer, output)
                 if answer.line and not (unwritten and predictor.has_files):
                     tqdm.write(answer.line)
@@ -217,7 +230,7 @@ def _answer_share(
                 count += 1
                 bar.update()
             if notes is not None and len(failures) == failed:
-                notes.add(item, of_item)
+                notes.end(item, of_item)
     return count, failures, rows
 
 

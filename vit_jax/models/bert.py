@@ -42,7 +42,7 @@ def _dense(features: int, dtype: Any, name: str) -> nn.Dense:
 class BertAttention(nn.Module):
     """Multi-head scaled dot-product attention; its kernels are (d, d), as published files' are.
 
-    The softmax is computed in float32. Attention dropout takes flax's implementation in training.
+    The softmax is computed in float32.
     """
 
     num_heads: int
@@ -59,21 +59,16 @@ class BertAttention(nn.Module):
         q, k, v = (
             _dense(d, self.dtype, name)(x).reshape(shape) for name in ("query", "key", "value")
         )
-        if self.dropout_rate and not self.deterministic:
-            y = nn.dot_product_attention(
-                q,
-                k,
-                v,
-                mask=None if mask is None else mask[:, None, None],
-                broadcast_dropout=False,
-                dropout_rng=self.make_rng("dropout"),
-                dropout_rate=self.dropout_rate,
-                deterministic=False,
-                dtype=self.dtype,
-                force_fp32_for_softmax=True,
-            )
-        else:
-            y = ops.attention(q, k, v, implementation=self.implementation, mask=mask)
+        drops = self.dropout_rate > 0 and not self.deterministic
+        y = ops.attention(
+            q,
+            k,
+            v,
+            implementation=self.implementation,
+            mask=mask,
+            dropout_rate=self.dropout_rate,
+            dropout_key=self.make_rng("dropout") if drops else None,
+        )
         return _dense(d, self.dtype, "out")(y.reshape(x.shape))
 
 

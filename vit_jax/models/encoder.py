@@ -73,8 +73,7 @@ class HeadProjection(nn.Module):
 class MultiHeadAttention(nn.Module):
     """Multi-head scaled dot-product attention (Vaswani et al., 2017).
 
-    The softmax is computed in float32. Attention dropout, which `ops.attention` lacks, takes flax's
-    XLA implementation while training. The weights, which that function does not return, are
+    The softmax is computed in float32. The weights, which `ops.attention` does not return, are
     computed besides for whoever captures "intermediates".
 
     Attributes:
@@ -178,36 +177,22 @@ class MultiHeadAttention(nn.Module):
     ) -> jax.Array:
         """Attention of the heads, (b, n, heads, c) over (b, m, heads, c); see `__call__`."""
         is_fixed = self.deterministic if deterministic is None else deterministic
-        allowed = ops.attended_keys(q.shape[1], k.shape[1], mask, causal, bias)
+        drops = self.attention_dropout_rate > 0 and not is_fixed
         if self.is_mutable_collection("intermediates"):
+            allowed = ops.attended_keys(q.shape[1], k.shape[1], mask, causal, bias, length)
             self.sow("intermediates", "attention", _weights(q, k, allowed, bias))
-        if is_fixed or not self.attention_dropout_rate:
-            return ops.attention(
-                q,
-                k,
-                v,
-                bias=bias,
-                implementation=self.implementation,
-                length=length,
-                mask=mask,
-                causal=causal,
-            )
-        x = nn.dot_product_attention(
+        return ops.attention(
             q,
             k,
             v,
-            bias=None if bias is None else jnp.where(allowed, bias, 0),
-            mask=allowed,
-            broadcast_dropout=False,
-            dropout_rng=self.make_rng("dropout"),
+            bias=bias,
+            implementation=self.implementation,
+            length=length,
+            mask=mask,
+            causal=causal,
             dropout_rate=self.attention_dropout_rate,
-            deterministic=False,
-            dtype=self.dtype,
-            force_fp32_for_softmax=True,
+            dropout_key=self.make_rng("dropout") if drops else None,
         )
-        if mask is None and bias is None:
-            return x
-        return x * jnp.any(allowed, axis=-1).swapaxes(1, 2)[..., None].astype(x.dtype)
 
 
 def _weights(

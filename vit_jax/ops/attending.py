@@ -5,6 +5,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,12 +22,14 @@ def attention(
     length: int | None = None,
     mask: jax.Array | None = None,
     causal: bool = False,
+    dropout_rate: float = 0.0,
+    dropout_key: jax.Array | None = None,
 ) -> jax.Array:
     """Scaled dot-product attention (Vaswani et al., 2017) with a softmax in float32.
 
     On a CPU the heads go before the tokens, so that XLA makes one program of the two products and
     the softmax between them. On an NVIDIA GPU, cuDNN's fused attention takes what it can, which is
-    not a mask or a bias: these are always XLA's.
+    not a mask or a bias: these are always XLA's. Dropout is flax's.
 
     Args:
         q: (b, n, heads, c).
@@ -38,20 +41,30 @@ def attention(
         mask: which of the m tokens are attended to, (b, m) bool, or which by each of the n,
             (1 or b, 1 or heads, n, m) bool; None for all.
         causal: whether token i attends to the first i + 1 alone; then n is m.
+        dropout_rate: share of the weights that are dropped, if there is a key.
+        dropout_key: of the random numbers for it; None drops nothing.
 
     Returns:
         (b, n, heads, c); 0 where mask and bias leave a token nothing to attend to.
     """
-    if mask is not None or bias is not None:
-        allowed = attended_keys(q.shape[1], k.shape[1], mask, causal, bias)
-        if length is not None:
-            allowed = allowed & (np.arange(k.shape[1]) < length)
+    is_plain = mask is None and bias is None
+    if is_plain and dropout_key is None:
+        return _attention_of_all(q, k, v, None, implementation, length, causal)
+    allowed = attended_keys(q.shape[1], k.shape[1], mask, causal, bias, length)
+    if dropout_key is not None:
+        out = nn.dot_product_attention(
+            q, k, v, None if bias is None else jnp.where(allowed, bias, 0), allowed,
+            broadcast_dropout=False, dropout_rng=dropout_key, dropout_rate=dropout_rate,
+            force_fp32_for_softmax=True,
+        )  # fmt: skip
+    else:
         hidden = _hiding(allowed)
         bias = hidden if bias is None else jnp.where(allowed, bias, hidden)
         implementation = None if compiling.is_for_cpu() else "xla"
         out = _attention_of_all(q, k, v, bias, implementation, None)
-        return out * jnp.any(allowed, axis=-1).swapaxes(1, 2)[..., None].astype(out.dtype)
-    return _attention_of_all(q, k, v, None, implementation, length, causal)
+    if is_plain:
+        return out
+    return out * jnp.any(allowed, axis=-1).swapaxes(1, 2)[..., None].astype(out.dtype)
 
 
 def _attention_of_all(
@@ -101,7 +114,12 @@ def _attention(
 
 
 def attended_keys(
-    n: int, m: int, mask: jax.Array | None, causal: bool, bias: jax.Array | None = None
+    n: int,
+    m: int,
+    mask: jax.Array | None,
+    causal: bool,
+    bias: jax.Array | None = None,
+    length: int | None = None,
 ) -> Any:
     """Which of m tokens each of n attends to, where not all: see `attention`.
 
@@ -109,9 +127,10 @@ def attended_keys(
         (b or 1, 1 or heads, n, m) bool, or None if nothing is hidden from anybody.
     """
     past = np.tri(n, m, dtype=bool)[None, None] if causal else None
+    first = None if length is None else np.tile(np.arange(m) < length, (1, 1, n, 1))
     if mask is not None and mask.ndim == 2:
         mask = jnp.broadcast_to(mask[:, None, None], (mask.shape[0], 1, n, m))
-    seen = [mask, past, None if bias is None else ~jnp.isneginf(bias)]
+    seen = [mask, past, first, None if bias is None else ~jnp.isneginf(bias)]
     masks = [each for each in seen if each is not None]
     return functools.reduce(operator.and_, masks) if masks else None
 

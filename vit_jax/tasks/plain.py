@@ -172,9 +172,6 @@ def predictor(
 
 def class_output(model: Any, loss: str) -> base.Output:
     """A `Task.output` of logits; or of features, if a model has no head."""
-    has_head = model.values_of(["num_classes"]).get("num_classes")
-    return (
-        base.Output("logits", classification.activation(loss))
-        if has_head
-        else base.Output("features")
-    )
+    if not model.values_of(["num_classes"]).get("num_classes"):
+        return base.Output("features")
+    return base.Output("logits", classification.activation(loss))

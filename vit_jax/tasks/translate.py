@@ -17,6 +17,8 @@ _SETTINGS = {
     "length_penalty": "translate.length_penalty",
     "extra_length": "translate.extra_length",
 }
+_FLAGS = {"beams": "--beams", "length_penalty": "--length_penalty"}
+_LEAST = {"beams": 1, "length_penalty": 0, "extra_length": 1}
 
 
 def get_search(settings: Mapping[str, Any]) -> Search:
@@ -26,12 +28,16 @@ def get_search(settings: Mapping[str, Any]) -> Search:
         ValueError: for numbers that are none.
     """
     given = {name: settings.get(key) for name, key in _SETTINGS.items()}
-    search = Search(**{name: value for name, value in given.items() if value is not None})
-    least = {"beams": 1, "length_penalty": 0, "extra_length": 1}
-    for name, key in _SETTINGS.items():
-        if not getattr(search, name) >= least[name]:
-            raise ValueError(f"{key} must be at least {least[name]}, not {getattr(search, name)}")
-    return search
+    return _changed(Search(), given, _SETTINGS)
+
+
+def _changed(search: Search, given: Mapping[str, Any], said: Mapping[str, str]) -> Search:
+    """A search with those values that are not None; a ValueError calls one as a person does."""
+    values = {name: value for name, value in given.items() if value is not None}
+    for name, value in values.items():
+        if not value >= _LEAST[name]:  # which is no number, either
+            raise ValueError(f"{said[name]} must be at least {_LEAST[name]}, not {value}")
+    return search._replace(**values)
 
 
 def get_metric(name: str, loss: str) -> Metric:
@@ -129,15 +135,7 @@ def make_predictor(pretrained: Pretrained, options: Options, output: Path | None
     search = get_search(pretrained.settings)
     if pretrained.settings.get(_SETTINGS["beams"]) is None:
         search = search._replace(beams=4)
-    if options.beams is not None:
-        search = search._replace(beams=options.beams)
-    if options.length_penalty is not None:
-        search = search._replace(length_penalty=options.length_penalty)
-    if search.beams < 1 or search.length_penalty < 0:
-        raise ValueError(
-            f"--beams must be at least 1 and --length_penalty at least 0, not {search.beams} and "
-            f"{search.length_penalty}"
-        )
+    search = _changed(search, {name: getattr(options, name) for name in _FLAGS}, _FLAGS)
     return translator.Translator(pretrained, search, options.attention, output is not None)
 
 

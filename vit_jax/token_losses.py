@@ -11,8 +11,8 @@ the size of the vocabulary:
 | `smoothed_tensor2tensor` | all but the right one, s / (V - 1) | the targets' entropy |
 | `smoothed_annotated`     | all but it and padding, s / (V - 2) | the targets' entropy |
 
-What has the entropy subtracted is 0 at best; `smoothed_torch` cannot fall below it (0.685 for s = .1
-and 43 tokens).
+What has the entropy subtracted is 0 at best; `smoothed_torch` cannot fall below it (0.685 for
+s = 0.1 and 43 tokens).
 
 Sources: torch.nn.CrossEntropyLoss; tensor2tensor (Vaswani et al., "Tensor2Tensor for Neural Machine
 Translation", 2018), as "Attention Is All You Need" was trained; Rush, "The Annotated Transformer"

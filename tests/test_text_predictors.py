@@ -109,7 +109,7 @@ def test_texts_that_have_no_answer(teller, caplog):
     assert answers[0].problems == ("text 1 has no [MASK] to fill in: 'a b'",)
     assert answers[1].problems[0].startswith("text 2 is too long, and 1 of its [MASK] were cut off")
     assert not answers[2].problems
-    assert "text 3 is too long, and its end is not looked at" in caplog.text
+    assert "text 3 is too long for bert_pair(40), and its end is not looked at" in caplog.text
     assert not answers[3].problems
 
 

@@ -116,13 +116,15 @@ def test_splits_are_complete_and_apart(source, vocabulary):
     assert other.splits["val"].sentences != data.splits["val"].sentences
 
 
-def test_a_source_is_in_one_split_whatever_its_translations(tmp_path, vocabulary):
+def test_a_source_is_in_one_split_whatever_its_translations(tmp_path, vocabulary, caplog):
+    caplog.set_level(logging.INFO, logger="input_pipeline.sources.splitting")
     path = tmp_path / "twice.tsv"
     path.write_text("".join(f"{a}\t{b}\n{a}\t{b} {b}\n" for a, b in sentences(40)))
     data = open_data(path, vocabulary, length=20, val_fraction=0.2)
     sources = [{source for source, _ in data.splits[split].sentences} for split in ("val", "test")]
     sources.append({source for source, _ in pairs_of(data, data.eval_batches("train"))})
     assert [len(some) for some in sources] == [8, 7, 25]
+    assert "8 of 40 training sentences are split off as val" in caplog.text
     assert len(set.union(*sources)) == 40
 
 

@@ -64,6 +64,8 @@ def test_a_first_row_that_may_be_names(tmp_path, caplog):
     assert "a.tsv: its first row, de, en, is taken for sentences; if it names" in caplog.text
     caplog.clear()
     assert read_pairs((path,), DE_EN) == PAIRS[:1]
+    with pytest.raises(ValueError, match="line 1: it has 1 column, and a sentence, a tab and its"):
+        read_pairs((write(tmp_path / "b.tsv", "one\ntwo\n"),))
     assert not caplog.records
 
 
@@ -106,10 +108,10 @@ def test_empty_sides_are_left_out_and_counted(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.tsv", "a\tb\nc\n", "line 2: it has 1 columns, and a sentence, a tab and its transl"),
+        ("a.tsv", "a\tb\nc\n", "line 2: it has 1 column, and a sentence, a tab and its transl"),
         ("a.tsv", "a\tb\nc\td\te\n", "line 2: it has 3 columns, and 2 are expected.*first line th"),
         ("a.tsv", "Go\tGeh\tCC-BY\n", "line 1: it has 3 columns.*as data.translation.source_lang"),
-        ("a.tsv", "source\ttarget\nc\n", "line 2: it has 1 columns, and its first row has 2$"),
+        ("a.tsv", "source\ttarget\nc\n", "line 2: it has 1 column, and its first row has 2$"),
         ("a.csv", "a,b\nc,d, e\n", r"line 2: it has 3 .*\(a sentence with a comma .* in quotes\)"),
         ("a.csv", 'a,b\n\n"c,d\n', "line 3: unexpected end of data: is a quote not closed"),
         ("a.tsv", "a\tb\nGrüße\tHi\n".encode("latin-1"), "line 2: the byte 0xfc is none of UTF-8"),

@@ -202,6 +202,11 @@ def where(text: Text) -> str:
     return f"line {text.line} of {text.path}" if text.path != TYPED else f"text {text.line}"
 
 
+def say_cut(text: Text, tokenizer: str, done: str) -> None:
+    """Says that a text has more pieces than the tokenizer of such a spec makes."""
+    _LOG.warning("%s is too long for %s, and its end is not %s", where(text), tokenizer, done)
+
+
 class WordTeller:
     """Says which words are the likeliest in the place of each [MASK].
 
@@ -256,7 +261,7 @@ class WordTeller:
                 yield base.Answer(text.path, problems=(f"{where(text)} {what}: {text.text!r}",))
                 continue
             if is_cut[i]:
-                _LOG.warning("%s is too long, and its end is not looked at", where(text))
+                say_cut(text, self._reader.tokenizer.spec, "looked at")
             said = [self._say(shares[i, place], ids[i, place]) for place in places]
             filled = text.text
             for place in places:
@@ -323,7 +328,7 @@ class Embedder:
             found.extend(rows)
             for text, cut, row in zip(batch, is_cut, rows):
                 if cut:
-                    _LOG.warning("%s is too long, and its end is not embedded", where(text))
+                    say_cut(text, self._reader.tokenizer.spec, "embedded")
                 is_last = len(found) == len(texts) and text is batch[-1]
                 files = _files(texts, np.stack(found)) if is_last and self._writes else {}
                 line = f"{where(text)} is embedded"

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import io
-import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
@@ -15,8 +14,6 @@ import numpy as np
 from vit_jax import text_predictors, translation
 from vit_jax.tasks import base
 from vit_jax.text_predictors import BATCH, STEP, TYPED, Text
-
-_LOG = logging.getLogger(__name__)
 
 _ENDING = ".txt"
 
@@ -88,9 +85,8 @@ class Translator:
         rows = np.pad(source[:, :width], [(0, BATCH - len(texts)), (0, 0)])
         tokens, scores = jax.device_get(self._translate(self._variables, rows))
         for i, text in enumerate(texts):
-            where = text_predictors.where(text)
             if is_cut[i]:
-                _LOG.warning("%s is too long, and its end is not translated", where)
+                text_predictors.say_cut(text, self._tokenizer.spec, "translated")
             said = " ".join(self._tokenizer.decode(tokens[i]).split("\n"))
             files = self._picture(item, text, source[i], tokens[i]) if self._draws else {}
             row = (text.line, text.text, said, f"{scores[i]:.4f}")

@@ -85,7 +85,10 @@ def check_fraction(fraction: float) -> None:
 
 
 def split_off_scenes(
-    found: Mapping[str, Sequence[T]], scene_of: Callable[[T], str], config: Any
+    found: Mapping[str, Sequence[T]],
+    scene_of: Callable[[T], str],
+    config: Any,
+    unit: str = "scene",
 ) -> dict[str, Sequence[T]]:
     """Splits off train what a data set has no split for, by scene.
 
@@ -97,6 +100,7 @@ def split_off_scenes(
         found: items by split name; "all" stands for a folder without splits.
         scene_of: function from an item to its scene.
         config: `config.data`.
+        unit: what a scene is called in messages.
 
     Returns:
         Items by split name, none of which is empty.
@@ -110,10 +114,11 @@ def split_off_scenes(
         taken = _take(scenes, str, config.val_fraction, f"{config.split_seed}/{name}")
         if not taken:
             raise ValueError(
-                f"there is only one scene left to train on, of which no {name} can be split off: "
+                f"there is only one {unit} left to train on, of which no {name} can be split off: "
                 "add more, give it a folder, or set data.val_fraction=0, which splits nothing off"
             )
-        _LOG.info("%d of %d training scenes are split off as %s", len(taken), len(scenes), name)
+        counts = len(taken), len(scenes)
+        _LOG.info("%d of %d training %ss are split off as %s", *counts, unit, name)
         return (
             [item for item in items if scene_of(item) not in taken],
             [item for item in items if scene_of(item) in taken],

@@ -65,7 +65,7 @@ def splits(config: Any, tokenizer: Tokenizer) -> dict[str, BucketedPairs]:
     found = _find(config, config.source) if config.source else {}
     parts: Mapping[str, Sequence[Pair]] = {}
     if found:
-        parts = splitting.split_off_scenes(found, lambda pair: pair[0], config)
+        parts = splitting.split_off_scenes(found, lambda pair: pair[0], config, "sentence")
     if config.test_source:
         test = splitting.get_test(_find(config, config.test_source), config.test_source)
         parts = {**parts, "test": test}

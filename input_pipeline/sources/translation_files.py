@@ -122,7 +122,8 @@ def _rows_of_table(path: Path, languages: Languages) -> Iterator[_Row]:
 
 def _say_width(path: Path, row: _Row, width: int, is_named: bool) -> str:
     is_csv = path.suffix.lower() == _CSV
-    where = f"{path} line {row.line}: it has {len(row.fields)} columns, and"
+    columns = "1 column" if len(row.fields) == 1 else f"{len(row.fields)} columns"
+    where = f"{path} line {row.line}: it has {columns}, and"
     if is_named:
         return f"{where} its first row has {width}{_QUOTED if is_csv else ''}"
     if len(row.fields) < width:
@@ -155,7 +156,7 @@ def _columns_in(path: Path, fields: Sequence[str], languages: Languages) -> tupl
             f"{path}: of the languages {' and '.join(languages)} its first row has one alone: "
             f"{', '.join(names)[:80]}"
         )
-    if all(re.fullmatch(r"[a-z]{2,3}([-_]\w+)?", name) for name in names):
+    if len(names) > 1 and all(re.fullmatch(r"[a-z]{2,3}([-_]\w+)?", name) for name in names):
         _LOG.warning(
             "%s: its first row, %s, is taken for sentences; if it names columns, say "
             "data.translation.source_language and target_language", path, ", ".join(names),

@@ -174,3 +174,20 @@ def test_a_model_can_hold_its_parameters_within_bounds(monkeypatch):
     state, metrics = step.make_train_step(exp)(state, batch)
     assert metrics["param_norm"] == 0
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(state.params))
+
+
+def test_each_micro_batch_has_a_dropout_key_of_its_own():
+    """Of equal micro-batches, the gradients differ by their dropout alone."""
+    params = {"w": jnp.ones(1000)}
+    batch = {"image": jnp.ones((4, 1))}
+
+    def forward(params, model_state, batch, key):
+        return params["w"] * jax.random.bernoulli(key, 0.5, (1000,)), model_state
+
+    def loss_of(out, batch):
+        return jnp.mean(out), {}
+
+    grads, *_ = step._averaged_gradient(2, forward, loss_of, params, {}, batch, jax.random.key(0))
+    values, counts = np.unique(np.round(np.asarray(grads["w"]) * 1000, 3), return_counts=True)
+    np.testing.assert_allclose(values, [0, 0.5, 1])
+    assert (counts > 200).all()

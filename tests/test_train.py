@@ -20,7 +20,7 @@ from checkpoints.train_state import Checkpointer
 from tests.helpers import tiny_digits_config
 from vit_jax import evaluate, experiment, train
 from vit_jax.machinery import monitor, sharding
-from vit_jax.step import _averaged_gradient, make_train_step
+from vit_jax.step import make_train_step
 from vit_jax.workdir import Workdir
 
 
@@ -144,23 +144,6 @@ def test_accumulation_is_the_large_batch(digits_config):
     parts, parts_metrics = run_steps(digits_config)
     assert largest_gap(whole.params, parts.params) < 1e-6
     np.testing.assert_allclose(whole_metrics[-1]["loss"], parts_metrics[-1]["loss"], rtol=1e-6)
-
-
-def test_each_micro_batch_has_a_dropout_key_of_its_own():
-    """Of equal micro-batches, the gradients differ by their dropout alone."""
-    params = {"w": jnp.ones(1000)}
-    batch = {"image": jnp.ones((4, 1))}
-
-    def forward(params, model_state, batch, key):
-        return params["w"] * jax.random.bernoulli(key, 0.5, (1000,)), model_state
-
-    def loss_of(out, batch):
-        return jnp.mean(out), {}
-
-    grads, *_ = _averaged_gradient(2, forward, loss_of, params, {}, batch, jax.random.key(0))
-    values, counts = np.unique(np.round(np.asarray(grads["w"]) * 1000, 3), return_counts=True)
-    np.testing.assert_allclose(values, [0, 0.5, 1])
-    assert (counts > 200).all()
 
 
 def test_each_step_has_a_dropout_key_of_its_own(digits_config):

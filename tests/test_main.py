@@ -92,8 +92,9 @@ def test_predict(trained, tmp_path):
     out = tmp_path / "out"
     result = run("predict", f"--workdir={workdir}", f"--output={out}", "--attention", tmp_path)
     assert result.returncode == 0, result.stderr
-    pictures = {path.name for path in (out / "attention").iterdir()}
-    assert pictures == {"red rgba.png", "blue.png", "grey16.png"}
+    drawn = out / "attention"
+    pictures = {str(path.relative_to(drawn)) for path in drawn.rglob("*.png")}
+    assert pictures == {"red rgba.png", "deep/blue.webp.png", "grey16.tif.png"}
     with (out / "predictions.csv").open() as file:
         rows = {Path(row["file"]).name: row for row in csv.DictReader(file)}
     assert set(rows) == {"red rgba.png", "blue.webp", "grey16.tif"}

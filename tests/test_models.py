@@ -111,7 +111,11 @@ def test_overrides():
         ("ViT-B_16", {"dropout_rate": "a"}, "dropout_rate must be of type float"),
         ("ViT-B_16", {"representation_size": 2.5}, "of type int or NoneType"),
         ("ViT-B_16", {"resnet_layers": (1, 2.0)}, r"of type tuple\[int, ...\] or NoneType"),
-        ("Mixer-B_16", {"hidden_size": 8}, "no field 'hidden_size'; its fields are: num_classes"),
+        (
+            "Mixer-B_16",
+            {"hidden_size": 8},
+            "no field 'hidden_size'; did you mean 'hidden_dim'. its fields are: num_c",
+        ),
         ("ViT-B_16", {"dtype": "int8"}, "not one of"),
         ("ViT-B_16", {"dtype": "half-ish"}, "not one of"),
     ],

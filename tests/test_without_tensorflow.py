@@ -90,7 +90,7 @@ from vit_jax import evaluate, experiment, inference_time, losses, optim, tasks, 
 from vit_jax.benchmark import __main__
 from input_pipeline.sources import kinds_with
 from input_pipeline import check
-assert kinds_with("label") == ["classes"]
+assert kinds_with("label") == ["classes", "multilabel"]
 import checkpoints.npz, checkpoints.torch, checkpoints.train_state
 print(sorted({"tensorflow", "clu", "tensorflow_datasets", "tf_keras"} & set(sys.modules)))
 """

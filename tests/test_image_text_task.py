@@ -240,7 +240,7 @@ def test_a_killed_run_continues_bit_for_bit(config, captioned, monkeypatch):
         ({"best_metric": "zero_shot/loss"}, "best_metric='zero_shot/loss' is not evaluated"),
         (
             {"data.kind": "classes", "data.source": "digits", "data.test_source": ""},
-            "other data than these, which have no",
+            "learns from examples with text, which those of",
         ),
     ],
 )  # fmt: skip

@@ -99,8 +99,8 @@ def test_central_crop():
     with pytest.raises(tf.errors.InvalidArgumentError) as error:
         next(iter(files))
     assert pipeline.explain(error.value) == (
-        "central_crop of 31 x 31 from a smaller image; crop less, or (unless images are "
-        "to be enlarged) put resize_small or pad_to before it"
+        "central_crop of 31 x 31 from a smaller image of 30 x 44; crop less, or (unless images "
+        "are to be enlarged) put resize_small or pad_to before it"
     )
 
 

@@ -266,7 +266,6 @@ def test_both_encoders_begin_with_weights_of_twins(tmp_path, monkeypatch):
         (dict(encoder="resnet"), "encoder='resnet' is not one of"),
         (dict(padding="zero"), "padding='zero' is not one of"),
         (dict(iterations=0), "iterations must be at least 1, not 0"),
-        (dict(depth=-1), "depth=-1 must not be negative"),
         (dict(features=12), "features=12 must be divisible by its 8 heads"),
         (dict(dropout=1.0), r"dropout must lie in \[0, 1\), not 1.0"),
     ],

@@ -107,6 +107,7 @@ def test_overrides():
         ("ViT-B_16", {"depth": 3}, "no field 'depth'; its fields are: num_classes, patch_size"),
         ("ViT-B_16", {"num_layers": "3"}, "num_layers must be of type int, not '3'"),
         ("ViT-B_16", {"num_layers": True}, "num_layers must be of type int, not True"),
+        ("ViT-B_16", {"num_layers": -1}, "num_layers=-1 must not be negative"),
         ("ViT-B_16", {"remat": 1}, "remat must be of type bool"),
         ("ViT-B_16", {"dropout_rate": "a"}, "dropout_rate must be of type float"),
         ("ViT-B_16", {"representation_size": 2.5}, "of type int or NoneType"),

@@ -29,7 +29,7 @@ def test_a_restorer_for_classes_is_told_by_its_task_not_by_a_field_it_lacks():
             "task classify .* label, .*='pairs'.* DehazeFormer-T",
         ),
         ("CLIP-B_32", "classes", "image_text .* text, .* to captions, .* as ViT-Ti_16"),
-        ("ViT-Ti_16", "translation", "to classes, .* as Transformer-base$"),
+        ("ViT-Ti_16", "translation", "to classes or multilabel, .* as Transformer-base$"),
     ],
 )
 def test_models_are_named_for_the_data_there_are(tmp_path, name, kind, message):

@@ -63,7 +63,7 @@ def main() -> int:
         finally:
             undisturbed.kill()
             process.kill()
-        assert_same_runs(whole, killed)
+        assert_same_runs(whole, killed, has_means=False)
     quarters = [part.mean() / 2**20 for part in np.array_split(np.array(rss), 4)]
     growth = quarters[3] / quarters[1]
     print(f"killed {kills}; {steps} steps: state, metrics and weights are equal")

@@ -84,7 +84,10 @@ def _made_with(pretrained: Any, options: Any) -> dict[str, Any]:
 def define_options(tasks: Iterable[Task]) -> None:
     """Makes a flag of each option of each task; tasks that share a name share the flag."""
     for name, (kind, field, owners) in _options(tasks).items():
-        text = " ".join(f"Of {owner}: {words}" for owner, words in owners.items())
+        text = " ".join(
+            f"Of {' and '.join(owner for owner in owners if owners[owner] == words)}: {words}"
+            for words in dict.fromkeys(owners.values())
+        )
         if kind is bool:
             flags.DEFINE_bool(name, field.default, text)
         elif field.metadata["choices"]:

@@ -397,8 +397,10 @@ def test_every_kind_has_the_truths_that_the_table_says(image_folder, tmp_path):
         path = write_image(tmp_path / "segmentation" / name / "1.png", (9, 9, 9))
     Image.fromarray(np.eye(16, 20, dtype=np.uint8)).save(path)
     write_image(tmp_path / "captions" / "1.png", (9, 9, 9)).with_suffix(".txt").write_text("grey")
+    write_image(tmp_path / "multilabel" / "1.png", (9, 9, 9))
+    (tmp_path / "multilabel" / "labels.csv").write_text("image,labels\n1.png,cat|dog\n")
     sources = {"classes": image_folder, "segmentation": tmp_path / "segmentation",
-               "captions": tmp_path / "captions",
+               "captions": tmp_path / "captions", "multilabel": tmp_path / "multilabel",
                "flow": flow_folders.own(tmp_path / "flow", ["a"])}  # fmt: skip
     # Of texts alone, see test_text_file.
     with_image = {kind: row for kind, row in KINDS.items() if not row.takes_tokenizer}
@@ -408,13 +410,13 @@ def test_every_kind_has_the_truths_that_the_table_says(image_folder, tmp_path):
             train_pp="value_range(-1, 1)", eval_pp="value_range(-1, 1)",
         )  # fmt: skip
         config.degradation.sigma = 1.0
-        if kind in ("classes", "captions"):
+        if kind in ("classes", "multilabel", "captions"):
             small(config)
         data = get_dataset(config, 1, 0)
         assert set(data.truths) - {"set"} == set(row.truths)
         (name, *_) = data.splits
         assert set(next(data.eval_batches(name))) == {"image", *row.truths, "index", "_mask"}
-    assert kinds_with("label") == ["classes"]
+    assert kinds_with("label") == ["classes", "multilabel"]
     assert kinds_with("target") == ["pairs", "degraded", "hazy_from_clear"]
     assert kinds_with("mask") == ["segmentation"]
     assert kinds_with("captions") == ["captions"]

@@ -27,25 +27,28 @@ def test_pixel_shuffle():
         np.testing.assert_array_equal(y[:, i::2, j::2, c], x[..., 4 * c + 2 * i + j])
 
 
-@pytest.mark.parametrize("side", [3, 5])
-def test_depthwise_convolution(side):
-    x, kernel = noise((2, 9, 8, 4)), noise((side, side, 1, 4))
-    expected = jax.lax.conv_general_dilated(
-        x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=4,
-    )  # fmt: skip
-    np.testing.assert_allclose(ops.depthwise_conv(x, kernel), expected, atol=1e-5)
-
-
 def agree(ours, expected, *args):
     """Values and gradients of two functions."""
-    np.testing.assert_allclose(ours(*args), expected(*args), atol=1e-5)
+    np.testing.assert_allclose(ours(*args), expected(*args), rtol=2e-6, atol=1e-5)
     everything = tuple(range(len(args)))
     grads = [
         jax.grad(lambda *args, f=f: jnp.sum(jnp.sin(f(*args))), everything)(*args)
         for f in (ours, expected)
     ]
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), *grads)
+    close = functools.partial(np.testing.assert_allclose, rtol=2e-6, atol=1e-5)
+    jax.tree.map(close, *grads)
+
+
+@pytest.mark.parametrize(("side", "stride"), [(5, 1), (3, 2), (7, 3)])
+def test_depthwise_convolution(side, stride):
+    def convolved(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x, kernel, (stride, stride), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=4,
+        )  # fmt: skip
+
+    ours = functools.partial(ops.depthwise_conv, stride=stride)
+    agree(ours, convolved, noise((2, 20, 17, 4)), noise((side, side, 1, 4), 1))
 
 
 def test_rows(monkeypatch):

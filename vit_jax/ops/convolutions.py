@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from vit_jax.ops import compiling
 
+_ADDED_ROWS = 8  # of products that are summed before they are written to memory
 
 def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolves without padding and with a stride of 1.
@@ -94,28 +95,66 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Arra
     Returns:
         (b, (h - kh) // stride + 1, (w - kw) // stride + 1, c).
     """
+    if compiling.is_for_cpu():
+        return _shifted_conv(stride, x, kernel)
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        "VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1],
+    )
 
-    def shifted(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        rows, columns = kernel.shape[:2]
-        h, w = x.shape[1] - rows + 1, x.shape[2] - columns + 1
-        parts = (
-            x[:, i : i + h : stride, j : j + w : stride] * kernel[i, j]
-            for i in range(rows)
-            for j in range(columns)
-        )
-        return jnp.asarray(sum(parts))
 
-    def convolved(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return jax.lax.conv_general_dilated(
-            x,
-            kernel,
-            (stride, stride),
-            "VALID",
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=x.shape[-1],
-        )
+def _sum_shifted(stride: int, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    rows, columns = kernel.shape[:2]
+    h, w = x.shape[1] - rows + 1, x.shape[2] - columns + 1
+    parts = (
+        x[:, i : i + h : stride, j : j + w : stride] * kernel[i, j]
+        for i in range(rows)
+        for j in range(columns)
+    )
+    return jnp.asarray(sum(parts))
 
-    return shifted(x, kernel) if compiling.is_for_cpu() else convolved(x, kernel)
+
+_shifted_conv = jax.custom_vjp(_sum_shifted, nondiff_argnums=(0,))
+
+
+def _shifted_forward(stride: int, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple]:
+    return _sum_shifted(stride, x, kernel), (x, kernel)
+
+
+def _shifted_backward(stride: int, kept: tuple, grad: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Left alone, JAX would keep each shifted copy of x, and XLA add up their products slowly."""
+    x, kernel = kept
+    rows, columns, _, c = kernel.shape
+    ends = (side - stride * (of_grad - 1) - 1 for side, of_grad in zip(x.shape[1:3], grad.shape[1:3]))
+    padding = [(k - 1, end, stride - 1) for k, end in zip((rows, columns), ends)]
+    spread = jax.lax.pad(grad, jnp.zeros((), grad.dtype), [(0, 0, 0), *padding, (0, 0, 0)])
+    of_x = _sum_shifted(1, spread, kernel[::-1, ::-1])
+
+    more = -grad.shape[1] % _ADDED_ROWS
+    x, grad = (
+        jnp.pad(y, ((0, 0), (0, rows), (0, 0), (0, 0)))
+        for y, rows in ((x, more * stride), (grad, more))
+    )
+    h, w = (side * stride for side in grad.shape[1:3])
+    sums = [
+        sum(
+            x[:, i + k * stride : i + h : _ADDED_ROWS * stride, j : j + w : stride]
+            * grad[:, k::_ADDED_ROWS]
+            for k in range(_ADDED_ROWS)
+        ).reshape(-1, c)
+        for i in range(rows)
+        for j in range(columns)
+    ]
+    sums = jnp.concatenate(sums, axis=1)
+    of_kernel = jnp.ones((1, len(sums)), sums.dtype) @ sums
+    return of_x, of_kernel.reshape(kernel.shape)
+
+
+_shifted_conv.defvjp(_shifted_forward, _shifted_backward)
 
 
 def pointwise_conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:

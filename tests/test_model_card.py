@@ -13,9 +13,10 @@ from huggingface_hub import ModelCard
 
 from checkpoints import torch
 from tests.commands import run
-from tests.helpers import tiny_digits_config
+from tests.helpers import TINY, noise, random_params, tiny_digits_config
 from tests.test_report_page import summary
 from vit_jax import evaluate, experiment, load, model_card, train
+from vit_jax.models import get_model
 
 ODD = "a|b`c*d_ _e <i>f</i> [g](h) # ---"
 
@@ -58,23 +59,22 @@ def test_the_hub_reads_the_figures(trained):
 def test_what_the_card_names_is_enough_to_use_the_weights(trained, tmp_path):
     workdir, _ = trained
     card = (workdir / "README.md").read_text()
-    (needed,) = re.findall(r"Besides (.*) are needed", card)
-    names = ["weights.npz", *re.findall("`([^`]+)`", needed)[1:]]
+    (needed,) = re.findall(r"this is needed: (.*)\.", card)
+    names = re.findall("`([^`]+)`", needed)
     assert names == ["weights.npz", "config.json", "data.json", "labels.txt"]
     folder = tmp_path / "FOLDER"
     folder.mkdir()
     for name in names:
         shutil.copy(workdir / name, folder)
-    (python, _) = commands(card, "python")
+    (python, from_torch) = commands(card, "python")
     assert 'vit_jax.load("FOLDER")' in python
     image = np.random.default_rng(0).integers(0, 255, (8, 8, 3)).astype(np.uint8)
     answers = [load(path)(image) for path in (workdir, folder)]
     assert answers[0] == answers[1]
     (predict, convert) = commands(card, "sh")
     assert predict == "python -m vit_jax.predict --workdir=FOLDER FILE_OR_FOLDER..."
-    first, _, rest = convert.splitlines()[0].partition("  # ")
-    assert rest == "names of timm"
-    result = run(*first.removeprefix("python -m vit_jax.").split(), cwd=tmp_path)
+    assert 'load_file("timm.safetensors")' in from_torch
+    result = run(*convert.removeprefix("python -m vit_jax.").split(), cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "blocks.0.attn.qkv.weight" in torch.read(tmp_path / "timm.safetensors")
 
@@ -119,7 +119,7 @@ def test_names_of_any_characters_are_text():
     assert result["metrics"] == [{"type": ODD, "value": 0.5}]
     tokens = MarkdownIt().enable("table").parse(card.split("---\n", 2)[2])
     headings = [tokens[i + 1] for i, token in enumerate(tokens) if token.type == "heading_open"]
-    assert len(headings) == 5
+    assert len(headings) == 6
     assert text_of(headings[0]) == f"{ODD} on {ODD}"
     cells = [
         text_of(tokens[i + 1]) for i, t in enumerate(tokens) if t.type in ("th_open", "td_open")
@@ -153,7 +153,61 @@ def test_figures_that_are_no_numbers_are_no_results():
 
 
 def test_texts_and_vocabularies():
-    card = model_card.make(summary(inputs=("source", "target_tokens"), classes=()), [""], True)
+    parts = summary(inputs=("source", "target_tokens"), classes=())
+    card = model_card.make(parts, [""], has_vocabulary=True)
     assert 'model("A text.")' in card
-    assert "`config.json`, `data.json`, `vocabulary/` are needed" in card
+    assert "this is needed: `weights.npz`, `config.json`, `data.json`, `vocabulary/`." in card
     assert "python -m vit_jax.convert FOLDER published.safetensors\n" in card
+
+
+def test_of_the_namings_that_fit_those_of_whole_libraries_are_told():
+    namings = ["transformers", "open_clip-timm", "timm"]
+    one = model_card.make(summary(), namings, {"timm": ("timm", "model = f(weights)")})
+    assert re.findall("convert FOLDER (.*)", one) == ["timm.safetensors --naming=timm"]
+    assert commands(one, "python")[-1].endswith("\nmodel = f(weights)")
+    card = model_card.make(summary(), namings)
+    assert re.findall("convert FOLDER (.*)", card) == [
+        "transformers.safetensors", "timm.safetensors --naming=timm",
+    ]  # fmt: skip
+    assert "# of the same sizes" in card
+
+
+FOR_OTHERS = [
+    ("token", "timm"), ("token", "transformers"), ("gap", "timm"), ("map", "timm")
+]  # fmt: skip
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("activation", ["gelu_tanh", "gelu"])
+@pytest.mark.parametrize(("classifier", "naming"), FOR_OTHERS)
+def test_what_the_card_says_of_other_libraries(
+    classifier, naming, activation, tmp_path, monkeypatch
+):
+    import torch as pytorch
+
+    import tests.torchvision_operators  # noqa: F401
+
+    fields = dict(TINY, classifier=classifier, activation=activation)
+    model, params = random_params("ViT-B_16", (16, 12), num_classes=5, **fields)
+    namings = torch.fitting_namings({"params": params}, model)
+    card = model_card.make(summary(), namings, model.torch_calls((16, 12)))
+    arrays = torch.to_state_dict({"params": params}, model, naming)
+    torch.write(tmp_path / f"{naming}.safetensors", arrays)
+    monkeypatch.chdir(tmp_path)
+    (python,) = (code for code in commands(card, "python") if f"{naming}.safetensors" in code)
+    names = {}
+    exec(python, names)
+    images = noise((2, 16, 12, 3))
+    with pytorch.no_grad():
+        theirs = names["model"](pytorch.from_numpy(images.transpose(0, 3, 1, 2)))
+    theirs = getattr(theirs, "logits", theirs).numpy()
+    ours = np.asarray(model.apply({"params": params}, images))
+    assert ours.std() > 0.1
+    np.testing.assert_allclose(theirs, ours, atol=1e-5 * ours.std())
+
+
+@pytest.mark.parametrize("fields", [dict(pre_norm=True), dict(position_embedding="none"),
+    dict(norm_epsilon=1e-5), dict(classifier="unpooled"), dict(representation_size=8)])  # fmt: skip
+def test_what_others_do_not_compute_is_not_told(fields):
+    assert set(get_model("ViT-B_16").torch_calls((224, 224))) == {"timm", "transformers"}
+    assert get_model("ViT-B_16", **fields).torch_calls((224, 224)) == {}

@@ -43,8 +43,8 @@ def summary(**changes):
         **dict(name="run", model_name="ViT-Ti_16", parameters=1234, step=7, averaged=0,
                figures={"test": {"accuracy": 0.5, "examples": 3}}, comparison="", data="digits",
                examples={"train": 9}, classes=("a", "b"), protocol="", settings={}, config="{}",
-               command="", path="/runs/run", usage="FILE", inputs=("image",), pipeline_tag="",
-               base=""),
+               command="", path="/runs/run", usage="FILE", inputs=("image",), image_size=(8, 8),
+               pipeline_tag="", base=""),
         **changes,
     })  # fmt: skip
 

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import math
 import re
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,9 @@ _SEAL = (
 )
 _SEALED = re.compile(r"<!-- vit_jax wrote this file, (\w+) of what is above; [^\n]*-->\n")
 _MOST_CLASSES = 20
+_OF_TORCH = """\
+model: torch.nn.Module = ...  # of the same sizes, see docs/weights.md of vit_jax
+model.load_state_dict(weights)"""
 # What may stand as it is: underscores within words are no emphasis.
 _SPECIAL = re.compile(r"[\\`*<>\[\]|&~$#]|(?<![^\W_])_|_(?![^\W_])")
 
@@ -43,7 +47,10 @@ def write(
         _LOG.warning("%s was not written here, or was changed since: it stays as it is; move it "
                      "away to get a new model card", path)  # fmt: skip
         return
-    text = make(summary, torch.fitting_namings(variables, model), workdir.vocabulary.exists())
+    namings = torch.fitting_namings(variables, model)
+    height, width = summary.image_size or (0, 0)
+    calls = model.torch_calls((height, width)) if height and width else {}
+    text = make(summary, namings, calls, workdir.vocabulary.exists())
     data = text.encode("utf-8", "replace")  # names of files can be of any bytes
     with files.written_whole(path) as partial:
         partial.write_bytes(data + _SEAL.format(_digest(data)).encode())
@@ -60,13 +67,19 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-def make(summary: RunSummary, namings: Sequence[str], has_vocabulary: bool = False) -> str:
+def make(
+    summary: RunSummary,
+    namings: Sequence[str],
+    calls: Mapping[str, tuple[str, str]] = types.MappingProxyType({}),
+    has_vocabulary: bool = False,
+) -> str:
     """Makes a card.
 
     Args:
         summary: of the run.
         namings: of PyTorch's names in which its weights can be written, see
             `checkpoints.torch.fitting_namings`.
+        calls: Python that makes the model elsewhere, by naming, see `Model.torch_calls`.
         has_vocabulary: whether the folder holds one.
 
     Returns:
@@ -84,7 +97,7 @@ def make(summary: RunSummary, namings: Sequence[str], has_vocabulary: bool = Fal
         *_recipe(summary),
         "## Use",
         *_use(summary, has_vocabulary),
-        *_elsewhere(namings),
+        *_elsewhere(namings, calls),
     ]
     return "\n\n".join(parts) + "\n\n"
 
@@ -157,39 +170,47 @@ def _recipe(summary: RunSummary) -> list[str]:
 
 def _use(summary: RunSummary, has_vocabulary: bool) -> list[str]:
     """How to use it from here."""
-    needed = ["config.json", "data.json", *(["labels.txt"] if summary.classes else [])]
+    needed = [
+        "weights.npz",
+        "config.json",
+        "data.json",
+        *(["labels.txt"] if summary.classes else []),
+    ]
     needed += ["vocabulary/"] if has_vocabulary else []
     images = [f'"{key}.png"' for key in summary.inputs if key.startswith("image")]
     asked = ", ".join(images) or '"A text."'
     python = f'import vit_jax\n\nmodel = vit_jax.load("FOLDER")\nanswer = model({asked})'
     return [
-        f"FOLDER is this one. Besides `weights.npz`, {', '.join(map(_code, needed))} are needed.",
+        f"FOLDER is this one, of which this is needed: {', '.join(map(_code, needed))}.",
         _block(summary.predict("FOLDER"), "sh"),
         _block(python, "python"),
     ]
 
 
-def _elsewhere(namings: Sequence[str]) -> list[str]:
+def _elsewhere(namings: Sequence[str], calls: Mapping[str, tuple[str, str]]) -> list[str]:
     """How to use it from elsewhere, as far as its parameters have names there."""
-    # Those with a dash are of parts, or of one library's model with another's inside.
-    namings = [naming for i, naming in enumerate(namings) if i == 0 or "-" not in naming]
+    first = next(iter(namings), "")  # which convert writes unasked
+    # A place for each parameter is not all that a model elsewhere asks for, which its call knows.
+    # Namings with a dash are of parts, or of one library's model with another's inside.
+    namings = [
+        naming
+        for i, naming in enumerate(namings)
+        if (naming in calls if calls else i == 0 or "-" not in naming)
+    ]
     if not namings:
         return ["Its parameters have no place in the files of PyTorch's libraries."]
-    flags = [f" --naming={naming}" if i else "" for i, naming in enumerate(namings)]
-    files_of = [f"{naming.lower() or 'published'}.safetensors" for naming in namings]
-    comments = [f"  # names of {naming}" if naming else "" for naming in namings]
-    parts = zip(files_of, flags, comments)
-    lines = [f"python -m vit_jax.convert FOLDER {''.join(part)}" for part in parts]
-    return [
-        "From PyTorch, in a model of the same sizes that has these names; what it must be told is "
-        "in docs/weights.md of vit_jax.",
-        _block("\n".join(lines), "sh"),
-        _block(
-            "from safetensors.torch import load_file\n\n"
-            f'model.load_state_dict(load_file("{files_of[0]}"))',
-            "python",
-        ),
-    ]
+    parts = []
+    for naming in namings:
+        file = f"{naming.lower() or 'published'}.safetensors"
+        flag = f" --naming={naming}" if naming != first else ""
+        library, make = calls.get(naming, ("torch", _OF_TORCH))
+        imports = f"import {library}\nfrom safetensors.torch import load_file"
+        parts += [
+            f"With the names of {_plain(naming)}:" if naming else "With the published names:",
+            _block(f"python -m vit_jax.convert FOLDER {file}{flag}", "sh"),
+            _block(f'{imports}\n\nweights = load_file("{file}")\n{make}', "python"),
+        ]
+    return ["### From PyTorch", *parts]
 
 
 # Markdown in which names of any characters stay what they are.

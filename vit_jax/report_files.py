@@ -101,10 +101,10 @@ def read(folder: epath.Path) -> ReportFiles:
 
 
 def _read_table(path: epath.Path) -> Table:
-    with io.TextIOWrapper(path.open("rb"), "utf-8", "replace", newline="") as file:
-        lines = csv.reader(file)
-        rows = list(itertools.islice(lines, _MOST_ROWS + 1))
-        more = sum(1 for _ in lines)
+    text = path.read_bytes().decode("utf-8", "replace")
+    lines = csv.reader(io.StringIO(text, newline=""))
+    rows = list(itertools.islice(lines, _MOST_ROWS + 1))
+    more = sum(1 for _ in lines)
     columns = max(map(len, rows), default=0)
     notes = [f"{more:,} more rows"] if more else []
     notes += [f"{columns - _MOST_COLUMNS:,} more columns"] if columns > _MOST_COLUMNS else []
@@ -113,10 +113,10 @@ def _read_table(path: epath.Path) -> Table:
 
 
 def _read_text(path: epath.Path) -> Text:
-    with io.TextIOWrapper(path.open("rb"), "utf-8", "replace") as file:
-        lines = [_cut(line.rstrip("\n")) for line in itertools.islice(file, _MOST_LINES)]
-        more = sum(1 for _ in file)
-    return Text(path.name, "\n".join(lines), f"{more:,} more lines" if more else "")
+    lines = path.read_bytes().decode("utf-8", "replace").splitlines()
+    more = len(lines) - _MOST_LINES
+    shown = "\n".join(map(_cut, lines[:_MOST_LINES]))
+    return Text(path.name, shown, f"{more:,} more lines" if more > 0 else "")
 
 
 def _cut(text: str) -> str:

@@ -41,6 +41,7 @@ class RunSummary:
         path: of its folder.
         usage: what a person types after `predict --workdir=DIR`, at least.
         inputs: keys of what the model gets.
+        image_size: (h, w) in pixels of the images that it is evaluated with; () for any, or none.
         pipeline_tag: what the Hugging Face Hub calls its task; "" if it has no word for it.
         base: the repository of the Hugging Face Hub that its weights begin with; "" if none.
     """
@@ -62,6 +63,7 @@ class RunSummary:
     path: str
     usage: str
     inputs: tuple[str, ...]
+    image_size: tuple[int, ...]
     pipeline_tag: str
     base: str
 
@@ -123,6 +125,7 @@ def summarize(
         path=str(workdir.path),
         usage=task.usage,
         inputs=task.inputs,
+        image_size=data.image_shape[:2],
         pipeline_tag=task.pipeline_tag,
         base=_hub_repository(config.pretrained),
     )

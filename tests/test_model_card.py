@@ -15,8 +15,9 @@ from checkpoints import torch
 from tests.commands import run
 from tests.helpers import TINY, noise, random_params, tiny_digits_config
 from tests.test_report_page import summary
-from vit_jax import evaluate, experiment, load, model_card, train
+from vit_jax import load, model_card, train
 from vit_jax.models import get_model
+from vit_jax.workdir import Workdir
 
 ODD = "a|b`c*d_ _e <i>f</i> [g](h) # ---"
 
@@ -79,28 +80,23 @@ def test_what_the_card_names_is_enough_to_use_the_weights(trained, tmp_path):
     assert "blocks.0.attn.qkv.weight" in torch.read(tmp_path / "timm.safetensors")
 
 
-def test_a_card_that_was_changed_is_nobodys_but_the_persons(trained, caplog):
-    workdir, _ = trained
-    path = workdir / "README.md"
-    written = path.read_text()
-    exp = experiment.build(tiny_digits_config())
-    again = (exp, evaluate.make_eval_step(exp), evaluate.Workdir(workdir))
-    path.unlink()
-    evaluate.evaluate_workdir(*again)
-    assert path.read_text() == written
-    shorter = written.replace("## Use\n", "")  # of an earlier version, say, which is written anew
-    data = shorter.rpartition("<!--")[0].encode()
-    path.write_bytes(data + model_card._SEAL.format(model_card._digest(data)).encode())
-    evaluate.evaluate_workdir(*again)
-    assert path.read_text() == written
+def test_a_card_that_was_changed_is_nobodys_but_the_persons(tmp_path, caplog):
+    model, params = random_params("ViT-B_16", (8, 8), num_classes=2, **TINY)
+
+    def write(**changes):
+        model_card.write(Workdir(tmp_path), summary(**changes), {"params": params}, model)
+        return path.read_text()
+
+    path = tmp_path / "README.md"
+    written = write()
+    assert "the checkpoint of step 8" in write(step=8)
+    assert write() == written
     with caplog.at_level(logging.WARNING, logger="vit_jax"):
         for changed in (written.replace("---\n", "---\nlicense: mit\n", 1), "Mine.\n", ""):
             path.write_text(changed)
             caplog.clear()
-            evaluate.evaluate_workdir(*again)
-            assert path.read_text() == changed
+            assert write(step=8) == changed
             assert f"{path} was not written here, or was changed since" in caplog.text
-    path.write_text(written)
 
 
 def test_names_of_any_characters_are_text():
@@ -142,6 +138,10 @@ def test_a_task_that_the_hub_does_not_know_has_no_results_there():
     assert "| val | 1.5000 |" in card
     assert "these examples also chose the checkpoint" in card
     assert 'model("image.png", "image2.png")' in card
+    assert "trained with" in card
+    untrained = model_card.make(summary(figures={"val": {"epe": 1.5}}, step=0), [])
+    assert "evaluated with vit_jax.\nIt is what it began with." in untrained
+    assert "chose" not in untrained
     assert "no place in the files of PyTorch's libraries" in card
 
 

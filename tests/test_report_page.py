@@ -85,7 +85,7 @@ def test_a_run_has_a_page_of_all_that_it_has(trained):
     for cell in (workdir / "report" / "classes.csv").read_text().splitlines()[3].split(","):
         assert cell in page.texts
     assert "python -m vit_jax.main --config=configs/digits.py '--workdir=a b'" in page.texts
-    assert "1,257 train" in page.text
+    assert "checkpoint of step 6; examples: 1,257 train, 180 val, 360 test; 10 cl" in page.text
     settings = page.texts[page.texts.index("optim.learning_rate") :]
     assert settings[1] == "0.01"
 

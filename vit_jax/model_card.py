@@ -132,9 +132,10 @@ def _metadata(summary: RunSummary) -> str:
 
 
 def _introduce(summary: RunSummary) -> str:
+    verb = "trained" if summary.step else "evaluated"
     lines = [
-        f"{_code(summary.model_name)}, {summary.parameters:,} parameters, trained with vit_jax.",
-        f"These weights are {summary.checkpoint}.",
+        f"{_code(summary.model_name)}, {summary.parameters:,} parameters, {verb} with vit_jax.",
+        f"It is {summary.checkpoint}.",
         "Curves, pictures and tables are in `report/index.html`.",
     ]
     return "\n".join(lines)
@@ -147,7 +148,7 @@ def _figures(summary: RunSummary) -> list[str]:
     parts = [_table(report.table_rows(summary.figures))]
     if summary.protocol:
         parts.append(f"Each example counts once. Images are prepared by {_code(summary.protocol)}.")
-    if "test" not in summary.figures:
+    if "test" not in summary.figures and "val" in summary.figures and summary.step:
         parts.append("There was no test split: these examples also chose the checkpoint.")
     parts += [_plain(line) for line in summary.comparison.splitlines()]
     return parts

@@ -24,6 +24,7 @@ _CURVES = "curves.png"
 _MOST_EVALUATIONS = 20
 _NO_FIGURES = ("step", "split", "protocol")
 _NUMBER = re.compile(r"[-+]?[\d,]*\.?\d+(e[-+]?\d+)?|nan|inf|", re.IGNORECASE)
+_LONG = 24  # characters of a cell that is not squeezed on narrow screens
 _NARROWEST = 720  # pixels of a picture, below which one scrolls instead
 
 # Nothing is loaded, whatever a name might say.
@@ -49,6 +50,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 th, td { padding: 0.25rem 0.7rem; border-bottom: 1px solid var(--line); text-align: left;
   vertical-align: top; white-space: pre-wrap; max-width: 30rem; overflow-wrap: break-word; }
 th { color: var(--soft); font-weight: 600; }
+td.long { min-width: 16rem; }
 td.number, th.number { text-align: right; white-space: nowrap; }
 figure { margin: 0.5rem 0 1.5rem; }
 img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
@@ -144,10 +146,17 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     ]
     lines = []
     for kind, row in zip(["th", *["td"] * (len(cells) - 1)], cells):
-        marks = [' class="number"' if number else "" for number in is_number]
-        parts = [f"<{kind}{m}>{escape(cell)}</{kind}>" for m, cell in zip(marks, row)]
+        parts = [
+            f"<{kind}{_class(cell, number)}>{escape(cell)}</{kind}>"
+            for cell, number in zip(row, is_number)
+        ]
         lines.append(f"<tr>{''.join(parts)}</tr>")
     return f'<div class="scroll" tabindex="0"><table>{"".join(lines)}</table></div>'
+
+
+def _class(cell: str, is_number: bool) -> str:
+    name = "number" if is_number else "long" if len(cell) > _LONG else ""
+    return f' class="{name}"' if name else ""
 
 
 def _note(note: str, name: str) -> str:

@@ -16,6 +16,7 @@ from vit_jax.experiment import Experiment
 from vit_jax.machinery.config_keys import OPEN
 from vit_jax.workdir import Workdir
 
+_SPLITS = {"train": 0, "val": 1, "test": 2}
 _NO_RECIPE = ("model_name", "plugins")  # keys that are told otherwise
 
 
@@ -75,6 +76,8 @@ class RunSummary:
     @property
     def checkpoint(self) -> str:
         """Which parameters these are."""
+        if not self.step:
+            return "what it began with"
         if self.averaged:
             return f"the mean of the last {self.averaged} checkpoints, up to step {self.step:,}"
         return f"the checkpoint of step {self.step:,}"
@@ -85,8 +88,9 @@ class RunSummary:
 
     @property
     def sizes(self) -> str:
-        """How many examples each split has."""
-        return ", ".join(f"{count:,} {split}" for split, count in self.examples.items())
+        """How many examples each split has, those to train on first."""
+        splits = sorted(self.examples, key=lambda split: _SPLITS.get(split, len(_SPLITS)))
+        return ", ".join(f"{self.examples[split]:,} {split}" for split in splits)
 
 
 def summarize(

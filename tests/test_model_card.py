@@ -146,10 +146,19 @@ def test_a_task_that_the_hub_does_not_know_has_no_results_there():
 
 
 def test_figures_that_are_no_numbers_are_no_results():
-    figures = {"test": {"auc": float("nan"), "f1": 0.25, "loss": 2.0, "examples": 3}}
+    # Nor are those of the input itself.
+    figures = {"auc": float("nan"), "f1": 0.25, "loss": 2.0, "examples": 3, "input/f1": 0.125}
+    figures = {"test": figures}
     card = model_card.make(summary(figures=figures, pipeline_tag="image-classification"), [])
     (result,) = metadata(card)["model-index"][0]["results"]
     assert result["metrics"] == [{"type": "f1", "value": 0.25}]
+
+
+def test_the_recipe_names_folders_and_not_where_they_lie():
+    settings = {"data.source": "/home/me/photos", "optim.name": "sgd"}
+    card = model_card.make(summary(settings=settings), [])
+    assert "| data.source | photos |\n| optim.name | sgd |" in card
+    assert "/home" not in card
 
 
 def test_texts_and_vocabularies():

@@ -9,12 +9,14 @@ import math
 import re
 import types
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from checkpoints import files, torch
 from vit_jax import report
 from vit_jax.models.base import Model
 from vit_jax.run_summary import RunSummary
+from vit_jax.tasks.base import INPUT
 from vit_jax.workdir import Workdir
 
 _LOG = logging.getLogger(__name__)
@@ -24,6 +26,7 @@ _SEAL = (
 )
 _SEALED = re.compile(r"<!-- vit_jax wrote this file, (\w+) of what is above; [^\n]*-->\n")
 _MOST_CLASSES = 20
+_NO_RESULTS = ("loss", "examples")
 _OF_TORCH = """\
 model: torch.nn.Module = ...  # of the same sizes, see docs/weights.md of vit_jax
 model.load_state_dict(weights)"""
@@ -117,7 +120,7 @@ def _metadata(summary: RunSummary) -> str:
         )
         for split, figures in summary.figures.items()
         for name, value in figures.items()
-        if name not in ("loss", "examples") and math.isfinite(value)
+        if name not in _NO_RESULTS and not name.startswith(INPUT) and math.isfinite(value)
     ]
     has_results = bool(summary.pipeline_tag and results)
     data = ModelCardData(
@@ -164,7 +167,9 @@ def _data(summary: RunSummary) -> str:
 
 
 def _recipe(summary: RunSummary) -> list[str]:
-    rows = [["key", "value"], *sorted(summary.settings.items())]
+    # It is to be published, and where a person's files lie is nobody's business.
+    names = {k: PurePath(v).name if v.startswith("/") else v for k, v in summary.settings.items()}
+    rows = [["key", "value"], *sorted(names.items())]
     parts = [_block(summary.command, "sh")] if summary.command else []
     return [*parts, "Settings that differ from `configs/common.py`:", _table(rows)]
 

@@ -55,8 +55,8 @@ CAPTIONED = {
     "rocket": ("rocket", "a rocket on its launch pad", "a rocket lit by lamps, before its start"),
     "stars": ("hubble_deep_field", "galaxies in a dark sky", "many stars on black ground"),
 }  # fmt: skip
-# Photos without colours, in scikit-image; of bright skies and paper among others, which a model that
-# has seen none takes for haze.
+# Photos without colours, in scikit-image: among them a bright sky and paper, which a model that has
+# seen none takes for haze.
 _GREY = ("brick", "camera", "clock", "coins", "grass", "gravel", "page")
 _PARTS = {"train": 16, "test": 4}  # of each photo
 # Split -> its share of the digits, and how many pictures are made of them.

@@ -7,6 +7,7 @@ from vit_jax.ops import compiling
 
 _ADDED_ROWS = 8  # of products that are summed before they are written to memory
 
+
 def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolves without padding and with a stride of 1.
 
@@ -129,8 +130,10 @@ def _shifted_backward(stride: int, kept: tuple, grad: jax.Array) -> tuple[jax.Ar
     """Left alone, JAX would keep each shifted copy of x, and XLA add up their products slowly."""
     x, kernel = kept
     rows, columns, _, c = kernel.shape
-    ends = (side - stride * (of_grad - 1) - 1 for side, of_grad in zip(x.shape[1:3], grad.shape[1:3]))
-    padding = [(k - 1, end, stride - 1) for k, end in zip((rows, columns), ends)]
+    padding = [
+        (side - 1, of_x - stride * (of_grad - 1) - 1, stride - 1)
+        for side, of_x, of_grad in zip((rows, columns), x.shape[1:3], grad.shape[1:3])
+    ]
     spread = jax.lax.pad(grad, jnp.zeros((), grad.dtype), [(0, 0, 0), *padding, (0, 0, 0)])
     of_x = _sum_shifted(1, spread, kernel[::-1, ::-1])
 
@@ -140,17 +143,17 @@ def _shifted_backward(stride: int, kept: tuple, grad: jax.Array) -> tuple[jax.Ar
         for y, rows in ((x, more * stride), (grad, more))
     )
     h, w = (side * stride for side in grad.shape[1:3])
-    sums = [
-        sum(
+
+    def added(i: int, j: int) -> jax.Array:
+        parts = (
             x[:, i + k * stride : i + h : _ADDED_ROWS * stride, j : j + w : stride]
             * grad[:, k::_ADDED_ROWS]
             for k in range(_ADDED_ROWS)
-        ).reshape(-1, c)
-        for i in range(rows)
-        for j in range(columns)
-    ]
-    sums = jnp.concatenate(sums, axis=1)
-    of_kernel = jnp.ones((1, len(sums)), sums.dtype) @ sums
+        )
+        return jnp.asarray(sum(parts)).reshape(-1, c)
+
+    sums = jnp.concatenate([added(i, j) for i in range(rows) for j in range(columns)], axis=1)
+    of_kernel = jnp.ones((1, len(sums)), sums.dtype) @ sums  # faster than a sum
     return of_x, of_kernel.reshape(kernel.shape)
 
 

@@ -29,10 +29,12 @@ def test_config_comes_back(workdir, digits_config):
 def test_a_misspelt_folder_is_answered_by_the_run_beside(digits_config, tmp_path):
     (tmp_path / "digtss").mkdir()  # closer, but no run
     Workdir(tmp_path / "digits").claim(digits_config, DATA)
-    meant = f"did you mean {re.escape(str(tmp_path / 'digits'))}?"
+    meant = re.escape(f"did you mean {tmp_path / 'digits'}? ")
     with pytest.raises(ValueError, match=rf"digts holds no run.*{meant}"):
         Workdir(tmp_path / "digts").read_config()
-    with pytest.raises(ValueError, match=rf"digts holds no run.*{meant}.* hf://OWNER"):
+    with pytest.raises(
+        ValueError, match=rf"digts holds no run, and is no file; {meant}.*hf://OWNER"
+    ):
         weights.read(tmp_path / "digts")
     for far in (tmp_path / "flowers", tmp_path / "no" / "digits"):
         assert Workdir(far).find_meant() == ""

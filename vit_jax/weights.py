@@ -318,7 +318,8 @@ def _find_workdir(path: str) -> Workdir | None:
             return None
         if not workdir.has_config:
             meant = workdir.find_meant()
-            raise ValueError(f"{path} holds no run, and is no file. {meant}{files.ALTERNATIVES}")
+            then = f"; {meant}" if meant else ". "
+            raise ValueError(f"{path} holds no run, and is no file{then}{files.ALTERNATIVES}")
         return workdir
     beside = Workdir(workdir.path.parent)
     return beside if beside.weights == workdir.path and beside.has_config else None

@@ -48,13 +48,13 @@ $(VENV)/.installed-%: $(BIN)/python setup.py constraints.txt constraints-common.
 demo: $(VENV)/.installed-demo
 	@echo "Training a ViT on scikit-learn's handwritten digits (one to two minutes) ..."
 	$(BIN)/python -m vit_jax.main --config=configs/digits.py --workdir=$(DEMO_DIR)
-	@echo "The results are in $(DEMO_DIR): report/*.png, metrics.jsonl, weights.npz."
+	@echo "The results are in $(DEMO_DIR): report/index.html, README.md, metrics.jsonl, weights.npz."
 
 demo-dehaze: $(VENV)/.installed-demo
 	@echo "Training DehazeFormer-T on photos made hazy (about six minutes) ..."
 	$(BIN)/python -m input_pipeline.sample_photos $(DEHAZE_DIR)/photos
 	$(BIN)/python -m vit_jax.main --config=configs/dehaze_demo.py --workdir=$(DEHAZE_DIR)/run --config.data.source=$(DEHAZE_DIR)/photos
-	@echo "Before and after are in $(DEHAZE_DIR)/run/report/restored.png; use it: vit_jax.predict --workdir=$(DEHAZE_DIR)/run"
+	@echo "Before and after are in $(DEHAZE_DIR)/run/report/index.html; use it: vit_jax.predict --workdir=$(DEHAZE_DIR)/run"
 
 # predict overwrites nothing, so that what an earlier run wrote is removed.
 demo-enlarge: $(addprefix $(VENV)/.installed-,demo published)

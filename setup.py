@@ -31,6 +31,7 @@ setup(
         "input_pipeline.sources",
         "checkpoints",
     ],
+    package_data={"checkpoints": ["*.safetensors"]},
     install_requires=[
         "absl-py",
         "clu>=0.0.12",

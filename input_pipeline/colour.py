@@ -44,6 +44,26 @@ def grayscale_to_rgb() -> Op:
 
 
 @random_op
+def tint(strength: float) -> Op:
+    """Multiplies each colour of all images alike by a number of its own from [1 - strength, 1].
+
+    A hazy image and its clear one remain a pair, as in coloured light.
+    """
+    check_within("strength", strength, 0, 1)
+
+    def apply(fields: Fields, seed: tf.Tensor) -> Fields:
+        gains = tf.random.stateless_uniform((3,), seed, 1 - strength, 1.0)
+
+        def change(image: tf.Tensor) -> tf.Tensor:
+            require_integers(image, "tint")
+            return tf.cast(tf.round(tf.cast(image, tf.float32) * gains), image.dtype)
+
+        return on_images(fields, change)
+
+    return apply
+
+
+@random_op
 def randaug(num_layers: int, magnitude: int) -> Op:
     """RandAugment: `num_layers` random distortions of strength `magnitude` (10 is full scale)."""
     check_whole("num_layers", num_layers, 1)

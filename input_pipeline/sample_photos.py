@@ -2,7 +2,8 @@
 
 They come with scikit-image and scikit-learn, so nothing is downloaded. FOLDER gets train, val and
 test: clear photos for data.kind=hazy_from_clear, beside one of which lies a depth map made from its
-measured disparities; or with --kind=classes a folder for each of eight photos, with patches of it;
+measured disparities; or with --kind=flow_from_photos the same, but for the grey ones; or with
+--kind=classes a folder for each of eight photos, with patches of it;
 or with --kind=captions parts of fourteen photos with what is to be seen in them beside; or with
 --kind=multilabel pictures of up to four handwritten digits, and a table of which they are; or with
 --kind=small a small part of a photo alone, to be enlarged.
@@ -54,6 +55,9 @@ CAPTIONED = {
     "rocket": ("rocket", "a rocket on its launch pad", "a rocket lit by lamps, before its start"),
     "stars": ("hubble_deep_field", "galaxies in a dark sky", "many stars on black ground"),
 }  # fmt: skip
+# Photos without colours, in scikit-image; of bright skies and paper among others, which a model that
+# has seen none takes for haze.
+_GREY = ("brick", "camera", "clock", "coins", "grass", "gravel", "page")
 _PARTS = {"train": 16, "test": 4}  # of each photo
 # Split -> its share of the digits, and how many pictures are made of them.
 _DIGITS = {"train": (0, 0.7, 2000), "val": (0.7, 0.8, 200), "test": (0.8, 1, 400)}
@@ -72,12 +76,9 @@ def write_captioned(folder: Path) -> None:
     Raises:
         ValueError: if scikit-image is not installed.
     """
-    data, _ = _libraries()
     random = np.random.default_rng(0)
     for label, (name, *captions) in CAPTIONED.items():
-        pixels = getattr(data, name)()
-        pixels = pixels if pixels.dtype == np.uint8 else (pixels * 255).astype(np.uint8)
-        photo = Image.fromarray(pixels).convert("RGB")
+        photo = Image.fromarray(_photo(name)).convert("RGB")
         for split, count in _PARTS.items():
             (folder / split).mkdir(parents=True, exist_ok=True)
             for i in range(count):
@@ -159,6 +160,20 @@ def write_small(folder: Path) -> None:
     Image.fromarray(data.chelsea()[60:220, 110:310]).save(folder / "cat.png")
 
 
+def write_to_haze(folder: Path) -> None:
+    """Writes the clear photos, and to train/ some without colours besides.
+
+    Args:
+        folder: gets train/, val/ and test/; what is there already is written again.
+
+    Raises:
+        ValueError: if scikit-image or scikit-learn is not installed.
+    """
+    write_clear(folder)
+    for name in _GREY:
+        Image.fromarray(_photo(name)).convert("RGB").save(folder / "train" / f"{name}.png")
+
+
 def write_clear(folder: Path) -> None:
     """Writes the clear photos.
 
@@ -190,6 +205,12 @@ def write_clear(folder: Path) -> None:
     depth.save(folder / "train" / "motorcycle_depth.png")
 
 
+def _photo(name: str) -> np.ndarray:
+    """uint8 pixels of a photo of scikit-image."""
+    pixels = getattr(_libraries()[0], name)()
+    return pixels if pixels.dtype == np.uint8 else (pixels * 255).astype(np.uint8)
+
+
 def _libraries() -> tuple[ModuleType, ModuleType]:
     try:
         from skimage import data
@@ -210,7 +231,8 @@ def _depth(disparity: np.ndarray) -> np.ndarray:
 
 # By data.kind, but for small, on which nothing is trained.
 _WRITERS = {
-    "hazy_from_clear": write_clear,
+    "hazy_from_clear": write_to_haze,
+    "flow_from_photos": write_clear,
     "classes": write_classes,
     "captions": write_captioned,
     "multilabel": write_multilabel,

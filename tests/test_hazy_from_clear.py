@@ -54,7 +54,7 @@ def test_sample_photos_become_hazy(tmp_path, capsys):
     config.data.kind = "hazy_from_clear"
     config.data.haze.draws = 2
     data = dataset(config)
-    assert {k: s.num_examples for k, s in data.splits.items()} == {"train": 4, "val": 2, "test": 4}
+    assert {k: s.num_examples for k, s in data.splits.items()} == {"train": 11, "val": 2, "test": 4}
     first, again = (list(data.eval_batches("test")) for _ in range(2))
     for a, b in zip(first, again):
         np.testing.assert_array_equal(a["image"], b["image"])

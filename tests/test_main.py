@@ -1,6 +1,7 @@
 """The commands, as a person types them."""
 
 import csv
+import html
 import json
 import re
 import shlex
@@ -54,10 +55,13 @@ def test_training_on_a_folder_given_only_its_path(trained):
 
 
 def test_the_last_lines_say_how_to_use_the_run(trained, photos):
-    workdir, _, result = trained
+    workdir, given, result = trained
     where, how = result.stderr.splitlines()[-2:]
-    assert where == f"weights are in {workdir}, curves and pictures in {workdir}/report/"
-    assert (workdir / "report" / "curves.png").exists()
+    assert where.startswith(f"weights are in {workdir}, ")
+    page = Path(where.split(" in ")[-1])
+    assert page == workdir / "report" / "index.html"
+    typed = shlex.join(["python", "-m", "vit_jax.main", *map(str, (*given, *TINY))])
+    assert html.escape(typed) in page.read_text()
     _, module, *args = shlex.split(how.removeprefix("to use them: python"))
     assert args[-1] == "FILE_OR_FOLDER..."
     answered = run(module.removeprefix("vit_jax."), *args[:-1], photos)

@@ -72,9 +72,10 @@ def test_random_ops_have_no_place_in_evaluation():
 
 
 @pytest.mark.parametrize("spec", ["value_range(-1, 1)|randaug(1, 5)", "value_range(0, 1)|normalize",
+                                  "value_range(-1, 1)|tint(0.5)",
                                   "value_range(-1, 1)|random_erasing"])  # fmt: skip
 def test_ops_on_8_bit_images_say_so(spec):
-    with pytest.raises(ValueError, match="works on 8-bit images, and got float32"):
+    with pytest.raises(ValueError, match="works on 8-bit.* images, and got float32"):
         apply(spec)
 
 
@@ -190,6 +191,16 @@ def test_values():
     )
     expected = (ramp / 255 - colour.IMAGENET_MEAN) / colour.IMAGENET_STD
     np.testing.assert_allclose(apply("normalize", ramp), expected, atol=1e-5)
+
+
+def test_tint_is_the_same_of_a_pair():
+    pair = {"image": tf.constant(PHOTO), "target": tf.constant(255 - PHOTO)}
+    found = preprocess.build("tint(0.5)", train=True)(pair, tf.constant([1, 2], tf.int32))
+    gains = apply("tint(0.5)", np.full((1, 1, 3), 255, np.uint8))[0, 0] / 255.0
+    assert len(set(gains)) == 3 and (gains >= 0.5).all() and (gains <= 1).all()
+    np.testing.assert_allclose(found["image"], PHOTO * gains, atol=1)
+    np.testing.assert_allclose(found["target"], (255 - PHOTO) * gains, atol=1)
+    np.testing.assert_array_equal(apply("tint(0)"), PHOTO)
 
 
 def test_grayscale_to_rgb():

@@ -284,6 +284,8 @@ def test_the_toy_trains_evaluates_and_reports(counted):
     np.testing.assert_allclose(errors.mean(), best["error"], atol=1e-5)
     np.testing.assert_allclose(abs(biases.mean()), best["bias"], atol=1e-5)
     np.testing.assert_allclose(np.abs(biases), errors, atol=1e-5)
+    page = (folder / "run" / "report" / "index.html").read_text()
+    assert all(part in page for part in ("curves.png", "val.csv", rows[0]["file"], "config.py"))
     again = run("main", "--mode=evaluate", f"--workdir={folder}/run", cwd=TOYS)
     assert again.stdout == printed
 

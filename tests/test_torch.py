@@ -1,5 +1,6 @@
 """timm's names and layout, without PyTorch; test_parity.py compares with timm itself."""
 
+import contextlib
 import re
 import sys
 
@@ -38,6 +39,23 @@ def test_there_and_back(which):
     model, params = make(which)
     state_dict = torch.to_state_dict({"params": params}, model)
     assert_equal(torch.from_state_dict(state_dict, model), {"params": params})
+
+
+@pytest.mark.parametrize("which", MODELS)
+@pytest.mark.parametrize("positions", ["learned", "sincos2d"])
+def test_the_namings_that_fit_are_those_that_can_be_written(which, positions):
+    name, fields = MODELS[which]
+    if which != "mixer":
+        fields = dict(fields, position_embedding=positions)
+    model, params = random_params(name, (16, 16), num_classes=5, **fields)
+    can = []
+    for naming in model.torch_namings or ("",):
+        with contextlib.suppress(ValueError):
+            torch.to_state_dict({"params": params}, model, naming or None)
+            can.append(naming)
+    assert torch.fitting_namings({"params": params}, model) == can
+    assert bool(can) == (positions == "learned" or which == "mixer")
+    assert len(can) < max(len(model.torch_namings), 2)  # not all of them
 
 
 def test_names_and_layout():

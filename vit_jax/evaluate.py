@@ -3,20 +3,21 @@
 import dataclasses
 import functools
 import logging
-import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from jax.sharding import Mesh
 
 from checkpoints import npz, tree
 from checkpoints.train_state import Checkpointer
-from vit_jax import ops, pretrained, report
+from vit_jax import model_card, ops, pretrained, report, report_page, run_summary
 from vit_jax.experiment import Experiment, TrainState
 from vit_jax.losses import get_loss
 from vit_jax.machinery import processes, sharding
+from vit_jax.run_summary import RunSummary
 from vit_jax.tasks.base import INPUT, Batch, Metric, Report
 from vit_jax.workdir import Workdir
 
@@ -212,7 +213,10 @@ def evaluate_workdir(
         _write(experiment, workdir, variables, step, figures)
         if shown is not None:
             shown.write(workdir.report, list(figures)[-1])
-        _say(experiment, workdir, step, figures)
+        summary = run_summary.summarize(experiment, workdir, step, figures)
+        page = report_page.write(workdir, summary)
+        model_card.write(workdir, summary, variables, experiment.model)
+        _say(workdir, summary, page)
     return figures
 
 
@@ -296,22 +300,20 @@ def _write(
 
 
 def _say(
-    experiment: Experiment,
     workdir: Workdir,
-    step: int,
-    figures: Mapping[str, Mapping[str, float]],
+    summary: RunSummary,
+    page: epath.Path,
 ) -> None:
-    config = experiment.config
-    print(report.format_table(step, figures))
-    if config.benchmark and "test" in figures:
-        print(report.format_comparison(config.benchmark, config.model_name, figures["test"]))
+    figures = summary.figures
+    print(report.format_table(summary.step, figures))
+    if summary.comparison:
+        print(summary.comparison)
     if "test" not in figures and "val" in figures:
         _LOG.info("there is no test split: these images also chose the checkpoint")
     if not figures:
         _LOG.info("there is no val and no test split to evaluate")
-    _LOG.info("weights are in %s, curves and pictures in %s/", workdir.path, workdir.report)
-    predict = f"python -m vit_jax.predict --workdir={shlex.quote(str(workdir.path))}"
-    _LOG.info("to use them: %s %s", predict, experiment.task.usage)
+    _LOG.info("weights are in %s, all curves, pictures and tables in %s", workdir.path, page)
+    _LOG.info("to use them: %s", summary.predict(summary.path))
 
 
 def _local_rows(array: jax.Array) -> np.ndarray:

@@ -19,8 +19,16 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=Tr
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "benchmark"], "What to do.")
 
 
-def main(argv: Sequence[str], overrides: Sequence[config_flag.Override]) -> int:
-    """Runs the mode, with what changes keys of the config; returns the exit code."""
+def main(
+    argv: Sequence[str], overrides: Sequence[config_flag.Override], typed: Sequence[str]
+) -> int:
+    """Runs the mode, with what changes keys of the config; returns the exit code.
+
+    Args:
+        argv: what is no flag, the program's name first.
+        overrides: from `config_flag.split`.
+        typed: all arguments, without the program's name.
+    """
     if len(argv) > 1:
         raise ValueError(f"do not know what to do with {' '.join(argv[1:])}; flags begin with --")
     config = _config(overrides)
@@ -29,18 +37,19 @@ def main(argv: Sequence[str], overrides: Sequence[config_flag.Override]) -> int:
         raise ValueError(f"--mode={_MODE.value} needs --config=configs/{name}.py")
 
     with process_flags.joined():
-        _run(config)
+        _run(config, typed)
     return 0
 
 
-def _run(config: ConfigDict | None) -> None:
+def _run(config: ConfigDict | None, typed: Sequence[str]) -> None:
     # Imported here, so that --help and mistakes on the command line are answered at once.
     from vit_jax import evaluate, experiment, inference_time, plugins, train
     from vit_jax.machinery import processes
     from vit_jax.workdir import Workdir
 
     if _MODE.value == "train":
-        train.train_and_evaluate(config, _WORKDIR.value)
+        command = ("python", "-m", "vit_jax.main", *typed)
+        train.train_and_evaluate(config, _WORKDIR.value, command)
         return
     if _MODE.value == "benchmark":
         inference_time.run(config, _WORKDIR.value)
@@ -66,5 +75,6 @@ def _config(overrides: Sequence[config_flag.Override]) -> ConfigDict | None:
 
 
 if __name__ == "__main__":
+    words = sys.argv[1:]
     sys.argv, changes = config_flag.split(sys.argv)
-    cli.run(lambda argv: main(argv, changes))
+    cli.run(lambda argv: main(argv, changes, words))

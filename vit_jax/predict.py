@@ -3,7 +3,8 @@
 A classifier prints the likeliest classes; a model of images and texts compares photos with the
 words of --labels; a model that restores or segments images writes to --output. One of optical flow
 takes pairs of frames (FRAME1 FRAME2), folders of frames, and videos. What is answered, and how, is
-its task's business, see `vit_jax.tasks.base.Predictor`.
+its task's business, see `vit_jax.tasks.base.Predictor`. If no model is named, photos are dehazed, by
+the small DehazeFormer that comes with the package.
 """
 
 import dataclasses
@@ -43,6 +44,15 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _predict(arguments: Sequence[str], output: Path | None) -> int:
+    if model_flags.is_silent():
+        from checkpoints import packages  # takes a while to import
+
+        flags.FLAGS.checkpoint = packages.DEHAZER
+        _LOG.info(
+            "no --weights or --workdir is given: this is %s, which takes haze out of photos, see "
+            "docs/dehazer.md",
+            packages.DEHAZER,
+        )
     pretrained = model_flags.load()
     task = get_task(pretrained.model)
     _check_flags(pretrained, task)

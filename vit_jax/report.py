@@ -230,16 +230,22 @@ def write_curves(metrics: Sequence[Mapping[str, Any]], folder: epath.Path, best:
         save(draw_curves(metrics, best=best), folder / "curves.png")
 
 
-def format_table(step: int, figures: Mapping[str, Mapping[str, float]]) -> str:
-    """Lays figures by split out as a table for the terminal."""
+def table_rows(figures: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
+    """A header, and a row for each split and for its input, of figures by split."""
     names = list(next(iter(figures.values()), {}))
     names = [name for name in names if not name.startswith(INPUT)]
     rows = [["split", *names]]
     for split, values in figures.items():
-        before = [_format(values[INPUT + k]) if INPUT + k in values else "" for k in names]
+        before = [format_figure(values[INPUT + k]) if INPUT + k in values else "" for k in names]
         if any(before):
             rows.append([f"{split}, input", *before])
-        rows.append([split, *[_format(values[name]) for name in names]])
+        rows.append([split, *[format_figure(values[name]) for name in names]])
+    return rows
+
+
+def format_table(step: int, figures: Mapping[str, Mapping[str, float]]) -> str:
+    """Lays figures by split out as a table for the terminal."""
+    rows = table_rows(figures)
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows]
     return "\n".join([f"checkpoint of step {step}", *lines])
@@ -251,7 +257,8 @@ def save(figure: Figure, path: epath.Path) -> None:
         figure.savefig(file, format="png", dpi=120)
 
 
-def _format(value: float) -> str:
+def format_figure(value: float) -> str:
+    """A number as tables have it: counts as they are, others with four digits."""
     return str(value) if isinstance(value, int) else f"{value:.4f}"
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+from collections.abc import Sequence
 
 import jax
 from ml_collections import ConfigDict
@@ -19,7 +20,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def train_and_evaluate(
-    config: ConfigDict, workdir: str | os.PathLike[str]
+    config: ConfigDict, workdir: str | os.PathLike[str], command: Sequence[str] = ()
 ) -> dict[str, dict[str, float]]:
     """Trains, evaluates now and then, and at the end evaluates and exports the best checkpoint.
 
@@ -28,6 +29,7 @@ def train_and_evaluate(
     Args:
         config: from `configs`.
         workdir: the run's folder, see `vit_jax.workdir`.
+        command: words of the command that trains, which the report shows; () if there is none.
 
     Returns:
         The chosen checkpoint's figures by split.
@@ -41,6 +43,8 @@ def train_and_evaluate(
     exp = experiment.build(config)
     folder = Workdir(workdir)
     folder.claim(config, exp.data.identity, writes=processes.is_first())
+    if command and processes.is_first():
+        folder.write_command(command)
     if exp.tokenizer is not None and processes.is_first():
         folder.write_vocabulary(exp.tokenizer.words.files)
     train_step = make_train_step(exp)

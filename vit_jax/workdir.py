@@ -2,19 +2,22 @@
 
 config.json        the config, as it was given
 data.json          the classes and the sizes of the splits
+command.txt        the command that trained it last, as it was typed
 metrics.jsonl      one JSON object per line: step, split, protocol (for evaluations), figures
 checkpoints/       orbax, the whole train state
 events.out...      the same figures for TensorBoard
 weights.npz        the chosen parameters and norms' statistics, with published names
 labels.txt         the class names, one per line, in the order of the head
 vocabulary/        what the tokenizer of a model that reads texts was made of
-report/            pictures
+README.md          a model card, see `vit_jax.model_card`
+report/            pictures and tables, and index.html that holds them all
 """
 
 import glob
 import json
 import math
 import os
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -57,6 +60,8 @@ class Workdir:
         self.weights = self.path / "weights.npz"
         self.report = self.path / "report"
         self.vocabulary = self.path / "vocabulary"
+        self.card = self.path / "README.md"
+        self._command = self.path / "command.txt"
         self._config = self.path / "config.json"
         self._data = self.path / "data.json"
         self._labels = self.path / "labels.txt"
@@ -180,6 +185,17 @@ class Workdir:
         for path in map(epath.Path, paths):
             with files.written_whole(self.vocabulary / path.name) as partial:
                 partial.write_bytes(path.read_bytes())
+
+    def write_command(self, arguments: Sequence[str]) -> None:
+        """Keeps the command that trains, given its words."""
+        line = (
+            shlex.join(arguments).encode(errors="backslashreplace").decode()
+        )  # names of any bytes
+        _write(self._command, f"{line}\n")
+
+    def read_command(self) -> str:
+        """Reads the command that trained, for a shell; "" if it was none, or nobody kept it."""
+        return _read_text(self._command).strip() if self._command.exists() else ""
 
     def append_metrics(self, step: int, split: str, figures: Mapping[str, Any]) -> None:
         """Adds a line to metrics.jsonl; a figure that is not finite becomes null."""

@@ -56,6 +56,15 @@ def path_given() -> str | None:
     return _WORKDIR.value if _CHECKPOINT.value is None else _CHECKPOINT.value
 
 
+def is_silent() -> bool:
+    """Whether no flag says anything of a model."""
+    return not any(
+        flag.value
+        for flag in (_WORKDIR, _CHECKPOINT, _LABELS, _IMAGE_SIZE, _MODEL, _FIELD, _PRETRAINED_SIZE,
+                     KEY, _VOCABULARY, _PLUGINS)
+    )  # fmt: skip
+
+
 def load() -> Any:
     """Loads the model that the flags say; see `pretrained.load` for what comes and the errors."""
     given = [path for path in (_WORKDIR.value, _CHECKPOINT.value) if path is not None]

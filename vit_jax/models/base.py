@@ -171,6 +171,19 @@ class Model(nn.Module):
         del naming
         return {}
 
+    def torch_calls(self, size: tuple[int, int]) -> dict[str, tuple[str, str]]:
+        """Python that makes the model elsewhere, with `weights` by their names there.
+
+        Args:
+            size: (h, w) in pixels of the images that it takes.
+
+        Returns:
+            A module to import, and lines that assign `model`, by naming of `torch_namings`; {} if
+            nobody has said.
+        """
+        del size
+        return {}
+
     def parts(self) -> Collection[str]:
         """Our names of the submodules, and of the parameters outside of them, as far as known."""
         return self.torch_names().keys()

@@ -21,7 +21,7 @@ from flax import traverse_util
 
 from vit_jax import ops
 from vit_jax.layers import count_blocks
-from vit_jax.models import bit_resnet, published_images, tower_names
+from vit_jax.models import bit_resnet, published_images, torch_calls, tower_names
 from vit_jax.models.base import Model
 from vit_jax.models.encoder import (  # noqa: F401
     INITIALIZATIONS,
@@ -293,6 +293,9 @@ class VisionTransformer(Model):
     def input_values(self) -> str:  # type: ignore[override]
         """The values that its published weights expect."""
         return published_images.input_values(self.preparation)
+
+    def torch_calls(self, size: tuple[int, int]) -> dict[str, tuple[str, str]]:
+        return torch_calls.of_vit(self, size)
 
     def preprocessing(self, size: tuple[int, int]) -> str:
         """See the field `preparation`."""

@@ -284,6 +284,7 @@ class Task:
         probes: what is measured at each evaluation besides, on other data: by the figure's name,
             what makes of an `Experiment` a function from the model's variables to the figure, given
             the config; raises a ValueError for what does not fit.
+        pipeline_tag: what the Hugging Face Hub calls such work; "" if it has no word for it.
     """
 
     name: str
@@ -306,6 +307,7 @@ class Task:
     output: Callable[[Any, str], Output] = _any_output
     answer: Callable[[Any, Mapping[str, Any]], Callable[[Any, Batch], Out] | None] = _no_answer
     probes: Callable[[Any], Mapping[str, Probe]] = _no_probes
+    pipeline_tag: str = ""
 
     def apply(self, model: Any, variables: Any, batch: Batch, **how: Any) -> Out:
         """Applies a model to what it gets of a batch; `how` are flax's arguments, and `train`."""

@@ -253,4 +253,5 @@ TASK = Task(
     report=make_report,
     predictor=Classifier,
     options=Options,
+    pipeline_tag="image-classification",
 )

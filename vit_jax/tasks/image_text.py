@@ -203,4 +203,5 @@ TASK = Task(
     predictor=make_predictor,
     options=Options,
     usage='--labels="cat,dog" FILE_OR_FOLDER...',
+    pipeline_tag="zero-shot-image-classification",
 )

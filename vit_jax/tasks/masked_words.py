@@ -92,4 +92,5 @@ TASK = Task(
     predictor=make_predictor,
     options=Options,
     usage='"A text with a [MASK]."',
+    pipeline_tag="fill-mask",
 )

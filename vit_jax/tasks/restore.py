@@ -335,4 +335,5 @@ TASK = Task(
     predictor=make_predictor,
     options=Options,
     usage="--output=OUT FILE_OR_FOLDER...",
+    pipeline_tag="image-to-image",
 )

@@ -262,4 +262,5 @@ TASK = Task(
     predictor=SegmentingPredictor,
     options=Options,
     usage="--output=OUT FILE_OR_FOLDER...",
+    pipeline_tag="image-segmentation",
 )

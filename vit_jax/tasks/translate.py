@@ -156,4 +156,5 @@ TASK = Task(
     predictor=make_predictor,
     options=Options,
     usage='"A text."',
+    pipeline_tag="translation",
 )

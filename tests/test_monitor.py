@@ -56,6 +56,12 @@ def test_a_line_has_the_mean_loss_since_the_line_before(run_steps, caplog):
     assert [(line["step"], line["loss"]) for line in lines] == [(3, 3.0), (6, 6.5)]
 
 
+def test_a_slow_rate_has_two_digits_and_a_fast_one_no_fraction():
+    rates = [0.0426, 0.999, 1.0, 1.26, 9.949, 9.95, 84.4, 1234.5]
+    shown = ["0.043", "1", "1", "1.3", "9.9", "10", "84", "1,234"]
+    assert [monitor._format_rate(rate) for rate in rates] == shown
+
+
 def test_a_loss_that_is_not_finite_is_found_whether_or_not_its_step_is_recorded(run_steps):
     with pytest.raises(FloatingPointError, match="step 2: not all train figures are finite"):
         run_steps(an_experiment(total_steps=100, log_every=50), 0, [1.0, math.nan, 1.0])

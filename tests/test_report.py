@@ -81,6 +81,12 @@ def test_a_lone_point_of_a_curve_has_a_marker():
     assert (two.get_marker(), two.get_linestyle()) == ("None", "-")
 
 
+def test_the_share_of_waiting_begins_at_0_where_there_was_none():
+    lines = [{"step": step, "split": "train", "data_wait": 0.0} for step in (1, 2)]
+    low, high = report.draw_curves(lines).axes[0].get_ylim()
+    assert low == 0 < high
+
+
 def test_images_of_several_shapes():
     images = [np.zeros((4, 8, 3)), np.zeros((8, 4, 3), np.uint8), np.zeros((4, 4, 3))]
     figure = report.draw_images(images, ["one", "two", "three"], "all", columns=2)

@@ -4,6 +4,7 @@ import re
 import pytest
 
 from configs import common
+from vit_jax import weights
 from vit_jax.machinery import config_keys
 from vit_jax.workdir import Workdir
 
@@ -23,6 +24,20 @@ def test_config_comes_back(workdir, digits_config):
     assert config.model.hidden_size == 32
     assert config.total_epochs is None
     assert json.loads(config.to_json()) == json.loads(digits_config.to_json())
+
+
+def test_a_misspelt_folder_is_answered_by_the_run_beside(digits_config, tmp_path):
+    (tmp_path / "digtss").mkdir()  # closer, but no run
+    Workdir(tmp_path / "digits").claim(digits_config, DATA)
+    meant = re.escape(f"did you mean {tmp_path / 'digits'}? ")
+    with pytest.raises(ValueError, match=rf"digts holds no run.*{meant}"):
+        Workdir(tmp_path / "digts").read_config()
+    with pytest.raises(
+        ValueError, match=rf"digts holds no run, and is no file; {meant}.*hf://OWNER"
+    ):
+        weights.read(tmp_path / "digts")
+    for far in (tmp_path / "flowers", tmp_path / "no" / "digits"):
+        assert Workdir(far).find_meant() == ""
 
 
 def test_claim_by_the_same_config_and_by_another(workdir, digits_config):

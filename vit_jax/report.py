@@ -212,6 +212,8 @@ def _draw_curve(axes: Any, metrics: Sequence[Mapping[str, Any]], name: str) -> N
             axes.plot(*zip(*points), style, color=color, label=split)
     axes.set(xlabel="step", title=name.replace("_", " "))
     axes.set_xlim(left=0)
+    if name == "data_wait":  # a share, so that without any the axis would begin below 0
+        axes.set_ylim(bottom=0)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.ticklabel_format(axis="y", useOffset=False)
     axes.grid(alpha=0.3)

@@ -317,7 +317,9 @@ def _find_workdir(path: str) -> Workdir | None:
         if workdir.path.exists() and not workdir.path.is_dir():
             return None
         if not workdir.has_config:
-            raise ValueError(f"{path} holds no run, and is no file. {files.ALTERNATIVES}")
+            meant = workdir.find_meant()
+            then = f"; {meant}" if meant else ". "
+            raise ValueError(f"{path} holds no run, and is no file{then}{files.ALTERNATIVES}")
         return workdir
     beside = Workdir(workdir.path.parent)
     return beside if beside.weights == workdir.path and beside.has_config else None

@@ -13,6 +13,7 @@ README.md          a model card, see `vit_jax.model_card`
 report/            pictures and tables, and index.html that holds them all
 """
 
+import glob
 import json
 import math
 import os
@@ -26,6 +27,7 @@ from ml_collections import ConfigDict
 
 from checkpoints import files
 from configs import common
+from input_pipeline import arguments
 from vit_jax.machinery import config_keys
 
 # Keys that may change between the start of a run and its continuation.
@@ -70,6 +72,12 @@ class Workdir:
         """Whether a run has claimed the folder."""
         return self._config.exists()
 
+    def find_meant(self) -> str:
+        """Suggests the run beside whose name is closest, as a part of a message; "" if none is."""
+        found = glob.glob("*/config.json", root_dir=self.path.parent)  # of a bucket nothing
+        close = arguments.closest(self.path.name, [os.path.dirname(path) for path in sorted(found)])
+        return "" if close is None else f"did you mean {self.path.parent / close}? "
+
     def read_config(self) -> ConfigDict:
         """Reads the run's config; a ValueError says if this is no run's folder.
 
@@ -78,7 +86,8 @@ class Workdir:
         """
         if not self.has_config:
             raise ValueError(
-                f"{self.path} holds no run (it has no config.json): train first, or check --workdir"
+                f"{self.path} holds no run (it has no config.json); {self.find_meant()}train "
+                "first, or check --workdir"
             )
         stored = _read_json(self._config)
         try:

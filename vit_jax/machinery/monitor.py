@@ -205,7 +205,7 @@ class Monitor:
         self._logged_step, self._logged_time = step, now
         total = self._exp.total_steps
         what = "images" if "image" in self._exp.task.inputs else "texts"
-        images = f"{self._seen / seconds:,.0f} {what}/s"
+        images = f"{_format_rate(self._seen / seconds)} {what}/s"
         self._seen = 0
         left = tqdm.format_interval((total - step) / rate)
         loss, epoch = f"loss {figures['loss']:.4f}", self._epoch(step)
@@ -234,3 +234,8 @@ class Monitor:
             + (where if good is not None else "there is no checkpoint yet")
             + ". Try a lower learning rate, a longer warmup or optim.clip_norm=1"
         )
+
+
+def _format_rate(rate: float) -> str:
+    """Two digits of a rate below 10, which of a slow training are all that changes."""
+    return f"{rate:,.0f}" if rate >= 9.95 else f"{rate:.2g}"

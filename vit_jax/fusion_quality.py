@@ -11,6 +11,8 @@ import jax.numpy as jnp
 
 from vit_jax.image_quality import filtered, gaussian
 
+SMALLEST_FOR_VIF = 41  # pixels of a side
+
 
 def entropy(fused: jax.Array) -> jax.Array:
     """EN: entropy of the grey levels in bits."""
@@ -79,7 +81,12 @@ def visual_information_fidelity(fused: jax.Array, a: jax.Array, b: jax.Array) ->
 
     Source: Sheikh & Bovik, "Image information and visual quality" (IEEE TIP 2006), in the pixel
     domain, over four scales, with noise of variance 2.
+
+    Raises:
+        ValueError: if a side has less than 41 pixels, of which the fourth scale keeps nothing.
     """
+    if min(fused.shape) < SMALLEST_FOR_VIF:
+        raise ValueError(f"VIF needs images of at least {SMALLEST_FOR_VIF} pixels a side")
     return _vif(a, fused) + _vif(b, fused)
 
 

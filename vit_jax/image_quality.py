@@ -1,4 +1,4 @@
-"""Figures of merit of images: PSNR, PSNR-B, SSIM and MS-SSIM by protocol.
+"""Figures of merit of images: MSE, PSNR, PSNR-B, SSIM and MS-SSIM by protocol.
 
 Scores are comparable only under one protocol, so a protocol's name goes with each figure. All
 functions can be compiled; images are (b, h, w, c) and every result is (b,), unless it says else.
@@ -17,8 +17,19 @@ _TAPS, _SIGMA = 11, 1.5  # of SSIM's window
 _K1, _K2 = 0.01, 0.03
 _BLOCK = 8  # pixels, of JPEG's
 _MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+_TOO_SMALL_FOR_MS_SSIM = (_TAPS - 1) * 2 ** (len(_MS_SSIM_WEIGHTS) - 1)  # pixels of a side
 
 Images = jax.Array
+
+
+def mse(images: Images, targets: Images) -> jax.Array:
+    """Mean squared error over all pixels and channels, in the square of their unit.
+
+    Args:
+        images: (b, h, w, c).
+        targets: like images.
+    """
+    return jnp.mean(jnp.square(images - targets), axis=(1, 2, 3))
 
 
 def psnr(images: Images, targets: Images, data_range: float = 1.0) -> jax.Array:
@@ -29,8 +40,7 @@ def psnr(images: Images, targets: Images, data_range: float = 1.0) -> jax.Array:
         targets: like images.
         data_range: largest minus smallest possible value.
     """
-    error = jnp.mean(jnp.square(images - targets), axis=(1, 2, 3))
-    return 10 * jnp.log10(data_range**2 / error)
+    return 10 * jnp.log10(data_range**2 / mse(images, targets))
 
 
 def ssim(images: Images, targets: Images, data_range: float = 1.0) -> jax.Array:
@@ -107,10 +117,10 @@ def ms_ssim(images: Images, targets: Images, data_range: float = 1.0) -> jax.Arr
     Raises:
         ValueError: if the images are too small.
     """
-    smallest = (_TAPS - 1) * 2 ** (len(_MS_SSIM_WEIGHTS) - 1)
-    if min(images.shape[1:3]) <= smallest:
+    if not _has_ms_ssim(images):
         raise ValueError(
-            f"MS-SSIM needs images whose sides exceed {smallest} pixels, not {images.shape[1:3]}"
+            f"MS-SSIM needs images whose sides exceed {_TOO_SMALL_FOR_MS_SSIM} pixels, "
+            f"not {images.shape[1:3]}"
         )
     x, y = _planes(images), _planes(targets)
     product = jnp.ones(x.shape[:2])
@@ -120,6 +130,10 @@ def ms_ssim(images: Images, targets: Images, data_range: float = 1.0) -> jax.Arr
         product *= jax.nn.relu(similarity if is_last else contrast) ** weight
         x, y = _halve(x), _halve(y)
     return jnp.mean(product, axis=-1)
+
+
+def _has_ms_ssim(images: Images) -> bool:
+    return min(images.shape[1:3]) > _TOO_SMALL_FOR_MS_SSIM
 
 
 def _ssim_by_channel(x: jax.Array, y: jax.Array, data_range: float) -> tuple[jax.Array, jax.Array]:
@@ -215,9 +229,7 @@ def basicsr(images: Images, targets: Images, border: int = 0) -> dict[str, jax.A
         "psnr", "ssim", "psnr_b", and the same of luma, "psnr_y", "ssim_y" and "psnr_b_y"; each
         (b,). What is blocking is counted by channel.
     """
-    x, y = (jnp.round(_unit_range(z) * 255) for z in (images, targets))
-    if border:
-        x, y = (z[:, border:-border, border:-border] for z in (x, y))
+    x, y = (_eight_bits(z, border) for z in (images, targets))
     luma_x, luma_y = _luma(x), _luma(y)
     return {
         "psnr": psnr(x, y, 255),
@@ -227,6 +239,11 @@ def basicsr(images: Images, targets: Images, border: int = 0) -> dict[str, jax.A
         "ssim_y": ssim(luma_x, luma_y, 255),
         "psnr_b_y": psnr_b(luma_x, luma_y, 255),
     }
+
+
+def _eight_bits(x: jax.Array, border: int) -> jax.Array:
+    x = jnp.round(_unit_range(x) * 255)
+    return x[:, border:-border, border:-border] if border else x
 
 
 def _luma(x: jax.Array) -> jax.Array:
@@ -261,3 +278,37 @@ def get_protocol(name: str) -> Callable[..., dict[str, jax.Array]]:
     if name not in PROTOCOLS:
         raise ValueError(unknown("protocol", name, PROTOCOLS))
     return PROTOCOLS[name]
+
+
+def all_figures(
+    protocol: str, images: Images, targets: Images, border: int = 0
+) -> dict[str, jax.Array]:
+    """A protocol's figures, and what it leaves open, of the images as it compares them.
+
+    Args:
+        protocol: a key of PROTOCOLS.
+        images: (b, h, w, 3) in [-1, 1]; what lies outside is clipped.
+        targets: like images.
+        border: pixels to leave out on each side, by "basicsr" alone.
+
+    Returns:
+        What the protocol returns, and "mse", "psnr_b" and, of images with sides of more than 160
+        pixels, "ms_ssim"; each (b,). "basicsr" has values from 0 to 255, the others from 0 to 1.
+
+    Raises:
+        ValueError: for an unknown protocol, or a border that it has not.
+    """
+    compute = get_protocol(protocol)
+    if compute is basicsr:
+        figures = basicsr(images, targets, border)
+        x, y, largest = _eight_bits(images, border), _eight_bits(targets, border), 255.0
+    elif border:
+        raise ValueError(f"the protocol {protocol} leaves no border out; basicsr does")
+    else:
+        figures = compute(images, targets)
+        x, y, largest = _unit_range(images), _unit_range(targets), 1.0
+    figures["mse"] = mse(x, y)
+    figures.setdefault("psnr_b", psnr_b(x, y, largest))
+    if _has_ms_ssim(x):
+        figures["ms_ssim"] = ms_ssim(x, y, largest)
+    return figures

@@ -45,7 +45,7 @@ def spatial_frequency(fused: jax.Array) -> jax.Array:
 
 def standard_deviation(fused: jax.Array) -> jax.Array:
     """SD: of the whole image as a population, of 0 to 255."""
-    return jnp.std(fused.astype(float))
+    return jnp.sqrt(jnp.mean(jnp.square(_centred(fused))))
 
 
 def average_gradient(fused: jax.Array) -> jax.Array:
@@ -71,8 +71,14 @@ def sum_of_correlations_of_differences(
     return _correlation(f - b, a) + _correlation(f - a, b)
 
 
+def _centred(x: jax.Array) -> jax.Array:
+    """Takes the mean off; where all values are equal, exactly 0 is left, whatever is rounded."""
+    x = x.astype(float) - x[0, 0]
+    return x - jnp.mean(x)
+
+
 def _correlation(x: jax.Array, y: jax.Array) -> jax.Array:
-    x, y = (z.astype(float) - jnp.mean(z.astype(float)) for z in (x, y))
+    x, y = _centred(x), _centred(y)
     return jnp.sum(x * y) / jnp.sqrt(jnp.sum(x * x) * jnp.sum(y * y))
 
 

@@ -139,14 +139,13 @@ def _measure(found: "measuring.Found", meter: "measuring.Meter") -> tuple[_Rows,
 
 
 def names_of(rows: _Rows) -> list[str]:
-    """Names of the figures that any file has."""
-    names = {name for _, figures in rows for name in figures}
-    return sorted(names, key=legend.rank_of)
+    """Names of the figures of files."""
+    return sorted({name for _, figures in rows for name in figures}, key=legend.rank_of)
 
 
 def values_of(rows: _Rows, name: str) -> np.ndarray:
     """(files,) values of a figure; NaN where it is not defined."""
-    return np.array([figures.get(name, np.nan) for _, figures in rows])
+    return np.array([figures[name] for _, figures in rows])
 
 
 def format_table(words: str, folder: Path, rows: _Rows) -> str:
@@ -248,7 +247,7 @@ def to_csv(measured: Mapping[str, _Rows]) -> str:
     writer.writerow(["folder", "file", *partners, *names])
     for folder, rows in measured.items():
         for item, figures in rows:
-            cells = [f"{figures[name]:.9g}" if name in figures else "" for name in names]
+            cells = ["" if np.isnan(figures[name]) else f"{figures[name]:.9g}" for name in names]
             writer.writerow([folder, *item, *cells])
     return text.getvalue()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import psutil
 from PIL import Image
@@ -134,6 +135,7 @@ def by_protocol(protocol: str, scale: int = 1) -> list[Callable[..., Figures]]:
 
     def figures(*images: jax.Array) -> Figures:
         found = compute(*(x[None].astype(float) / 127.5 - 1 for x in images))
+        found.setdefault("ms_ssim", jnp.array([jnp.nan]))  # of small images
         return {f"{protocol}/{name}": value[0] for name, value in found.items()}
 
     return [figures]
@@ -167,7 +169,7 @@ def of_fusion(has_sources: bool = True) -> list[Callable[..., Figures]]:
 
     def beside(name: str, *images: jax.Array) -> Figures:
         if name == "VIF" and min(images[0].shape) < fusion_quality.SMALLEST_FOR_VIF:
-            return {}
+            return {name: jnp.array(jnp.nan)}
         return {name: _OF_FUSION[name](*images)}
 
     computed: list[Callable[..., Figures]] = [functools.partial(alone, name) for name in _OF_ONE]
@@ -195,7 +197,7 @@ class Meter:
         self._room = _Room(int(psutil.virtual_memory().available * _SHARE_OF_MEMORY))
 
     def __call__(self, item: Sequence[Path]) -> dict[str, float]:
-        """The figures of an item; those that its images are too small for are not among them."""
+        """The figures of an item; NaN if they are not defined for its images, too small ones, say."""
         images = self._read(item)
         figures: dict[str, float] = {}
         with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):

@@ -197,7 +197,7 @@ class Meter:
         self._room = _Room(int(psutil.virtual_memory().available * _SHARE_OF_MEMORY))
 
     def __call__(self, item: Sequence[Path]) -> dict[str, float]:
-        """The figures of an item; NaN if they are not defined for its images, too small ones, say."""
+        """The figures of an item; NaN where one is not defined, of images too small, say."""
         images = self._read(item)
         figures: dict[str, float] = {}
         with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):

@@ -323,12 +323,12 @@ def test_memory_is_shared_by_those_that_fit(tmp_path):
             entered.set()
             leave.wait(60)
 
-    first = threading.Thread(target=take, args=(6,))
+    first = threading.Thread(target=take, args=(6,), daemon=True)
     first.start()
     assert entered.wait(60)
     with room.taken(4):  # which fits beside it
         entered.clear()
-        second = threading.Thread(target=take, args=(20,))  # never fits, and waits to be alone
+        second = threading.Thread(target=take, args=(20,), daemon=True)  # waits to be alone
         second.start()
     assert not entered.wait(0.2)
     leave.set()

@@ -1,5 +1,6 @@
 import math
 
+import jax
 import numpy as np
 import pytest
 import sewar
@@ -8,6 +9,13 @@ from sklearn.metrics import mutual_info_score
 
 from tests.helpers import compute, smooth_with_noise
 from vit_jax import fusion_quality as fq
+
+
+@pytest.fixture(autouse=True)
+def double_precision():
+    """As vit_jax.measure computes."""
+    with jax.enable_x64(True):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -21,13 +29,13 @@ def fusion():
 def test_information_of_fused_images(fusion):
     fused, a, b = fusion
     np.testing.assert_allclose(
-        compute(fq.entropy, fused), skimage.measure.shannon_entropy(fused), rtol=1e-5
+        compute(fq.entropy, fused), skimage.measure.shannon_entropy(fused), rtol=1e-7
     )
     expected = sum(mutual_info_score(fused.ravel(), x.ravel()) for x in (a, b)) / math.log(2)
-    np.testing.assert_allclose(compute(fq.mutual_information, *fusion), expected, rtol=1e-4)
+    np.testing.assert_allclose(compute(fq.mutual_information, *fusion), expected, rtol=1e-7)
     expected = sewar.vifp(a, fused) + sewar.vifp(b, fused)
     np.testing.assert_allclose(
-        compute(fq.visual_information_fidelity, *fusion), expected, rtol=1e-4
+        compute(fq.visual_information_fidelity, *fusion), expected, rtol=1e-7
     )
 
 
@@ -49,7 +57,7 @@ def test_statistics_of_fused_images(fusion):
     }
     for name, value in expected.items():
         args = fusion if "correlation" in name else fusion[:1]
-        np.testing.assert_allclose(compute(getattr(fq, name), *args), value, rtol=1e-4)
+        np.testing.assert_allclose(compute(getattr(fq, name), *args), value, rtol=1e-7)
 
 
 def gradients_by_loop(image, mode):
@@ -80,7 +88,7 @@ def test_edges_of_fused_images(fusion):
                 kept += quality * g[p]
                 total += g[p]
         found = compute(fq.edge_preservation, fused, a, b)
-        np.testing.assert_allclose(found, kept / total, rtol=1e-4)
+        np.testing.assert_allclose(found, kept / total, rtol=1e-7)
 
         (gf, af), (ga, aa), (gb, ab) = (gradients_by_loop(x, "symmetric") for x in (fused, a, b))
         gf, ga, gb = gf / 8, ga / 8, gb / 8
@@ -97,4 +105,4 @@ def test_edges_of_fused_images(fusion):
                     artifacts += (1 - math.sqrt(quality)) * weight
                 total += weight
         found = compute(fq.fusion_artifacts, fused, a, b)
-        np.testing.assert_allclose(found, artifacts / total, rtol=1e-3)
+        np.testing.assert_allclose(found, artifacts / total, rtol=1e-7)

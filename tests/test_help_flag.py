@@ -12,6 +12,7 @@ FLAGS = {
     "convert": ["model", "key", "inspect"],
     "export": ["workdir", "checkpoint", "weights"],
     "main": ["config", "workdir", "mode"],
+    "measure": ["output", "truth", "protocol", "scale", "sources", "pattern"],
     "predict": ["workdir", "checkpoint", "weights", "labels", "output", "compare"],
     "search": ["weights", "output", "index"],
 }

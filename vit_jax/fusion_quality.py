@@ -1,6 +1,7 @@
 """Figures of merit of image fusion: (h, w) grey images of 8 bits, A and B fused to F.
 
-All functions can be compiled; every result is a number.
+All functions can be compiled; every result is a number, of double precision where JAX has it
+(jax_enable_x64).
 """
 
 import math
@@ -9,6 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from vit_jax.image_quality import filtered, gaussian
+
+SMALLEST_FOR_VIF = 41  # pixels of a side
 
 
 def entropy(fused: jax.Array) -> jax.Array:
@@ -34,7 +37,7 @@ def mutual_information(fused: jax.Array, a: jax.Array, b: jax.Array) -> jax.Arra
 
 def spatial_frequency(fused: jax.Array) -> jax.Array:
     """SF: root of the mean squared differences along rows and along columns, of 0 to 255."""
-    f = fused.astype(jnp.float32)
+    f = fused.astype(float)
     return jnp.sqrt(
         jnp.mean(jnp.diff(f, axis=0) ** 2) + jnp.mean(jnp.diff(f, axis=1) ** 2)
     )  # fmt: skip
@@ -42,12 +45,12 @@ def spatial_frequency(fused: jax.Array) -> jax.Array:
 
 def standard_deviation(fused: jax.Array) -> jax.Array:
     """SD: of the whole image as a population, of 0 to 255."""
-    return jnp.std(fused.astype(jnp.float32))
+    return jnp.sqrt(jnp.mean(jnp.square(_centred(fused))))
 
 
 def average_gradient(fused: jax.Array) -> jax.Array:
     """AG: mean length of the gradient by central differences, over (h - 1)(w - 1), of 0 to 255."""
-    gy, gx = jnp.gradient(fused.astype(jnp.float32))
+    gy, gx = jnp.gradient(fused.astype(float))
     h, w = fused.shape
     return jnp.sum(jnp.sqrt((gx**2 + gy**2) / 2)) / ((h - 1) * (w - 1))
 
@@ -64,12 +67,18 @@ def sum_of_correlations_of_differences(
 
     Source: Aslantas & Bendes, "A new image quality metric for image fusion" (AEU 2015).
     """
-    f, a, b = (x.astype(jnp.float32) for x in (fused, a, b))
+    f, a, b = (x.astype(float) for x in (fused, a, b))
     return _correlation(f - b, a) + _correlation(f - a, b)
 
 
+def _centred(x: jax.Array) -> jax.Array:
+    """Takes the mean off; where all values are equal, exactly 0 is left, whatever is rounded."""
+    x = x.astype(float) - x[0, 0]
+    return x - jnp.mean(x)
+
+
 def _correlation(x: jax.Array, y: jax.Array) -> jax.Array:
-    x, y = (z.astype(jnp.float32) - jnp.mean(z.astype(jnp.float32)) for z in (x, y))
+    x, y = _centred(x), _centred(y)
     return jnp.sum(x * y) / jnp.sqrt(jnp.sum(x * x) * jnp.sum(y * y))
 
 
@@ -78,23 +87,29 @@ def visual_information_fidelity(fused: jax.Array, a: jax.Array, b: jax.Array) ->
 
     Source: Sheikh & Bovik, "Image information and visual quality" (IEEE TIP 2006), in the pixel
     domain, over four scales, with noise of variance 2.
+
+    Raises:
+        ValueError: if a side has less than 41 pixels, of which the fourth scale keeps nothing.
     """
+    if min(fused.shape) < SMALLEST_FOR_VIF:
+        raise ValueError(f"VIF needs images of at least {SMALLEST_FOR_VIF} pixels a side")
     return _vif(a, fused) + _vif(b, fused)
 
 
 def _vif(reference: jax.Array, image: jax.Array) -> jax.Array:
-    x, y = (z.astype(jnp.float32)[None, :, :, None] for z in (reference, image))
+    x, y = (z.astype(float) for z in (reference, image))
     noise, tiny = 2.0, 1e-10
     numerator = denominator = jnp.float32(0)
     for scale in range(4):
         taps = 2 ** (4 - scale) + 1
         window = gaussian(taps, taps / 5)
         if scale:
-            x, y = filtered(x, window)[:, ::2, ::2], filtered(y, window)[:, ::2, ::2]
-        mean_x, mean_y = filtered(x, window), filtered(y, window)
-        var_x = jax.nn.relu(filtered(x * x, window) - mean_x**2)
-        var_y = jax.nn.relu(filtered(y * y, window) - mean_y**2)
-        covariance = filtered(x * y, window) - mean_x * mean_y
+            x, y = filtered(jnp.stack([x, y]), window)[:, ::2, ::2]
+        means = filtered(jnp.stack([x, y, x * x, y * y, x * y]), window)
+        mean_x, mean_y, square_x, square_y, products = means
+        var_x = jax.nn.relu(square_x - mean_x**2)
+        var_y = jax.nn.relu(square_y - mean_y**2)
+        covariance = products - mean_x * mean_y
         gain = covariance / (var_x + tiny)
         rest = var_y - gain * covariance
         gain, rest = jnp.where(var_x < tiny, 0, gain), jnp.where(var_x < tiny, var_y, rest)
@@ -154,7 +169,7 @@ def fusion_artifacts(fused: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
 
 def _sobel(x: jax.Array, mode: str) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Length of the gradient, and its horizontal and vertical component."""
-    x = jnp.pad(x.astype(jnp.float32), 1, mode=mode)
+    x = jnp.pad(x.astype(float), 1, mode=mode)
     smooth_rows = x[:-2] + 2 * x[1:-1] + x[2:]
     smooth_columns = x[:, :-2] + 2 * x[:, 1:-1] + x[:, 2:]
     sx = smooth_rows[:, 2:] - smooth_rows[:, :-2]

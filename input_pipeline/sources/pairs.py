@@ -26,6 +26,7 @@ _TARGET_FOLDERS = ("gt", "clear", "clean", "target", "ground_truth", "hr")
 FOLDERS = (*_INPUT_FOLDERS, *_TARGET_FOLDERS)
 _DEPTH_FOLDERS = ("depth", "depths", "depthmap", "depthmaps", "trans", "transmission")
 _FACTOR = re.compile(r"_?x\d$", re.IGNORECASE)  # in names of small images, such as babyx2.png
+_COMPARED = "compare"  # folder of pictures that `vit_jax.predict --compare` draws
 _NARROW = 10  # times what a border adds to a square image's side, the side has at least
 _ENDING = re.compile(r"_(hazy|haze|gt|clear|clean)$", re.IGNORECASE)
 
@@ -65,6 +66,19 @@ def _stem(path: Path) -> str:
     return path.stem
 
 
+def _whole(path: Path) -> str:
+    return path.as_posix()
+
+
+def _undrawn_path(path: Path) -> Path:
+    """The image that a picture is of: a.jpg of a.jpg.png."""
+    return path.with_suffix("") if files.is_image(path.with_suffix("")) else path
+
+
+def _undrawn(path: Path) -> str:
+    return _undrawn_path(path).as_posix()
+
+
 def _without_ending(path: Path) -> str:
     return _ENDING.sub("", path.stem)
 
@@ -87,6 +101,14 @@ _RULES: tuple[tuple[str, Callable[[Path], str], Callable[[Path], str]], ...] = (
     ("names that end in the factor, such as x2", _without_factor, _stem),
     ("many hazy per clear, by what precedes the first _", _first_part, _stem),
     ("what precedes the first _", _first_part, _first_part),
+)
+
+# How results are known, before those; `predict` draws a.png of a.jpg as a.jpg.png.
+_RULES_OF_RESULTS = (
+    ("equal names", _whole, _whole),
+    ("equal names but for .png", _undrawn, _whole),
+    ("equal names", lambda path: _place(_undrawn_path(path)), _place),
+    ("equal names", lambda path: _undrawn_path(path).stem, _stem),
 )
 
 
@@ -113,14 +135,57 @@ def find_pairs(folder: Path, pattern: str = "", scale: int = 1) -> dict[str, Pai
     return {name: find(path) for name, path in splitting.find_splits(folder).items()}
 
 
+def find_truths(results: Path, truths: Path, pattern: str = "") -> PairedSplit:
+    """Pairs what a model has made with what it should have been.
+
+    Args:
+        results: a folder, or a file.
+        truths: a folder of images, or of a data set, of which the clear ones are taken, see
+            `find_clear_photos`; a file if that is what `results` is.
+        pattern: of the files in both, for any other names: "{scene}_*.png {scene}.png", see
+            `find_pairs`.
+
+    Returns:
+        The pairs, by the rules of data sets, or by names as `vit_jax.predict` writes them: a.jpg
+        as a.jpg, or a.jpg.png.
+
+    Raises:
+        ValueError: if there are no pairs.
+    """
+    if results.is_file() and truths.is_file():
+        return PairedSplit("the two files", (Pair(results, truths, results.stem),), ())
+    for path in (results, truths):
+        if not path.is_dir():
+            raise ValueError(f"{path} is a file, and no folder" if path.exists()
+                             else f"there is no folder {path}")  # fmt: skip
+    if pattern:
+        return _pattern_finder(pattern)(results, truths)
+    root = _clear_folder(truths)
+    targets = find_clear_photos(truths).images
+    found = files.find_photos_alone(results)
+    if not (root / _COMPARED).is_dir():
+        drawn = {path for path in found if path.relative_to(results).parts[0] == _COMPARED}
+        files.tell_left_out(results, drawn, f"images in {_COMPARED}, which show before and after, "
+                            "are left out")  # fmt: skip
+        found = [path for path in found if path not in drawn]
+    candidates = [_pair(rule, found, targets, (results, root))
+                  for rule in (*_RULES_OF_RESULTS, *_RULES)]  # fmt: skip
+    best = max(candidates, key=lambda split: len(split.pairs))
+    if not best.pairs:
+        raise ValueError(
+            f"no image in {results} has the name of one in {truths}, which holds "
+            f"{files.some([path.name for path in targets], 3)}"
+        )
+    return best
+
+
 def find_clear_photos(folder: Path) -> files.Photos:
     """Finds the photos of a split: in its folder of clear images, such as HR, or else in all of it.
 
     Raises:
         ValueError: if there are none.
     """
-    children = _subfolders(folder)
-    clear = next((children[name] for name in _TARGET_FOLDERS if name in children), folder)
+    clear = _clear_folder(folder)
     found = files.find_photos(clear)
     maps = {path for path in found.images if _is_in_depth_folder(path.relative_to(folder))}
     files.tell_left_out(
@@ -141,12 +206,20 @@ def find_clear_photos(folder: Path) -> files.Photos:
     return dataclasses.replace(found, images=images)
 
 
+def _clear_folder(folder: Path) -> Path:
+    children = _subfolders(folder)
+    return next((children[name] for name in _TARGET_FOLDERS if name in children), folder)
+
+
 def _is_in_depth_folder(path: Path) -> bool:
     return any(re.sub(r"[\W_]+", "", part.lower()) in _DEPTH_FOLDERS for part in path.parts[:-1])
 
 
-def _pattern_finder(pattern: str) -> Callable[[Path], PairedSplit]:
-    """Makes the function that finds a split's pairs by an explicit pattern."""
+def _pattern_finder(pattern: str) -> Callable[..., PairedSplit]:
+    """Makes the function that finds a split's pairs by an explicit pattern.
+
+    It takes the folder of the split, and maybe another one for the targets.
+    """
     parts = pattern.split()
     if len(parts) != 2 or any(part.count("{scene}") != 1 for part in parts):
         raise ValueError(
@@ -158,12 +231,12 @@ def _pattern_finder(pattern: str) -> Callable[[Path], PairedSplit]:
         for p in parts
     ]
 
-    def find(folder: Path) -> PairedSplit:
+    def find(folder: Path, of_targets: Path | None = None) -> PairedSplit:
         by_scene: list[dict[str, list[Path]]] = []
-        for regex in regexes:
+        for regex, root in zip(regexes, (folder, of_targets or folder)):
             matches = [
-                (regex.fullmatch(path.relative_to(folder).as_posix()), path)
-                for path in files.find_photos_alone(folder)
+                (regex.fullmatch(path.relative_to(root).as_posix()), path)
+                for path in files.find_photos_alone(root)
             ]
             found = collections.defaultdict(list)
             for match, path in matches:
@@ -316,22 +389,54 @@ def read_pair(pair: Pair, scale: int = 1) -> tuple[np.ndarray, np.ndarray]:
         UnreadableError: if one of them cannot be read.
         SizeMismatchError: if they differ in size otherwise.
     """
-    decoded = []
-    for path in (pair.input, pair.target):
-        try:
-            decoded.append(files.decode_in_python(path.read_bytes()))
-        except (ValueError, OSError) as error:
-            raise UnreadableError(f"{path} ({error})") from error
-    image, target = decoded
+    image, target = _decode(pair)
     height, width = image.shape[:2]
     if scale == 1 and has_border(image.shape[:2], target.shape[:2]):
         border = (target.shape[0] - height) // 2
         return image, target[border : border + height, border : border + width]
     if (height, width) != tuple(side // scale for side in target.shape[:2]):
-        sizes = [f"{path} ({pixels.shape[0]} x {pixels.shape[1]})"
-                 for path, pixels in zip((pair.input, pair.target), decoded)]  # fmt: skip
-        raise SizeMismatchError(", ".join(sizes))
+        raise _mismatch(pair, image, target)
     return image, target
+
+
+def read_result(pair: Pair, scale: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Decodes a pair of `find_truths`.
+
+    Args:
+        pair: of image files.
+        scale: how many times the result was enlarged; of its truth, what is over when that is
+            divided by it is cut off below and on the right. At 1 it is as in `read_pair`.
+
+    Returns:
+        The result and the truth, (h, w, 3) uint8, of equal size.
+
+    Raises:
+        UnreadableError: if one of them cannot be read.
+        SizeMismatchError: if they differ in size otherwise.
+    """
+    if scale == 1:
+        return read_pair(pair)
+    image, target = _decode(pair)
+    height, width = (side // scale * scale for side in target.shape[:2])
+    if image.shape[:2] not in (target.shape[:2], (height, width)):
+        raise _mismatch(pair, image, target)
+    return image, target[: image.shape[0], : image.shape[1]]
+
+
+def _decode(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+    def decode(path: Path) -> np.ndarray:
+        try:
+            return files.decode_in_python(path.read_bytes())
+        except (ValueError, OSError) as error:
+            raise UnreadableError(f"{path} ({error})") from error
+
+    return decode(pair.input), decode(pair.target)
+
+
+def _mismatch(pair: Pair, image: np.ndarray, target: np.ndarray) -> SizeMismatchError:
+    sizes = [f"{path} ({pixels.shape[0]} x {pixels.shape[1]})"
+             for path, pixels in ((pair.input, image), (pair.target, target))]  # fmt: skip
+    return SizeMismatchError(", ".join(sizes))
 
 
 def find_common_scenes(

@@ -203,12 +203,13 @@ def test_packages_that_are_not_there(installed, monkeypatch):
     ):
         weight_files.read("package:tiny")
     with pytest.raises(
-        ValueError, match=r"package:no is not known; there are: package:realesrgan-x4plus, package:"
+        ValueError,
+        match=r"package:no is not known; there are: package:dehazer, package:realesrgan",
     ):
         weight_files.read("package:no")
 
 
-@pytest.mark.parametrize("name", packages.PACKAGED)
+@pytest.mark.parametrize("name", sorted(packages.PACKAGED.keys() - {"dehazer"}))  # which is in ours
 def test_the_table_of_packages(name):
     row = packages.PACKAGED[name]
     get_model(row.model, **row.fields)  # or raises

@@ -19,6 +19,7 @@ def test_a_wheel_works_elsewhere(tmp_path):
     tree = tmp_path / "tree"
     tracked = [*ROOT.glob("*.py"), *ROOT.glob("*.toml"), ROOT / "README.md", ROOT / "LICENSE"]
     tracked += [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    tracked += (ROOT / "checkpoints").glob("*.safetensors")
     for path in tracked:
         copy = tree / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -32,6 +33,8 @@ def test_a_wheel_works_elsewhere(tmp_path):
         original = {p.relative_to(ROOT) for p in (ROOT / package).rglob("*.py")}
         installed = {p.relative_to(site) for p in (site / package).rglob("*.py")}
         assert installed == original
+    (dehazer,) = (site / "checkpoints").glob("*.safetensors")
+    assert dehazer.stat().st_size < 3e6
     code = """
 import vit_jax, configs.digits, input_pipeline, checkpoints.npz
 from vit_jax import experiment

@@ -200,4 +200,6 @@ def _in_bucket(path: str) -> epath.Path:
 
 def _unreachable(path: str, error: Exception) -> str:
     reason = str(error).strip().splitlines()[0].rstrip(".")
+    if "Max retries exceeded" in reason:  # urllib3's, of two hundred letters
+        reason = "there is no connection to its host"
     return f"cannot read {path}: {reason}. {ALTERNATIVES}"

@@ -372,6 +372,9 @@ def test_weights_from_the_web(saved, tmp_path, monkeypatch):
             npz.load(f"{url}/no.npz")
         server.shutdown()
     assert_equal(npz.load(f"{url}/vit.npz"), params)  # from the cache
+    message = r"cannot read http.*other\.npz: there is no connection to its host\. Weights can"
+    with pytest.raises(ValueError, match=message):
+        npz.load(f"{url}/other.npz")
 
 
 @pytest.mark.slow

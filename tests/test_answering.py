@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from PIL import Image
 
 import vit_jax
 from tests import word_models
+from tests.answerers import Moves, Shade, Thirds, filling_in, made, translating
 from tests.commands import ROOT
 from tests.helpers import (
     TINY,
@@ -22,31 +22,14 @@ from tests.helpers import (
     noise,
     photo,
     random_params,
-    random_variables,
     smooth,
     write_image,
 )
-from vit_jax import convert, photos, preprocessing
+from vit_jax import convert, photos
 from vit_jax.answering import LoadedModel
 from vit_jax.models import get_model
 from vit_jax.models.base import Model
-from vit_jax.pretrained import Pretrained
 from vit_jax.tasks import TASKS, base, classify, plain, restore
-
-WORDS = dict(vocabulary_size=43, hidden_size=16, num_layers=1, num_heads=2, mlp_dim=32)
-PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcd", "##b"]
-
-
-def made(model, size=(16, 16), **known):
-    """A model of noise, as it is when it is loaded."""
-    variables = known.pop("variables", None)
-    if variables is None:
-        variables = jax.device_get(random_variables(model, size))
-    defaults = dict(
-        name=type(model).__name__, fields={}, model=model, variables=variables, image_size=size,
-        labels=None, eval_pp=preprocessing.choose(model, size, size, None), loss="",
-    )  # fmt: skip
-    return Pretrained(**{**defaults, **known})
 
 
 @pytest.fixture(scope="module")
@@ -214,17 +197,6 @@ def test_what_is_no_image(model):
 # Tasks.
 
 
-class Shade(Model):
-    """Makes an image darker."""
-
-    task = "restore"
-    any_size = True
-
-    @nn.compact
-    def __call__(self, images, train=False):
-        return images - self.param("shade", nn.initializers.ones, (1,)) / 2
-
-
 def test_restored_images_are_what_the_command_writes(tmp_path):
     network, params = random_params("SwinIR-lightweight-x2", (16, 16), **TINY_SWINIR)
     known = dict(name="SwinIR-lightweight-x2", variables={"params": params})
@@ -266,18 +238,6 @@ def test_what_cannot_be_restored_is_said_as_by_the_command():
         model(np.zeros((20, 20, 3), np.uint8))
 
 
-class Thirds(Model):
-    """Tells red, green and blue pixels apart."""
-
-    num_classes: int = 3
-    task = "segment"
-    any_size = True
-
-    @nn.compact
-    def __call__(self, images, train=False):
-        return images * self.param("scale", nn.initializers.ones, (1,))
-
-
 def test_segmentation_says_the_class_of_each_pixel():
     model = LoadedModel(made(Thirds(), labels=("red", "green", "blue")))
     classes = np.random.default_rng(0).integers(0, 3, (9, 14))
@@ -285,17 +245,6 @@ def test_segmentation_says_the_class_of_each_pixel():
     assert mask.dtype == np.int32
     np.testing.assert_array_equal(mask, classes)
     assert model.labels[mask[0, 0]] == ("red", "green", "blue")[classes[0, 0]]
-
-
-class Moves(Model):
-    """Says the difference of two frames."""
-
-    task = "flow"
-    any_size = True
-
-    @nn.compact
-    def __call__(self, image, image2, train=False):
-        return (image2 - image)[..., :2] * self.param("scale", nn.initializers.ones, (1,))
 
 
 def test_flow_is_from_one_frame_to_another(tmp_path):
@@ -324,10 +273,7 @@ def test_flow_is_from_one_frame_to_another(tmp_path):
 
 
 def test_texts_are_translated():
-    network = get_model("Transformer-base", tokenizer="words(8)", **WORDS)
-    variables = jax.jit(network.init)(jax.random.key(1), *(np.ones((1, 4), np.int32),) * 2)
-    known = dict(variables=jax.device_get(variables), settings={"translate.extra_length": 3})
-    model = LoadedModel(made(network, (1, 1), **known), beams=2)
+    model = LoadedModel(translating(), beams=2)
     assert repr(model).startswith("<Transformer, translate; ")
     texts = ["seven hundred", "two", "1 2 3"]
     predictor = model._predictor
@@ -341,13 +287,7 @@ def test_texts_are_translated():
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):
-    path = tmp_path_factory.mktemp("vocabulary") / "vocab.txt"
-    path.write_text("\n".join(PIECES))
-    network = get_model(
-        "BERT-base", tokenizer="bert_pair(16)", vocabulary_size=len(PIECES), length=16,
-        hidden_size=16, num_layers=1, num_heads=2, mlp_dim=32,
-    )  # fmt: skip
-    return made(network, (1, 1), name="BERT-base", vocabulary=str(path))
+    return filling_in(tmp_path_factory.mktemp("vocabulary"))
 
 
 def test_words_are_filled_in(bert):

@@ -13,6 +13,7 @@ FLAGS = {
     "export": ["workdir", "checkpoint", "weights"],
     "main": ["config", "workdir", "mode"],
     "measure": ["output", "truth", "protocol", "scale", "sources", "pattern"],
+    "page": ["workdir", "checkpoint", "labels", "host", "port"],
     "predict": ["workdir", "checkpoint", "weights", "labels", "output", "compare"],
     "search": ["weights", "output", "index"],
 }

@@ -1,5 +1,6 @@
 """What `predict` does with a model of images and texts: which words fit a photo, or its vector."""
 
+import copy
 import dataclasses
 import io
 import os
@@ -37,14 +38,13 @@ class ZeroShotPredictor:
     def __init__(
         self, pretrained: Pretrained, options: Options = _UNSET, output: Path | None = None
     ) -> None:
-        self.labels = pretrained.labels or ()
-        self._keys = plain.told_apart(self.labels)
-        if not self.labels and not options.embed:
+        labels = pretrained.labels or ()
+        if not labels and not options.embed:
             raise ValueError(
                 f"say what {pretrained.name} is to look for, --labels='cat,dog,a red car', or "
                 "--embed for the vectors"
             )
-        if options.prompts is not None and not self.labels:
+        if options.prompts is not None and not labels:
             raise ValueError("--prompts is for --labels, of which there are none")
         if options.texts is not None and not options.embed:
             raise ValueError("--texts goes with --embed")
@@ -55,10 +55,22 @@ class ZeroShotPredictor:
         self._text_vectors = np.zeros((0, self._embedder.size), np.float32)
         if self._texts:
             self._text_vectors = self._embedder.texts(self._texts)
-        if self.labels:
-            templates = prompt_sets.find(options.prompts or "")
-            self._classes = self._embedder.classes(self.labels, templates)
-        self.header = self._make_header() if self.labels else ()
+        self._templates = prompt_sets.find(options.prompts or "")
+        self._look_for(labels)
+
+    def _look_for(self, labels: tuple[str, ...]) -> None:
+        self.labels = labels
+        self._keys = plain.told_apart(labels)
+        if labels:
+            self._classes = self._embedder.classes(labels, self._templates)
+        self.header = self._make_header() if labels else ()
+
+    def looking_for(self, labels: tuple[str, ...]) -> "ZeroShotPredictor":
+        """One that compares photos with other words, and writes no vectors."""
+        other = copy.copy(self)
+        other._embeds = other._packs = False
+        other._look_for(labels)
+        return other
 
     def _make_header(self) -> tuple[str, ...]:
         kinds = ("cosine", "softmax", *(("probability",) if self._embedder.has_bias else ()))

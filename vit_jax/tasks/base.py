@@ -174,6 +174,27 @@ class Predictor(Protocol):
         """Answers for each item in turn; whatever one does, the others get an answer."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """What the page in the browser asks a visitor for and shows, see `vit_jax.page`.
+
+    Attributes:
+        says: what a visitor is to do.
+        asks: by what is written over it, what is asked for: "image", "text", or "labels", which are
+            texts with commas between them. An image is answered for as soon as it is there.
+        shows: by what is written over it, what is shown of the answer: "shares", numbers from 0 to
+            1 by name, drawn as bars; "picture", the bytes of a PNG; "comparison", two PIL images of
+            one size with a slider between them; "text"; "file", a name and the bytes of a file.
+        answer: from what was asked for, in order, an image as the path of its file, to what is
+            shown, in order; None is not shown. Raises a ValueError for what has no answer.
+    """
+
+    says: str
+    asks: Mapping[str, str]
+    shows: Mapping[str, str]
+    answer: Callable[..., Sequence[Any]]
+
+
 class Pretrained(Protocol):
     """A model with its weights, see `vit_jax.pretrained.Pretrained`."""
 
@@ -285,6 +306,8 @@ class Task:
             what makes of an `Experiment` a function from the model's variables to the figure, given
             the config; raises a ValueError for what does not fit.
         pipeline_tag: what the Hugging Face Hub calls such work; "" if it has no word for it.
+        panel: makes what the page asks and shows of a model; None for `plain.make_panel`. Raises a
+            ValueError for a model that has no answers.
     """
 
     name: str
@@ -308,6 +331,7 @@ class Task:
     answer: Callable[[Any, Mapping[str, Any]], Callable[[Any, Batch], Out] | None] = _no_answer
     probes: Callable[[Any], Mapping[str, Probe]] = _no_probes
     pipeline_tag: str = ""
+    panel: Callable[[Pretrained], Panel] | None = None
 
     def apply(self, model: Any, variables: Any, batch: Batch, **how: Any) -> Out:
         """Applies a model to what it gets of a batch; `how` are flax's arguments, and `train`."""

@@ -15,7 +15,7 @@ from vit_jax import ahead, classification, mixing, ops, photos
 from vit_jax.classification import probabilities
 from vit_jax.classification_report import make_report
 from vit_jax.tasks import plain
-from vit_jax.tasks.base import Answer, Batch, Item, Metric, Pretrained, Task, option
+from vit_jax.tasks.base import Answer, Batch, Item, Metric, Panel, Pretrained, Task, option
 
 _TOP = 5  # classes that are said of a file
 _OF_ONE_LABEL = ("accuracy", "top5_accuracy", "balanced_accuracy", "expected_calibration_error")
@@ -236,6 +236,21 @@ def _drawn(inside: PurePath) -> PurePath:
     return "attention" / plain.picture_of(inside)
 
 
+def make_panel(pretrained: Pretrained) -> Panel:
+    """Classes as bars, and where the model looks, if it can be told."""
+    try:
+        classifier, looks = Classifier(pretrained, Options(attention=True)), True
+    except ValueError:  # of a model without attention; or without a head, which is raised again
+        classifier, looks = Classifier(pretrained), False
+
+    def answer(path: str) -> Sequence[Any]:
+        found = plain.ask(classifier, path)
+        return found.value, *(found.files.values() or [None] if looks else ())
+
+    shows = {"Classes": "shares"} | ({"Where it looks": "picture"} if looks else {})
+    return Panel("drop a photo to see what it shows", {"Photo": "image"}, shows, answer)
+
+
 TASK = Task(
     name="classify",
     truths=("label",),
@@ -254,4 +269,5 @@ TASK = Task(
     predictor=Classifier,
     options=Options,
     pipeline_tag="image-classification",
+    panel=make_panel,
 )

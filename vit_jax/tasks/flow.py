@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,18 @@ import jax
 import jax.numpy as jnp
 
 from vit_jax import flow_tiles, optical_flow
-from vit_jax.tasks.base import Batch, Metric, Output, Predictor, Pretrained, Report, Task, option
+from vit_jax.tasks import plain
+from vit_jax.tasks.base import (
+    Batch,
+    Metric,
+    Output,
+    Panel,
+    Predictor,
+    Pretrained,
+    Report,
+    Task,
+    option,
+)
 
 
 def get_metric(name: str, loss: str) -> Metric:
@@ -93,6 +104,21 @@ def make_predictor(pretrained: Pretrained, options: Options, output: Path | None
     return flow_predictor.FlowPredictor(pretrained, flow_predictor.Settings(**given), output)
 
 
+def make_panel(pretrained: Pretrained) -> Panel:
+    """Both frames with the flow in colours, and the flow as a file."""
+    predictor = make_predictor(pretrained, Options(compare=True), Path())
+
+    def answer(first: str, second: str) -> Sequence[Any]:
+        found = plain.ask(predictor, (first, second))
+        by_ending = {file.suffix: (file.name, data) for file, data in found.files.items()}
+        compared = next(data for file, data in found.files.items() if file.parts[0] == "compare")
+        return compared, by_ending[".flo"]
+
+    asks = {"First frame": "image", "Second frame": "image"}
+    says = "drop two frames of a video to see what moves where"
+    return Panel(says, asks, {"Flow": "picture", "As .flo": "file"}, answer)
+
+
 TASK = Task(
     name="flow",
     truths=("flow", "valid"),
@@ -110,4 +136,5 @@ TASK = Task(
     predictor=make_predictor,
     options=Options,
     usage="--output=OUT FRAME1 FRAME2",
+    panel=make_panel,
 )

@@ -18,6 +18,7 @@ from vit_jax.tasks.base import (
     Metric,
     Out,
     Output,
+    Panel,
     Predictor,
     Pretrained,
     Probe,
@@ -185,6 +186,19 @@ def make_predictor(pretrained: Pretrained, options: Options, output: Path | None
     return ZeroShotPredictor(pretrained, options, output)
 
 
+def make_panel(pretrained: Pretrained) -> Panel:
+    """How well each of the words that a visitor types fits a photo."""
+    from vit_jax.zero_shot_predictor import ZeroShotPredictor
+
+    predictor = ZeroShotPredictor(pretrained, Options(embed=not pretrained.labels))
+    return Panel(
+        "drop a photo, and type what it may show",
+        {"Photo": "image", "What it may show, with commas between": "labels"},
+        {"Fits": "shares"},
+        lambda path, labels: (plain.ask(predictor.looking_for(labels), path).value,),
+    )
+
+
 TASK = Task(
     name="image_text",
     inputs=("image", "text"),
@@ -204,4 +218,5 @@ TASK = Task(
     options=Options,
     usage='--labels="cat,dog" FILE_OR_FOLDER...',
     pipeline_tag="zero-shot-image-classification",
+    panel=make_panel,
 )

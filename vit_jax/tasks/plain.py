@@ -107,6 +107,29 @@ def ranked(names: Sequence[str], shares: np.ndarray) -> dict[str, float]:
     return dict(zip(map(names.__getitem__, order.tolist()), shares[order].tolist()))
 
 
+def ask(predictor: base.Predictor, *things: Any) -> base.Answer:
+    """The answer for one thing, see `Predictor.take`; raises a ValueError if there is none."""
+    (answer,) = predictor.answers(predictor.take(things))
+    if answer.value is None:
+        raise ValueError("; ".join(answer.problems))
+    return answer
+
+
+def make_panel(pretrained: base.Pretrained) -> base.Panel:
+    """A `Task.panel` that shows what `predict` says."""
+    from vit_jax.tasks import get_task
+
+    task = get_task(pretrained.model)
+    predictor = task.predictor(pretrained, task.options(), None)
+    is_photo = "image" in task.inputs
+    return base.Panel(
+        "drop a photo" if is_photo else "type a text",
+        {"Photo": "image"} if is_photo else {"Text": "text"},
+        {"Answer": "text"},
+        lambda thing: (ask(predictor, thing).line,),
+    )
+
+
 class FilesPredictor:
     """Says what a model makes of an image file, one by one.
 

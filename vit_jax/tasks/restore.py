@@ -17,7 +17,18 @@ from input_pipeline.arguments import unknown
 from vit_jax import ahead, image_quality, ops, photos, tiles
 from vit_jax.machinery import processes
 from vit_jax.tasks import plain
-from vit_jax.tasks.base import INPUT, Answer, Batch, Item, Metric, Output, Pretrained, Task, option
+from vit_jax.tasks.base import (
+    INPUT,
+    Answer,
+    Batch,
+    Item,
+    Metric,
+    Output,
+    Panel,
+    Pretrained,
+    Task,
+    option,
+)
 
 if TYPE_CHECKING:  # it takes a while to import
     from matplotlib.figure import Figure
@@ -312,12 +323,32 @@ def _draw_comparison(before: np.ndarray, after: np.ndarray) -> bytes:
     """A PNG of both images side by side, the first as large as the second."""
     height, width = after.shape[:2]
     picture = Image.new("RGB", (2 * width, height))
-    small = Image.fromarray(photos.show(before))
-    picture.paste(small.resize((width, height), Image.Resampling.BICUBIC))
+    picture.paste(_enlarged(before, (width, height)))
     picture.paste(Image.fromarray(photos.show(after)), (width, 0))
     data = io.BytesIO()
     picture.save(data, "PNG")
     return data.getvalue()
+
+
+def _enlarged(pixels: np.ndarray, size: tuple[int, int]) -> Image.Image:
+    """A picture of (h, w, 3) in [-1, 1], of another width and height."""
+    return Image.fromarray(photos.show(pixels)).resize(size, Image.Resampling.BICUBIC)
+
+
+def make_panel(pretrained: Pretrained) -> Panel:
+    """Before and after with a slider between them, and the file that `predict` would write."""
+    predictor = make_predictor(pretrained, Options(), Path())
+
+    def answer(path: str) -> Sequence[Any]:
+        found = plain.ask(predictor, path)
+        after = found.value
+        before = _enlarged(photos.read(Path(path)).pixels, after.size)
+        ((inside, data),) = found.files.items()
+        return (before, after), (inside.name, data)
+
+    shows = {"Before and after": "comparison", "Restored": "file"}
+    says = "drop a photo, and move the slider between before and after"
+    return Panel(says, {"Photo": "image"}, shows, answer)
 
 
 TASK = Task(
@@ -336,4 +367,5 @@ TASK = Task(
     options=Options,
     usage="--output=OUT FILE_OR_FOLDER...",
     pipeline_tag="image-to-image",
+    panel=make_panel,
 )

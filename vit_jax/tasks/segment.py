@@ -19,7 +19,7 @@ from input_pipeline.palettes import palette_for
 from vit_jax import photos, segmentation, sliding
 from vit_jax.segmentation_report import SegmentationReport, draw_overlay
 from vit_jax.tasks import plain
-from vit_jax.tasks.base import Answer, Item, Metric, Pretrained, Task, option
+from vit_jax.tasks.base import Answer, Item, Metric, Panel, Pretrained, Task, option
 
 _LOG = logging.getLogger(__name__)
 
@@ -240,6 +240,22 @@ def _overlaid(inside: PurePath) -> PurePath:
     return "overlay" / _indexed(inside)
 
 
+def make_panel(pretrained: Pretrained) -> Panel:
+    """The photo with its classes over it, how much each of them has of it, and the classes."""
+    predictor = SegmentingPredictor(pretrained, output=Path())
+
+    def answer(path: str) -> Sequence[Any]:
+        found = plain.ask(predictor, path)
+        shares = {name: float(str(x)) for name, x in zip(predictor.class_names, found.row)}
+        numbers = _indexed(PurePath(Path(path).name))
+        overlay = found.files.get(_overlaid(numbers))
+        return overlay, shares, (numbers.name, found.files[numbers])
+
+    shows = {"Classes": "picture", "Of the photo": "shares", "Numbers of the classes": "file"}
+    says = "drop a photo to see the class of each of its pixels"
+    return Panel(says, {"Photo": "image"}, shows, answer)
+
+
 TASK = Task(
     name="segment",
     truths=("mask",),
@@ -263,4 +279,5 @@ TASK = Task(
     options=Options,
     usage="--output=OUT FILE_OR_FOLDER...",
     pipeline_tag="image-segmentation",
+    panel=make_panel,
 )

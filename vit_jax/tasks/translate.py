@@ -1,7 +1,7 @@
 """Translation: a text in, another out, such as the same sentence in another language."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,18 @@ import jax
 import jax.numpy as jnp
 
 from vit_jax import translation
-from vit_jax.tasks.base import Batch, Metric, Out, Output, Predictor, Pretrained, Task, option
+from vit_jax.tasks import plain
+from vit_jax.tasks.base import (
+    Batch,
+    Metric,
+    Out,
+    Output,
+    Panel,
+    Predictor,
+    Pretrained,
+    Task,
+    option,
+)
 from vit_jax.translation import Search
 
 _SETTINGS = {
@@ -139,6 +150,19 @@ def make_predictor(pretrained: Pretrained, options: Options, output: Path | None
     return translator.Translator(pretrained, search, options.attention, output is not None)
 
 
+def make_panel(pretrained: Pretrained) -> Panel:
+    """A text's translation, and which words it looked at as it wrote each of its own."""
+    predictor = make_predictor(pretrained, Options(attention=True), None)
+
+    def answer(text: str) -> Sequence[Any]:
+        found = plain.ask(predictor, text)
+        pictures = [data for file, data in found.files.items() if file.suffix == ".png"]
+        return found.value, *pictures
+
+    shows = {"Translation": "text", "Where it looked": "picture"}
+    return Panel("type a text to be translated", {"Text": "text"}, shows, answer)
+
+
 TASK = Task(
     name="translate",
     inputs=("source", "target_tokens"),
@@ -157,4 +181,5 @@ TASK = Task(
     options=Options,
     usage='"A text."',
     pipeline_tag="translation",
+    panel=make_panel,
 )

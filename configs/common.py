@@ -12,18 +12,17 @@ from ml_collections.config_dict import placeholder
 
 def get_config() -> ConfigDict:
     config = ConfigDict()
-    config.seed = 0
+    config.seed = 0  # of parameters, order, augmentation and dropout
 
-    # The model: a name of vit_jax.models.list_models(), and fields of its module that differ.
-    config.model_name = "ViT-S_16"
-    config.model = ConfigDict()
+    config.model_name = "ViT-S_16"  # one of vit_jax.models.list_models()
+    config.model = ConfigDict()  # fields of its module that differ
     config.dtype = "float32"  # compute type: float32, bfloat16 or float16
 
     # Weights to begin with: a .npz, .safetensors or .pth file, a run's folder, gs://, https://,
     # hf://OWNER/REPOSITORY, package:NAME, or a name of docs/published.md; or one that is looked up
     # in pretrained_dir, see weights.find.
     config.pretrained = ""
-    config.pretrained_dir = ""
+    config.pretrained_dir = ""  # folder or address of published weights
     config.pretrained_key = ""  # which weights of a PyTorch file that holds several
     config.pretrained_labels = ""  # file of the weights' class names in order, or imagenet1k
     config.pretrained_size = ()  # (h, w) of its images, where no run and no square tells
@@ -31,10 +30,12 @@ def get_config() -> ConfigDict:
 
     config.plugins = ()  # modules that register models, tasks or kinds of data of your own
 
-    config.data = ConfigDict()
+    config.data = ConfigDict()  # see docs/data.md
     config.data.source = ""  # a folder, "digits", "tfds:NAME", or of translation "toy:NAME"
-    config.data.kind = "classes"  # what a folder holds: classes, pairs, flow, ..., see data.md
+    config.data.kind = "classes"  # what a folder holds: classes, pairs, flow, ..., see docs/data.md
+    # What is done to each training image, one after the other.
     config.data.train_pp = "decode|inception_crop(224)|flip_lr|value_range(-1, 1)"
+    # The same of images to evaluate on, and of a person's.
     config.data.eval_pp = "decode|resize(224)|value_range(-1, 1)"
     config.data.val_pp = ""  # of the validation images, where it is not eval_pp
     config.data.split_seed = 0  # decides which examples are split off; apart from config.seed
@@ -45,16 +46,16 @@ def get_config() -> ConfigDict:
     config.data.test_source = ""
     config.data.pairs = ConfigDict()  # of pairs
     config.data.pairs.pattern = ""  # another layout: "foggy/{scene}_*.png sharp/{scene}.png"
-    config.data.haze = ConfigDict()  # of hazy_from_clear, see there
+    config.data.haze = ConfigDict()  # of hazy_from_clear
     config.data.haze.beta = (0.6, 1.8)  # lowest and highest, per unit of depth
-    config.data.haze.airlight = (0.7, 1.0)
+    config.data.haze.airlight = (0.7, 1.0)  # lowest and highest, 1 is white
     config.data.haze.variation = 0.0  # 0 is homogeneous haze, 1 the most patchy
     config.data.haze.draws = 1  # hazy images per photo to validate and to test on
     config.data.degradation = ConfigDict()  # of degraded, after making photos smaller
     config.data.degradation.sigma = 0.0  # deviation of Gaussian noise, of 255
     config.data.degradation.quality = 0  # of JPEG, 1 to 100; 0 is none
     config.data.degradation.grayscale = False  # whether photos become grey before
-    config.data.motion = ConfigDict()  # of flow_from_photos, see there
+    config.data.motion = ConfigDict()  # of flow_from_photos
     config.data.motion.size = (128, 160)  # (h, w) of the frames
     config.data.motion.shift = 10.0  # the most, in pixels
     config.data.motion.rotation = 8.0  # the most, in degrees to either side
@@ -90,10 +91,10 @@ def get_config() -> ConfigDict:
     config.data.captions.skip_missing = False  # go on without images that are named and not there
     config.data.tfds = ConfigDict()  # of a source "tfds:NAME"
     config.data.tfds.train_split = "train"  # "" for a split that is not there
-    config.data.tfds.val_split = ""
-    config.data.tfds.test_split = "test"
-    config.data.tfds.data_dir = placeholder(str)
-    config.data.tfds.manual_dir = placeholder(str)
+    config.data.tfds.val_split = ""  # "" takes val_fraction of the training split
+    config.data.tfds.test_split = "test"  # "" for none
+    config.data.tfds.data_dir = placeholder(str)  # where data sets lie; unset: TFDS's own folder
+    config.data.tfds.manual_dir = placeholder(str)  # with files downloaded by hand
     config.data.tfds.shuffle_buffer = 10_000  # encoded images held in memory
 
     config.text = ConfigDict()  # of a model that reads texts
@@ -104,12 +105,12 @@ def get_config() -> ConfigDict:
     config.batch_size = 512  # over all devices
     config.accum_steps = 1  # micro-batches per step
     config.total_steps = placeholder(int)  # wins over total_epochs; 0 only evaluates
-    config.total_epochs = placeholder(float)
+    config.total_epochs = placeholder(float)  # of the training examples
 
     config.loss = "softmax_xent"  # of the task; also a sum such as "l1 + 0.1 * ssim"
-    config.label_smoothing = 0.0
+    config.label_smoothing = 0.0  # share of the label that is spread over all classes
     config.mixup_alpha = 0.0  # 0 is off; with both on, each batch takes one of the two
-    config.cutmix_alpha = 0.0
+    config.cutmix_alpha = 0.0  # 0 is off
     # What is added to the loss of a model that makes images; the discriminator has the same
     # optimizer and schedule.
     config.gan = ConfigDict()
@@ -149,15 +150,15 @@ def get_config() -> ConfigDict:
     # Labelled images that a model of images and texts is to classify by the names of their classes
     # at each evaluation: a folder, "tfds:NAME" for its test split, or "tfds:NAME:SPLIT".
     config.image_text = ConfigDict()
-    config.image_text.zero_shot = ""
+    config.image_text.zero_shot = ""  # "" is none
     config.image_text.prompts = ""  # imagenet80, imagenet7, or such as "a photo of a {}|a {}"
 
     config.metrics = ("accuracy",)  # of the task; of images PROTOCOL/FIGURE
     config.benchmark = ""  # SOTS-indoor, RESIDE-6K, Set5-x2, ..., where the test set is that
 
-    config.optim = ConfigDict()
+    config.optim = ConfigDict()  # how parameters change
     config.optim.name = "adamw"  # sgd, adam, adamw, adafactor, lion, rmsprop
-    config.optim.learning_rate = 1e-3
+    config.optim.learning_rate = 1e-3  # the highest of the schedule
     config.optim.args = ConfigDict()  # of the optax function: momentum, b1, b2, eps, ...
     config.optim.momentum_dtype = "float32"  # or bfloat16: type of the first moment, if any
     config.optim.weight_decay = 0.0  # decoupled: multiplied by the learning rate
@@ -170,11 +171,11 @@ def get_config() -> ConfigDict:
     # Recognition Without Normalization" (ICML 2021).
     config.optim.adaptive_clip = 0.0
 
-    config.schedule = ConfigDict()
+    config.schedule = ConfigDict()  # of the learning rate
     # Or constant, linear, poly, rsqrt, noam, multistep, exponential, onecycle; see optim.
     config.schedule.name = "cosine"
     config.schedule.per_epoch = False  # whether it changes between epochs only
-    config.schedule.warmup_steps = 0
+    config.schedule.warmup_steps = 0  # in which the rate rises to its height
     config.schedule.warmup_epochs = 0.0  # read if warmup_steps is 0
     config.schedule.warmup_from = 0.0  # the rate of its first step; 0 is one step's share
     config.schedule.final_fraction = 0.0  # of the learning rate, reached (or the floor) at the end
@@ -194,5 +195,5 @@ def get_config() -> ConfigDict:
     config.log_every = 50  # in steps; in a short run more often, for at least 20 lines
     config.keep_checkpoints = 2  # the last ones; the best is kept besides
     config.best_metric = "accuracy"  # of the validation split
-    config.best_mode = "max"
+    config.best_mode = "max"  # or min: which of it is best
     return config

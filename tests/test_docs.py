@@ -1,7 +1,10 @@
 """What the README and the pages of docs/ name is there: links, files, modules, targets, keys."""
 
 import importlib.util
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -178,3 +181,59 @@ def test_what_is_found():
     assert [is_key(key) for key in ("data.gone", "data.source", "seed.x", "model.any")] == [
         False, True, False, True,
     ]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if "<!-- tested -->" in page.read_text()], ids=lambda p: p.name
+)
+def test_what_is_marked_as_tested_runs(page, tmp_path):
+    """In their order, in an empty folder."""
+    pattern = r"^<!-- tested -->\n```(\w+)\n(.*?)^```$"
+    pieces = re.findall(pattern, page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    assert len(pieces) == page.read_text().count("<!-- tested -->")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    for language, code in pieces:
+        start = [sys.executable, "-c"] if language == "python" else ["bash", "-euc"]
+        result = subprocess.run(
+            [*start, code], cwd=tmp_path, env={**os.environ, "PATH": path},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert result.returncode == 0, f"{code}\n{result.stderr}"
+
+
+# Pages that are made of the code, or quote it.
+
+
+def test_the_page_of_all_keys_is_that_of_the_code():
+    spec = importlib.util.spec_from_file_location("write", ROOT / "docs/write_configuration.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    page = (ROOT / "docs/configuration.md").read_text()
+    assert page == module.make_page(), "make docs writes it anew"
+    names = {key.name.removesuffix(".") for key in module.read()}
+    assert names == {name for name in names if is_key(name)}
+    assert names >= set(flat_keys(common.get_config()))
+    silent = [key.name for key in module.read() if not key.text]
+    assert not silent, "a comment in configs/common.py says what they mean"
+
+
+def flat_keys(config, before=""):
+    for name in config:
+        value = config.get(name)
+        if isinstance(value, ConfigDict):
+            yield from flat_keys(value, f"{before}{name}.")
+        else:
+            yield before + name
+
+
+def test_messages_that_people_meet_are_those_of_the_code():
+    text = (ROOT / "docs/troubleshooting.md").read_text()
+    of_others = {"ResolutionImpossible"}
+    quoted = re.findall(r"^\| `([^`]+)`", text, re.M)
+    sources = [ROOT / "Makefile", *(p for f in FOLDERS[:4] for p in (ROOT / f).rglob("*.py"))]
+    code = "\n".join(path.read_text() for path in sources)
+    code = re.sub(r'"\s*\n\s*f?"', "", code)  # strings over several lines
+    pieces = {piece.strip() for message in quoted for piece in message.split("...")} - {""}
+    assert len(pieces) > 15
+    assert {piece for piece in pieces if piece not in code} == of_others

@@ -297,7 +297,7 @@ def log_loss(scores: np.ndarray) -> float:
 
 
 def expected_calibration_error(scores: np.ndarray) -> float:
-    """How far the confidence is from the accuracy: the mean of |accuracy - confidence| over bins.
+    """How far the confidence is from the accuracy: the mean of `|accuracy - confidence|` over bins.
 
     The confidence is the largest probability. Examples are put by it into 15 bins of equal width,
     (0, 1/15], (1/15, 2/15], ..., and a bin counts by its examples.

@@ -100,6 +100,8 @@ def test_words_that_a_visitor_types(path, tmp_path):
         (shares,) = panel.answer(path, labels)
         convert.write(tmp_path / "a.npz", pretrained)
         assert shares == pytest.approx(vit_jax.load(tmp_path / "a.npz", labels=labels)(path))
+    with pytest.raises(ValueError, match="there are no words to look for"):
+        panel.answer(path, ())
 
 
 def test_texts(tmp_path):

@@ -66,7 +66,13 @@ class ZeroShotPredictor:
         self.header = self._make_header() if labels else ()
 
     def looking_for(self, labels: tuple[str, ...]) -> "ZeroShotPredictor":
-        """One that compares photos with other words, and writes no vectors."""
+        """One that compares photos with other words, and writes no vectors.
+
+        Raises:
+            ValueError: if there are none.
+        """
+        if not labels:
+            raise ValueError("there are no words to look for, such as: cat, dog, a red car")
         other = copy.copy(self)
         other._embeds = other._packs = False
         other._look_for(labels)

@@ -111,8 +111,8 @@ def make_panel(pretrained: Pretrained) -> Panel:
     def answer(first: str, second: str) -> Sequence[Any]:
         found = plain.ask(predictor, (first, second))
         by_ending = {file.suffix: (file.name, data) for file, data in found.files.items()}
-        compared = next(data for file, data in found.files.items() if file.parts[0] == "compare")
-        return compared, by_ending[".flo"]
+        drawn = [data for file, data in found.files.items() if file.parts[0] == "compare"]
+        return next(iter(drawn), None), by_ending[".flo"]
 
     asks = {"First frame": "image", "Second frame": "image"}
     says = "drop two frames of a video to see what moves where"

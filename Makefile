@@ -22,7 +22,7 @@ MINIMAL_TESTS := $(foreach name,dehazeformer losses ops rrdb segmentation shardi
 
 help:
 	@echo "make demo   train a small ViT on handwritten digits; results in $(DEMO_DIR)"
-	@echo "make demo-dehaze   train DehazeFormer-T on photos made hazy; results in $(DEHAZE_DIR)"
+	@echo "make demo-dehaze   tune the package's DehazeFormer-T on photos made hazy; results in $(DEHAZE_DIR)"
 	@echo "make demo-enlarge   enlarge a photo four times with Real-ESRGAN's weights; results in $(ENLARGE_DIR)"
 	@echo "make page   open a page in the browser that takes haze out of photos; MODELS='...' for others"
 	@echo "make test   run the tests"
@@ -53,7 +53,7 @@ demo: $(VENV)/.installed-demo
 	@echo "The results are in $(DEMO_DIR): report/index.html, README.md, metrics.jsonl, weights.npz."
 
 demo-dehaze: $(VENV)/.installed-demo
-	@echo "Training DehazeFormer-T on photos made hazy (about seven minutes) ..."
+	@echo "Tuning the package's DehazeFormer-T on photos made hazy (about four minutes) ..."
 	$(BIN)/python -m input_pipeline.sample_photos $(DEHAZE_DIR)/photos
 	$(BIN)/python -m vit_jax.main --config=configs/dehaze_demo.py --workdir=$(DEHAZE_DIR)/run --config.data.source=$(DEHAZE_DIR)/photos
 	@echo "Before and after are in $(DEHAZE_DIR)/run/report/index.html; use it: vit_jax.predict --workdir=$(DEHAZE_DIR)/run"

@@ -8,11 +8,14 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import PIL
 from PIL import Image
 
 from configs import common
 from vit_jax.models import get_model
 
+# Those without compression. Gradio, of the page, wants an older one.
+READS_YCBCR_TIFF = int(PIL.__version__.split(".")[0]) >= 13
 TINY = dict(patch_size=4, hidden_size=16, num_layers=2, num_heads=2, mlp_dim=32)
 TINY_HYBRID = dict(TINY, patch_size=1, resnet_layers=(2, 1), resnet_width_factor=0.5)
 TINY_MIXER = dict(patch_size=4, num_blocks=2, hidden_dim=16, tokens_mlp_dim=8, channels_mlp_dim=32)

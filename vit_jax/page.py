@@ -7,26 +7,14 @@ this machine alone, unless --host says otherwise, and asks no other machine for 
 visitors send is removed at the end.
 """
 
-import dataclasses
-import io
-import logging
-import os
-import signal
-import sys
-import tempfile
-import threading
+# ruff: noqa: E402
+
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import flags
 
-from vit_jax import plugins
 from vit_jax.machinery import cli, model_flags
-from vit_jax.tasks import get_task, plain
-from vit_jax.tasks.base import Panel, Pretrained
-
-_LOG = logging.getLogger("vit_jax.page")  # also when it is run as __main__
 
 _HOST = flags.DEFINE_string(
     "host", "127.0.0.1", "Address to listen at; 0.0.0.0 lets other machines see the page."
@@ -34,6 +22,24 @@ _HOST = flags.DEFINE_string(
 _PORT = flags.DEFINE_integer(
     "port", 0, "Port to listen at; 0: the first that is free from 7860 on.", 0, 65535
 )
+
+
+if __name__ == "__main__":
+    cli.parse_early()  # before what takes seconds to import
+
+import dataclasses
+import io
+import logging
+import os
+import signal
+import tempfile
+import threading
+from pathlib import Path
+
+from vit_jax.tasks import get_task, plain
+from vit_jax.tasks.base import Panel, Pretrained
+
+_LOG = logging.getLogger("vit_jax.page")  # also when it is run as __main__
 
 _LARGEST_FILE = "100mb"
 _SHOWN = 2048  # pixels of the longer side of a picture in the page; files are whole
@@ -275,5 +281,4 @@ def run(models: Sequence[Pretrained], host: str = "127.0.0.1", port: int = 0) ->
 
 
 if __name__ == "__main__":
-    cli.before_flags(lambda: plugins.load(model_flags.plugins_in(sys.argv)))
     cli.run(main)

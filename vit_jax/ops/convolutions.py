@@ -153,7 +153,7 @@ def _shifted_backward(stride: int, kept: tuple, grad: jax.Array) -> tuple[jax.Ar
         return jnp.asarray(sum(parts)).reshape(-1, c)
 
     sums = jnp.concatenate([added(i, j) for i in range(rows) for j in range(columns)], axis=1)
-    of_kernel = jnp.ones((1, len(sums)), sums.dtype) @ sums  # faster than a sum
+    of_kernel = jnp.ones((1, sums.shape[0]), sums.dtype) @ sums  # faster than a sum
     return of_x, of_kernel.reshape(kernel.shape)
 
 

@@ -46,8 +46,9 @@ _SHOWN = 2048  # pixels of the longer side of a picture in the page; files are w
 _KEPT = 3600  # seconds that what a visitor sent is kept, at most
 _WAITING = 32  # visitors in the queue
 _UNEXPLAINED = "this failed; what the page writes in its terminal says why"
+_BUTTONS = ["download", "fullscreen"]  # and none that sends a picture elsewhere
 _HEAD = '<meta name="referrer" content="no-referrer">'
-_STYLE = ".gradio-container {max-width: 72rem !important; margin: auto}"
+_STYLE = ".gradio-container {width: 100% !important; max-width: 72rem !important; margin: auto}"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -196,7 +197,9 @@ def _without_folder(message: str, given: Sequence[Any]) -> str:
 def _make_input(gradio: Any, kind: str, name: str) -> Any:
     if kind != "image":
         return gradio.Textbox(label=name, lines=1 if kind == "labels" else 3)
-    component = gradio.Image(label=name, sources=["upload", "clipboard"], type="filepath")
+    component = gradio.Image(
+        label=name, sources=["upload", "clipboard"], type="filepath", buttons=["fullscreen"]
+    )
     # The file as it was sent, so that `photos` reads it, and says what is wrong with it.
     component.preprocess = lambda sent: sent and sent.path
     return component
@@ -237,7 +240,10 @@ def _stored(named: tuple[str, bytes]) -> str:
 _WIDGETS = {
     "shares": _Widget(lambda gradio, name: gradio.Label(label=name, num_top_classes=5)),
     "picture": _Widget(
-        lambda gradio, name: gradio.Image(label=name, format="png", interactive=False), _opened
+        lambda gradio, name: gradio.Image(
+            label=name, format="png", interactive=False, buttons=_BUTTONS
+        ),
+        _opened,
     ),
     "comparison": _Widget(
         lambda gradio, name: gradio.ImageSlider(label=name, format="png", interactive=False),

@@ -34,7 +34,6 @@ import os
 import signal
 import tempfile
 import threading
-from pathlib import Path
 
 from vit_jax.tasks import get_task, plain
 from vit_jax.tasks.base import Panel, Pretrained
@@ -229,12 +228,11 @@ def _opened(data: bytes) -> Any:
 
 
 def _stored(named: tuple[str, bytes]) -> str:
-    """Writes a file where Gradio finds it; returns its path."""
+    """Writes a file where Gradio finds it, and removes it in time; returns its path."""
+    from gradio import processing_utils, utils
+
     name, data = named
-    folder = tempfile.mkdtemp(dir=os.environ.get("GRADIO_TEMP_DIR"))
-    path = Path(folder) / name
-    path.write_bytes(data)
-    return str(path)
+    return processing_utils.save_bytes_to_cache(data, name, utils.get_upload_folder())
 
 
 _WIDGETS = {

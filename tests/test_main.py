@@ -54,6 +54,18 @@ def test_training_on_a_folder_given_only_its_path(trained):
     assert (workdir / "labels.txt").read_text() == "blue\nred\n"
 
 
+def test_the_first_lines_say_what_is_trained_on_what(trained):
+    _, _, result = trained
+    lines = result.stderr.splitlines()
+    model, data, devices, steps = lines[[line.startswith("model") for line in lines].index(True) :][
+        :4
+    ]
+    assert re.fullmatch(r"model    ViT-Ti_16, [\d,]+ parameters", model)
+    assert re.fullmatch(r"data     photos\d*: 18 train, 4 val, 2 test; 2 classes", data)
+    assert re.fullmatch(r"devices  \d+ x cpu", devices)
+    assert steps == "steps    40 of 4 examples (8.889 epochs), evaluated every 20"
+
+
 def test_the_last_lines_say_how_to_use_the_run(trained, photos):
     workdir, given, result = trained
     where, how = result.stderr.splitlines()[-2:]
@@ -71,9 +83,12 @@ def test_the_last_lines_say_how_to_use_the_run(trained, photos):
 
 def test_start_up_is_quiet(trained):
     _, _, result = trained
-    ours = r"(step \d+|a step takes|ViT-Ti_16 with|.*split off as|weights are in|to use them)"
-    noise = [line for line in result.stderr.splitlines() if not re.match(ours, line)]
-    assert noise == []
+    ours = (
+        r"(model  |data  |devices  |steps  |step \d+|a step takes|.* expected, at"
+        r"|.*split off as|weights are in|to use them)"
+    )
+    lines = result.stderr.splitlines()
+    assert [line for line in lines if not re.match(ours, line)] == []
 
 
 @pytest.mark.parametrize("with_config", [pytest.param(True, marks=pytest.mark.slow), False])

@@ -3,6 +3,7 @@
 import functools
 import logging
 import math
+import re
 from types import SimpleNamespace
 
 import jax.numpy as jnp
@@ -54,6 +55,15 @@ def test_a_line_has_the_mean_loss_since_the_line_before(run_steps, caplog):
     # Continued from step 4, it knows the loss of no step before.
     lines = run_steps(exp, 4, [5.0, 8.0])
     assert [(line["step"], line["loss"]) for line in lines] == [(3, 3.0), (6, 6.5)]
+
+
+def test_the_time_to_expect_is_said_once_and_early(run_steps, caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+    seconds = iter(range(0, 10_000, 2))  # the clock of every look at it
+    monkeypatch.setattr(monitor.time, "monotonic", lambda: next(seconds))
+    run_steps(an_experiment(total_steps=1000, log_every=100), 0, [1.0] * 20)
+    [said] = [text for text in caplog.messages if "expected" in text]
+    assert re.fullmatch(r"[\d:]+ expected, at [\d.]+ s a step, without evaluations", said)
 
 
 def test_a_slow_rate_has_two_digits_and_a_fast_one_no_fraction():

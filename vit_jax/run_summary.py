@@ -1,4 +1,4 @@
-"""What a run was and what came out, as its report and its model card say it."""
+"""What a run is as it begins; what it was and what came out, for its report and model card."""
 
 import dataclasses
 import json
@@ -89,8 +89,24 @@ class RunSummary:
     @property
     def sizes(self) -> str:
         """How many examples each split has, those to train on first."""
-        splits = sorted(self.examples, key=lambda split: _SPLITS.get(split, len(_SPLITS)))
-        return ", ".join(f"{self.examples[split]:,} {split}" for split in splits)
+        return _sizes(self.examples)
+
+
+def introduce(experiment: Experiment) -> str:
+    """Says what begins, a line each: the model, the data, the devices and the steps."""
+    config, data = experiment.config, experiment.data
+    classes = f"; {len(data.class_names)} classes" if data.class_names else ""
+    kind = jax.devices()[0].device_kind
+    epochs = experiment.total_steps / data.steps_per_epoch if data.steps_per_epoch else 0
+    every = min(experiment.eval_every, experiment.total_steps)
+    examples = _sizes(data.identity.get("examples", {}))
+    return (
+        f"model    {config.model_name}, {_parameters(experiment):,} parameters\n"
+        f"data     {_name(config.data.source)}: {examples}{classes}\n"
+        f"devices  {jax.device_count()} x {kind}\n"
+        f"steps    {experiment.total_steps:,} of {config.batch_size} examples "
+        f"({epochs:.4g} epochs), evaluated every {every:,}"
+    )
 
 
 def summarize(
@@ -110,11 +126,10 @@ def summarize(
     settings = {
         k: str(v) if v and isinstance(v, str) else json.dumps(v) for k, v in changes.items()
     }
-    variables = jax.tree.leaves(experiment.abstract_state.params)
     return RunSummary(
         name=workdir.path.name,
         model_name=config.model_name,
-        parameters=sum(math.prod(leaf.shape) for leaf in variables),
+        parameters=_parameters(experiment),
         step=step,
         averaged=config.average_checkpoints,
         figures=figures,
@@ -141,6 +156,16 @@ def compare(experiment: Experiment, figures: Mapping[str, Mapping[str, float]]) 
     if not config.benchmark or "test" not in figures:
         return ""
     return report.format_comparison(config.benchmark, config.model_name, figures["test"])
+
+
+def _parameters(experiment: Experiment) -> int:
+    leaves = jax.tree.leaves(experiment.abstract_state.params)
+    return sum(math.prod(leaf.shape) for leaf in leaves)
+
+
+def _sizes(examples: Mapping[str, int]) -> str:
+    splits = sorted(examples, key=lambda split: _SPLITS.get(split, len(_SPLITS)))
+    return ", ".join(f"{examples[split]:,} {split}" for split in splits)
 
 
 def _name(source: str) -> str:

@@ -5,11 +5,10 @@ import logging
 import os
 from collections.abc import Sequence
 
-import jax
 from ml_collections import ConfigDict
 
 from checkpoints.train_state import Checkpointer
-from vit_jax import evaluate, experiment
+from vit_jax import evaluate, experiment, run_summary
 from vit_jax.experiment import Experiment, TrainState
 from vit_jax.machinery import preemption, processes, sharding
 from vit_jax.machinery.monitor import Monitor
@@ -47,6 +46,7 @@ def train_and_evaluate(
         folder.write_command(command)
     if exp.tokenizer is not None and processes.is_first():
         folder.write_vocabulary(exp.tokenizer.words.files)
+    _LOG.info("%s", run_summary.introduce(exp))
     train_step = make_train_step(exp)
     eval_step = evaluate.make_eval_step(exp)
 
@@ -102,10 +102,7 @@ def restore_or_init(exp: Experiment, checkpointer: Checkpointer) -> TrainState:
             f"checkpoints are of steps {everyones}: give --workdir a folder that all hosts share"
         )
     if latest is None:
-        state = exp.init_state()
-        count = sum(x.size for x in jax.tree.leaves(state.params))
-        _LOG.info("%s with %s parameters", exp.config.model_name, f"{count:,}")
-        return state
+        return exp.init_state()
     _LOG.info(
         "continuing from step %d of %d, in %s", latest, exp.total_steps, checkpointer.directory
     )

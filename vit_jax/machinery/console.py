@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 _LOGGERS = ("vit_jax", "input_pipeline", "checkpoints")
+_YELLOW = "\033[33m{}\033[0m"
 
 
 def show_log() -> None:
@@ -19,12 +21,26 @@ def show_log() -> None:
     warnings.filterwarnings("ignore", module="PIL")  # of files; what matters is raised
     absl_logging.set_verbosity(absl_logging.FATAL)  # orbax shows what it raises, which we do
     handler = logging.StreamHandler(_stream())
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_Formatter("%(message)s"))
     for name in _LOGGERS:
         logger = logging.getLogger(name)
         logger.setLevel(logging.INFO)
         logger.handlers = [handler]
         logger.propagate = False
+
+
+class _Formatter(logging.Formatter):
+    """Warnings in yellow."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        is_warning = record.levelno >= logging.WARNING
+        return _YELLOW.format(line) if is_warning and _has_colours() else line
+
+
+def _has_colours() -> bool:
+    """Whether a person reads stderr on a terminal, and has not set NO_COLOR (no-color.org)."""
+    return sys.stderr.isatty() and not os.environ.get("NO_COLOR")
 
 
 def hush() -> None:
@@ -45,7 +61,10 @@ def progress(iterable: Iterable[Any] | None = None, **options: Any) -> tqdm:
     """A progress bar, on a terminal and in a notebook alone; the options are those of tqdm."""
     is_watched = sys.stderr.isatty() or _in_notebook()
     disable = options.pop("disable", False) or not is_watched
-    return tqdm(iterable, file=_stream(), dynamic_ncols=True, disable=disable, **options)
+    colour = "green" if _has_colours() else None
+    return tqdm(
+        iterable, file=_stream(), dynamic_ncols=True, disable=disable, colour=colour, **options
+    )
 
 
 def above(bar: tqdm) -> contextlib.AbstractContextManager[None]:

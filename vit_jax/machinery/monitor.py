@@ -26,6 +26,7 @@ Metrics = dict[str, jax.Array]
 
 _OF_A_STEP = ("learning_rate", "param_norm")  # of which no mean is recorded
 _MUCH_WAITING = 0.1
+_ENOUGH_SECONDS = 5.0  # to know how fast the steps are
 _WAITS = (
     "the devices wait for data %.0f %% of the time: store smaller images with "
     "input_pipeline.prepare, take fewer or cheaper ops in data.train_pp, or more CPU cores"
@@ -111,6 +112,8 @@ class Monitor:
             workdir.forget_metrics(after=start)
         self._start = start
         self._logged_step, self._logged_time = start, time.monotonic()
+        self._first: tuple[int, float] | None = None  # a step from which they are timed, and when
+        self._has_expected = False
         self._waits = WaitClock()
         self._has_warned = False
         self._writer = _make_writer(workdir) if is_first else None
@@ -160,6 +163,7 @@ class Monitor:
         self._check_finite(step, "train", figures)
         self._unlogged.append(figures)
         self._bar.update(1)
+        self._say_expected(step)
         if self._exp.logs_at(step):
             self._log(step)
 
@@ -180,7 +184,22 @@ class Monitor:
         _LOG.info("step %d (%s)  %s  %s", step, self._epoch(step), split, shown)
         self._record(step, split, {"protocol": self._exp.data.val_pp, **figures})
         self._logged_step, self._logged_time, self._seen = step, time.monotonic(), 0
+        self._first = None
         self._waits.take()
+
+    def _say_expected(self, step: int) -> None:
+        """Says early, once, how long the run will take, which a bar shows all the time."""
+        if self._has_expected or not self._bar.disable or step == self._exp.total_steps:
+            return
+        now = time.monotonic()
+        self._first = self._first or (step, now)
+        first, since = self._first
+        if now - since < _ENOUGH_SECONDS:
+            return
+        self._has_expected = True
+        seconds = (now - since) / (step - first)
+        left = tqdm.format_interval((self._exp.total_steps - step) * seconds)
+        _LOG.info("%s expected, at %.2g s a step, without evaluations", left, seconds)
 
     def _epoch(self, step: int) -> str:
         epochs = (at / self._exp.data.steps_per_epoch for at in (step, self._exp.total_steps))

@@ -90,6 +90,7 @@ setup(
             *PAGE,
             *TEXT,
             *VIDEO,
+            "build",
             "hypothesis",
             "mypy",
             "nbstripout",

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -9,25 +10,31 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("vit_jax", "configs", "input_pipeline", "checkpoints")
 
 
-def pip(*args):
-    subprocess.run([sys.executable, "-m", "pip", "-q", *map(str, args)], check=True)
+def python(*args):
+    subprocess.run([sys.executable, "-m", *map(str, args)], check=True, stdout=subprocess.DEVNULL)
 
 
 @pytest.mark.slow
-def test_a_wheel_works_elsewhere(tmp_path):
-    """Builds a wheel from a copy of the tree, installs it apart, and makes a model there."""
+def test_a_wheel_of_the_source_distribution_works_elsewhere(tmp_path):
+    """Builds both from a copy of the tree, installs the wheel apart, and makes a model there."""
     tree = tmp_path / "tree"
     tracked = [*ROOT.glob("*.py"), *ROOT.glob("*.toml"), ROOT / "README.md", ROOT / "LICENSE"]
+    tracked += [ROOT / "MANIFEST.in", ROOT / "tests" / "__init__.py"]
     tracked += [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
     tracked += (ROOT / "checkpoints").glob("*.safetensors")
     for path in tracked:
         copy = tree / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(path.read_bytes())
-    pip("wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, tree)
+    python("build", "--no-isolation", "--outdir", tmp_path, tree)  # the wheel from the sdist
+    (source,) = tmp_path.glob("vit_jax-*.tar.gz")
+    with tarfile.open(source) as archive:
+        folders = {Path(name).parts[1] for name in archive.getnames() if "/" in name}
+    assert folders >= {*PACKAGES, "LICENSE", "README.md"}
+    assert "tests" not in folders
     (wheel,) = tmp_path.glob("vit_jax-*.whl")
     site = tmp_path / "site"
-    pip("install", "--no-deps", "--target", site, wheel)
+    python("pip", "-q", "install", "--no-deps", "--target", site, wheel)
 
     for package in PACKAGES:
         original = {p.relative_to(ROOT) for p in (ROOT / package).rglob("*.py")}

@@ -165,6 +165,12 @@ def get_config() -> ConfigDict:
     config.optim.coupled_weight_decay = False  # whether it joins the gradient, as in PyTorch's SGD
     config.optim.weight_decay_on = "kernel$"  # regular expression, found in the parameter's path
     config.optim.freeze = ""  # regular expression; parameters that stay as they are
+    config.optim.freeze_steps = 0  # for so many steps, after which they are trained; 0 is for good
+    # Times this, from the head down, each layer's learning rate; 1 is the same for all. Usual are
+    # 0.65 to 0.75 for a ViT that is fine-tuned; see layer_rates.
+    config.optim.layer_decay = 1.0
+    # Pairs (regular expression, factor): parameters of another rate, such as (("^head/", 10.0),).
+    config.optim.multipliers = ()
     config.optim.clip_norm = 0.0  # clips the gradient's global norm; 0 is off
     # Clips the gradient of each output's weights, and of each bias, to this share of their norm (of
     # at least 1e-3); 0 is off. Source: Brock et al., "High-Performance Large-Scale Image

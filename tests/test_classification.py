@@ -208,9 +208,9 @@ def test_what_stands_above_an_image_of_several_classes():
     shown = report.draw_predictions("val")
     titles = [axes.get_title() for axes in shown.axes]
     assert titles[:4] == [
-        "+ c 95%\n- b 27%\na 100%",
-        "- d 27%\n- b 12%\nand 2 more",
-        "b 100%",
+        "+ c: 95%\n- b: 27%\na: 100%",
+        "- d: 27%\n- b: 12%\nand 2 more",
+        "b: 100%",
         "none",
     ]
     assert shown.get_suptitle().startswith("val: 2 of 4 wrong, the most confident mistakes first")

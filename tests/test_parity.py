@@ -6,12 +6,14 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from checkpoints import npz, torch
+from configs import common
 from tests.golden_recipe import recipe_array
 from tests.helpers import noise, random_params
-from vit_jax import pretrained, train
+from vit_jax import optim, pretrained, train
 from vit_jax.models import get_model
 
 pytestmark = pytest.mark.parity
@@ -80,6 +82,28 @@ def apply_timm(model, images):
 
     with torch.no_grad():
         return model.eval()(torch.from_numpy(images.transpose(0, 3, 1, 2))).numpy()
+
+
+def test_rates_of_layers_are_timms(case, timm):
+    from timm.optim import param_groups_layer_decay
+
+    model, params, theirs, _, _ = case
+    if not model.layer_patterns():
+        pytest.skip("no layers are known of such models")
+    settings = dict(
+        name="sgd", layer_decay=0.7, args={"momentum": 0.0}, weight_decay=0.5, weight_decay_on=""
+    )
+    config = common.get_config().optim
+    config.update(settings)
+    rate = optax.constant_schedule(1.0)
+    tx = optim.make_optimizer(config, rate, params, model.layer_patterns())
+    zeros, ones = (jax.tree.map(make, params) for make in (jnp.zeros_like, jnp.ones_like))
+    updates, _ = tx.update(zeros, tx.init(params), ones)
+    ours = torch.to_state_dict({"params": jax.tree.map(lambda x: -2 * x, updates)}, model)
+    names = {id(parameter): name for name, parameter in theirs.named_parameters()}
+    for group in param_groups_layer_decay(theirs, layer_decay=0.7):
+        for name in (names[id(parameter)] for parameter in group["params"]):
+            np.testing.assert_allclose(ours[name], group["lr_scale"], rtol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pth"])

@@ -22,10 +22,10 @@ def titles(figure):
 def test_the_most_confident_mistakes_come_first():
     result = classified([0, 0, 1, 2, 1], [0, 1, 2, 0, 1], [9.0, 1.0, 3.0, 2.0, 0.5])
     shown = [title.split() for title in titles(result.draw_predictions("test"))]
-    assert [(words[0], words[-1]) for words in shown[:3]] == [("c", "b"), ("a", "c"), ("b", "a")]
+    assert [(words[0], words[-1]) for words in shown[:3]] == [("c:", "b"), ("a:", "c"), ("b:", "a")]
     shares = [int(words[1].rstrip("%")) for words in shown]
     assert shares[:3] == sorted(shares[:3], reverse=True)
-    assert [words[0] for words in shown[3:]] == ["a", "b"]  # the right ones, as they came
+    assert [words[0] for words in shown[3:]] == ["a:", "b:"]  # the right ones, as they came
 
 
 def test_early_mistakes_give_way_to_more_confident_ones():
@@ -33,7 +33,7 @@ def test_early_mistakes_give_way_to_more_confident_ones():
     result = classified([0] * count, [1] * count, np.linspace(0.1, 3, count))
     shown = titles(result.draw_predictions("val"))
     assert len(shown) == 32
-    assert shown[0].startswith("b 91%")
+    assert shown[0].startswith("b: 91%")
 
 
 def test_curves_of_chosen_figures():

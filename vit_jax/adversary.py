@@ -230,7 +230,8 @@ def make_adversary(
     """Makes the discriminator that a config asks for, with the generator's kind of optimizer.
 
     Args:
-        config: of the run. `optim.freeze` is for the generator alone.
+        config: of the run. What `optim` says of parameters by their names, and of layers, is for
+            the generator alone.
         schedule: the learning rate of both.
         image_shape: (h, w, c) of the images that the generator makes when it is trained.
 
@@ -243,7 +244,7 @@ def make_adversary(
     model = Discriminator(config.gan.num_features, jnp.dtype(config.dtype))
     params = jax.eval_shape(lambda: _init(model, image_shape, config.seed))["params"]
     optimizer = config.optim.copy_and_resolve_references()
-    optimizer.freeze = ""
+    optimizer.update(freeze="", freeze_steps=0, layer_decay=1.0, multipliers=())
     return Adversary(model, optim.make_optimizer(optimizer, schedule, params), image_shape)
 
 

@@ -208,7 +208,7 @@ class ClassificationReport(_Report):
         return float(p[guess])
 
     def _say(self, example: _Example) -> str:
-        says = f"{self._shown[example.guess]} {example.confidence:.0%}"
+        says = f"{self._shown[example.guess]}: {example.confidence:.0%}"
         right = example.truth == example.guess
         return says if right else f"{says}\nis {self._shown[example.truth]}"
 
@@ -240,7 +240,7 @@ class MultiLabelReport(_Report):
         order = sorted(there, key=lambda i: (not wrong[i], -example.p[i]))
         signs = {(0, 1): "+ ", (1, 0): "- ", (1, 1): ""}
         lines = [
-            f"{signs[int(example.truth[i]), int(example.guess[i])]}{self._shown[i]} "
+            f"{signs[int(example.truth[i]), int(example.guess[i])]}{self._shown[i]}: "
             f"{example.p[i]:.0%}"
             for i in order
         ]

@@ -270,7 +270,7 @@ def build(config: ConfigDict, data: "MadeUp | None" = None) -> Experiment:
     inputs = _inputs(task, data.example)
     variables, out = _shapes(config, model, inputs, data)
     _warn_of_values(config, model)
-    tx = optim.make_optimizer(config.optim, schedule, variables["params"])
+    tx = optim.make_optimizer(config.optim, schedule, variables["params"], model.layer_patterns())
     adversary = make_adversary(config, schedule, out.shape[1:]) if config.gan.weight else None
 
     processes.check_same({**config.to_dict(), "the data": data.identity})

@@ -1,5 +1,6 @@
 """The optimizer and its learning-rate schedule, from the config."""
 
+import functools
 import inspect
 import logging
 import re
@@ -14,6 +15,7 @@ import optax
 from flax import traverse_util
 
 from input_pipeline.arguments import unknown
+from vit_jax import layer_rates
 
 _LOG = logging.getLogger(__name__)
 
@@ -218,7 +220,9 @@ def _per_epoch(schedule: Schedule, steps: float) -> Schedule:
     return lambda step: schedule(jnp.floor(step / steps) * steps)
 
 
-def make_optimizer(config: Any, schedule: Schedule, params: Any) -> optax.GradientTransformation:
+def make_optimizer(
+    config: Any, schedule: Schedule, params: Any, layers: Sequence[str] = ()
+) -> optax.GradientTransformation:
     """Makes the chain: clip, scale, decay the weights, multiply by the learning rate.
 
     With `config.coupled_weight_decay` the decay comes before the scaling, as part of the gradient:
@@ -229,9 +233,11 @@ def make_optimizer(config: Any, schedule: Schedule, params: Any) -> optax.Gradie
         config: `config.optim`.
         schedule: from `make_schedule`.
         params: the parameters, or their shapes, whose paths the patterns are searched in.
+        layers: of the model, see `Model.layer_patterns`, for `config.layer_decay`.
 
     Returns:
-        The transformation; frozen parameters take no part in the norm and have no state.
+        The transformation; parameters that are frozen for good take no part in the norm and have no
+        state.
 
     Raises:
         ValueError: for an unknown optimizer or argument, or a pattern that finds nothing.
@@ -254,13 +260,21 @@ def make_optimizer(config: Any, schedule: Schedule, params: Any) -> optax.Gradie
     if config.adaptive_clip:
         _check_adaptive_clip(params)
         steps.insert(0, optax.adaptive_grad_clip(config.adaptive_clip))
+    factors = layer_rates.scale(config, params, layers)
+    if factors is not None:
+        steps.append(factors)
     steps.append(optax.scale_by_learning_rate(schedule))
-    tx = optax.chain(*steps)
+    if config.freeze_steps and not config.freeze:
+        raise ValueError("optim.freeze_steps is for what optim.freeze finds, which is unset")
     if not config.freeze:
-        return tx
+        return optax.chain(*steps)
     frozen = _finder(config.freeze, params, "optim.freeze")
     if all(jax.tree.leaves(frozen(params))):
         raise ValueError(f"optim.freeze={config.freeze!r} freezes every parameter")
+    if config.freeze_steps:
+        is_free = functools.partial(jnp.less_equal, config.freeze_steps)  # of the steps before
+        return optax.chain(*steps, optax.masked(optax.scale_by_schedule(is_free), frozen))
+    tx = optax.chain(*steps)
 
     def label(tree: Any) -> Any:
         return jax.tree.map(lambda found: "frozen" if found else "trained", frozen(tree))
@@ -268,19 +282,19 @@ def make_optimizer(config: Any, schedule: Schedule, params: Any) -> optax.Gradie
     return optax.partition({"trained": tx, "frozen": optax.set_to_zero()}, label)
 
 
-def split(params: Any, freeze: str) -> tuple[Any, Any]:
-    """Splits parameters into those that are trained, and those that are frozen.
+def split(params: Any, config: Any) -> tuple[Any, Any]:
+    """Splits parameters into those that are trained, and those that are frozen for good.
 
     Args:
         params: tree of parameters.
-        freeze: `config.optim.freeze`.
+        config: `config.optim`.
 
     Returns:
         Two trees, each with None in the place of what the other has.
     """
-    if not freeze:
+    if not config.freeze or config.freeze_steps:
         return params, jax.tree.map(lambda _: None, params)
-    is_frozen = _finder(freeze, params, "optim.freeze")(params)
+    is_frozen = _finder(config.freeze, params, "optim.freeze")(params)
     trained = jax.tree.map(lambda p, frozen: None if frozen else p, params, is_frozen)
     return trained, jax.tree.map(lambda p, frozen: p if frozen else None, params, is_frozen)
 

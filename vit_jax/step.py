@@ -62,7 +62,7 @@ def make_train_step(exp: Experiment) -> Measured:
         prepare_key, dropout_key = jax.random.split(key)
         if prepare is not None:
             batch = prepare(prepare_key, batch)
-        trained, frozen = optim.split(state.params, config.optim.freeze)
+        trained, frozen = optim.split(state.params, config.optim)
 
         def forward(trained: Any, *args: Any) -> tuple[Out, Any]:
             return exp.forward(optim.join(trained, frozen), *args)

@@ -157,6 +157,17 @@ class Model(nn.Module):
         """What parameters become after each step of the optimizer, such as within bounds."""
         return params
 
+    def layer_patterns(self) -> tuple[str, ...]:
+        """Regular expressions that find parameters by their paths, one for each layer.
+
+        The layers are in their order, the stem first; a parameter is of the first that finds it.
+        What none finds comes after all of them, such as the head.
+
+        Returns:
+            Them; () if nobody has said.
+        """
+        return ()
+
     def torch_names(self, naming: str = "") -> dict[str, str]:
         """Names in PyTorch's files of the submodules, and of the parameters outside of them.
 

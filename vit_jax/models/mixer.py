@@ -197,6 +197,11 @@ class MlpMixer(Model):
             "channels_mlp_dim": shapes["MixerBlock_0/channel_mixing/Dense_0/kernel"][1],
         }
 
+    def layer_patterns(self) -> tuple[str, ...]:
+        """Patterns of the stem, and of each block; the last norm is the last one's, as in timm."""
+        blocks = [f"^MixerBlock_{i}/" for i in range(self.num_blocks)]
+        return ("^stem/", *blocks[:-1], f"{blocks[-1]}|^pre_head_layer_norm/")
+
     def torch_names(self, naming: str = "") -> dict[str, str]:
         """Returns timm's names of the submodules, see `checkpoints.torch`."""
         names = {"stem": "stem.proj", "pre_head_layer_norm": "norm", "head": "head"}

@@ -339,6 +339,18 @@ class Swin(Model):
             "window_size": (math.isqrt(tables[0][0]) + 1) // 2,
         }
 
+    def layer_patterns(self) -> tuple[str, ...]:
+        """Patterns of the stem, and of each block, the first of a stage with the merging before."""
+        last = (len(self.depths) - 1, self.depths[-1] - 1)
+        blocks = [
+            f"^stage{stage}_block{i}/"
+            + (f"|^merging{stage}/" if i == 0 else "")
+            + ("|^norm/" if (stage, i) == last else "")
+            for stage, depth in enumerate(self.depths)
+            for i in range(depth)
+        ]
+        return ("^patch_", *blocks)
+
     def torch_names(self, naming: str = "timm") -> dict[str, str]:
         """Names in files of timm, the official code or transformers, see `checkpoints.torch`.
 

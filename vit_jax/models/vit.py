@@ -373,6 +373,12 @@ class VisionTransformer(Model):
             grid = jnp.concatenate([first, grid], axis=1)
         return traverse_util.unflatten_dict({**flat, _POSITIONS: grid})
 
+    def layer_patterns(self) -> tuple[str, ...]:
+        """Patterns of the stem, and of each block; the last norm is the last one's, as in timm."""
+        blocks = [f"^Transformer/encoderblock_{i}/" for i in range(self.num_layers)]
+        stem = "^(?!Transformer/encoder|pre_logits|head|MAPHead)"
+        return (stem, *blocks[:-1], f"{blocks[-1]}|^Transformer/encoder_norm/")
+
     def torch_names(self, naming: str = "timm") -> dict[str, str]:
         """Names of the parts, by one of `tower_names.IMAGE_NAMINGS`."""
         names = tower_names.image_names(naming, self.num_layers)

@@ -222,7 +222,7 @@ class Classifier:
         def draw(image: np.ndarray, p: np.ndarray) -> bytes:
             rolled, heads = jax.device_get(look(self._variables, image[None]))
             best = int(np.argmax(p))
-            title = f"{names[best]} {p[best]:.1%}"
+            title = f"{names[best]}: {p[best]:.1%}"
             figure = attention_maps.draw(report.displayable(image), rolled[0], heads[0], title)
             data = io.BytesIO()
             figure.savefig(data, dpi=110, format="png")

@@ -202,4 +202,5 @@ def get_config() -> ConfigDict:
     config.keep_checkpoints = 2  # the last ones; the best is kept besides
     config.best_metric = "accuracy"  # of the validation split
     config.best_mode = "max"  # or min: which of it is best
+    config.early_stopping = 0  # evaluations without a better one that end the run; 0 is off
     return config

@@ -264,6 +264,11 @@ def build(config: ConfigDict, data: "MadeUp | None" = None) -> Experiment:
     model = _fit_model(config, data)
     task = get_task(model)
     total_steps = _count_steps(config, data)
+    check(
+        "val" in data.splits or not config.early_stopping,
+        "early_stopping needs a validation split: set it to 0, or keep images out of training by "
+        "a folder val/",
+    )
     schedule = optim.make_schedule(
         config.schedule, config.optim.learning_rate, total_steps, data.steps_per_epoch
     )

@@ -12,6 +12,7 @@ from vit_jax import evaluate, experiment, run_summary
 from vit_jax.experiment import Experiment, TrainState
 from vit_jax.machinery import preemption, processes, sharding
 from vit_jax.machinery.monitor import Monitor
+from vit_jax.patience import Patience
 from vit_jax.step import make_train_step
 from vit_jax.workdir import Workdir
 
@@ -64,9 +65,13 @@ def train_and_evaluate(
         batches = stack.enter_context(contextlib.closing(exp.data.train_batches(start)))
         monitor = stack.enter_context(Monitor(exp, folder, checkpointer, start))
         device_batches = monitor.timed(sharding.to_devices(batches, exp.mesh))
+        patience = Patience(config, folder.read_metrics(), start)
         stop = stack.enter_context(preemption.StopRequest(exp.mesh))
         stack.enter_context(train_step.explained())
         for step in range(start + 1, exp.total_steps + 1):
+            if patience.is_over():
+                _LOG.info("step %d: %s", step - 1, patience)
+                break
             state, metrics = train_step(state, next(device_batches))
             monitor.train(step, metrics)
             checkpointer.check()
@@ -75,6 +80,7 @@ def train_and_evaluate(
                 monitor.flush()
                 figures = evaluate.evaluate(eval_step, state.eval_variables(), exp, "val")
                 monitor.evaluation(step, "val", figures)
+                patience.add(step, figures)
             signal = stop.poll()
             if exp.saves_at(step) or signal:
                 monitor.flush()

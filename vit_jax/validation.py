@@ -123,6 +123,10 @@ def _check_numbers(config: ConfigDict) -> None:
         f"total_steps must lie in [0, 2^31), and is {config.total_steps}",
     )
     check(
+        config.early_stopping >= 0,
+        f"early_stopping must be 0 or more, and is {config.early_stopping}",
+    )
+    check(
         config.best_mode in ("max", "min"),
         f"best_mode must be max or min, and is {config.best_mode!r}",
     )

@@ -24,7 +24,7 @@ from vit_jax.models import get_model
 from vit_jax.models.base import Model
 from vit_jax.tasks import Task, get_task
 from vit_jax.tasks.base import Batch, Out
-from vit_jax.validation import check, check_data, check_metrics, validate_config
+from vit_jax.validation import check, check_data, check_metrics, check_splits, validate_config
 
 if TYPE_CHECKING:  # TensorFlow is imported where data is read, and only there
     from input_pipeline import Dataset, MadeUp
@@ -264,11 +264,6 @@ def build(config: ConfigDict, data: "MadeUp | None" = None) -> Experiment:
     model = _fit_model(config, data)
     task = get_task(model)
     total_steps = _count_steps(config, data)
-    check(
-        "val" in data.splits or not config.early_stopping,
-        "early_stopping needs a validation split: set it to 0, or keep images out of training by "
-        "a folder val/",
-    )
     schedule = optim.make_schedule(
         config.schedule, config.optim.learning_rate, total_steps, data.steps_per_epoch
     )
@@ -370,6 +365,7 @@ def _fit_model(config: ConfigDict, data: "Dataset | MadeUp") -> Model:
         fields["distilled"] = taught
         model = get_model(config.model_name, **fields)
     task = get_task(model)
+    check_splits(config, data.splits)
     check_data(config, task, data.keys)
     check_metrics(config, task, data.truths)
     task.check(config, data)
@@ -386,10 +382,6 @@ def _count_steps(config: ConfigDict, data: "Dataset | MadeUp") -> int:
     steps = config.total_steps
     if steps is None:
         steps = max(round(config.total_epochs * data.steps_per_epoch), 1)
-    check(
-        "train" in data.splits or steps == 0,
-        "there are no images to train on; --config.total_steps=0 only evaluates",
-    )
     return steps
 
 

@@ -16,7 +16,12 @@ _CONFIG = flags.DEFINE_string(
     "the default.",
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "benchmark"], "What to do.")
+_MODE = flags.DEFINE_enum(
+    "mode",
+    "train",
+    ["train", "evaluate", "benchmark", "lr_find"],
+    "What to do; lr_find tries 100 learning rates, and says at which the loss falls.",
+)
 
 
 def main(
@@ -43,7 +48,7 @@ def main(
 
 def _run(config: ConfigDict | None, typed: Sequence[str]) -> None:
     # Imported here, so that --help and mistakes on the command line are answered at once.
-    from vit_jax import evaluate, experiment, inference_time, plugins, train
+    from vit_jax import evaluate, experiment, inference_time, plugins, range_test, train
     from vit_jax.machinery import processes
     from vit_jax.workdir import Workdir
 
@@ -53,6 +58,9 @@ def _run(config: ConfigDict | None, typed: Sequence[str]) -> None:
         return
     if _MODE.value == "benchmark":
         inference_time.run(config, _WORKDIR.value)
+        return
+    if _MODE.value == "lr_find":
+        range_test.run(config, _WORKDIR.value)
         return
     workdir = Workdir(_WORKDIR.value)
     stored = workdir.read_config()

@@ -1,5 +1,7 @@
 """Whether a config fits itself, before anything is opened or compiled."""
 
+from collections.abc import Collection
+
 from ml_collections import ConfigDict
 
 from input_pipeline.arguments import did_you_mean, unknown
@@ -110,6 +112,19 @@ def check_metrics(config: ConfigDict, task: Task, truths: tuple[str, ...]) -> No
             f"the metric {name} is computed from {' and '.join(lacking)}, and these data have "
             f"{', '.join(truths)} alone: take it out of config.metrics",
         )
+
+
+def check_splits(config: ConfigDict, splits: Collection[str]) -> None:
+    """Raises a ValueError if data lack a split that the run needs."""
+    check(
+        "train" in splits or config.total_steps == 0,
+        "there are no images to train on; --config.total_steps=0 only evaluates",
+    )
+    check(
+        "val" in splits or not config.early_stopping,
+        "early_stopping needs a validation split: set it to 0, or keep images out of training by "
+        "a folder val/",
+    )
 
 
 def _check_numbers(config: ConfigDict) -> None:

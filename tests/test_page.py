@@ -114,8 +114,13 @@ def test_texts(tmp_path):
 
 def test_what_is_typed_is_told_apart():
     assert page._names_in(" cat, a red car,,cat\ndog ") == ("cat", "a red car", "dog")
-    message = page._without_folder("cannot read /tmp/x/a.jpg: it is cut", ("/tmp/x/a.jpg", "x"))
-    assert message == "cannot read a.jpg: it is cut"
+
+
+def test_messages_are_html_without_folders():
+    sent = ("/tmp/x/a.jpg", "x")
+    message = page._explain(ValueError("cannot read /tmp/x/a.jpg: no <unk> & 'b'"), sent)
+    assert message == "cannot read a.jpg: no &lt;unk&gt; &amp; 'b'"
+    assert page._explain(KeyError("/etc/secret"), sent) == page._UNEXPLAINED
 
 
 def test_what_a_page_needs_is_said(monkeypatch):

@@ -28,6 +28,7 @@ if __name__ == "__main__":
     cli.parse_early()  # before what takes seconds to import
 
 import dataclasses
+import html
 import io
 import logging
 import os
@@ -47,7 +48,11 @@ _WAITING = 32  # visitors in the queue
 _UNEXPLAINED = "this failed; what the page writes in its terminal says why"
 _BUTTONS = ["download", "fullscreen"]  # and none that sends a picture elsewhere
 _HEAD = '<meta name="referrer" content="no-referrer">'
-_STYLE = ".gradio-container {width: 100% !important; max-width: 72rem !important; margin: auto}"
+# Pictures that are drawn have words up to their edges, over which Gradio lays a label and buttons.
+_STYLE = """
+.gradio-container {width: 100% !important; max-width: 72rem !important; margin: auto}
+.drawn .image-container {padding-top: 2.2rem}
+"""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -161,9 +166,8 @@ def _lay_out(gradio: Any, model: Pretrained, panel: Panel) -> None:
                 for widget, value in zip(widgets, found, strict=True)
             ]
         except Exception as error:  # whatever one visitor does, the others get an answer
-            is_explained = isinstance(error, ValueError)
-            _LOG.warning("%s", error, exc_info=not is_explained)
-            message = _without_folder(str(error), given) if is_explained else _UNEXPLAINED
+            _LOG.warning("%s", error, exc_info=not isinstance(error, ValueError))
+            message = _explain(error, given)
             raise gradio.Error(message, duration=None, print_exception=False) from None
         return converted if len(converted) > 1 else converted[0]
 
@@ -183,6 +187,13 @@ def _check_given(name: str, value: Any) -> Any:
     if value is None or (isinstance(value, str) and not value.strip()):
         raise ValueError(f"there is nothing yet in: {name}")
     return value
+
+
+def _explain(error: Exception, given: Sequence[Any]) -> str:
+    """What a visitor is told, as HTML, which Gradio takes it for."""
+    if not isinstance(error, ValueError):
+        return _UNEXPLAINED
+    return html.escape(_without_folder(str(error), given), quote=False)
 
 
 def _without_folder(message: str, given: Sequence[Any]) -> str:
@@ -239,7 +250,7 @@ _WIDGETS = {
     "shares": _Widget(lambda gradio, name: gradio.Label(label=name, num_top_classes=5)),
     "picture": _Widget(
         lambda gradio, name: gradio.Image(
-            label=name, format="png", interactive=False, buttons=_BUTTONS
+            label=name, format="png", interactive=False, buttons=_BUTTONS, elem_classes="drawn"
         ),
         _opened,
     ),

@@ -71,6 +71,9 @@ def test_a_run_that_learns_nothing_is_ended_and_stays_so(config, tmp_path, caplo
     assert train.train_and_evaluate(config, tmp_path) == figures
     assert [text for text in caplog.messages if text.startswith("step 30: stopped early")]
     assert max(line["step"] for line in Workdir(tmp_path).read_metrics()) == 30
+    config.early_stopping = 3
+    train.train_and_evaluate(config, tmp_path)
+    assert max(line["step"] for line in Workdir(tmp_path).read_metrics()) == 40
 
 
 def test_it_needs_a_validation_split(folder_config, tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from checkpoints.tree import STACKED
+from vit_jax import parameter_paths
 
 Factor = float | np.ndarray
 
@@ -38,8 +39,10 @@ def scale(config: Any, params: Any, layers: Sequence[str]) -> optax.GradientTran
     if decay == 1 and not multipliers:
         return None
     _check(decay, multipliers, layers)
-    paths = [_say(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    by_name = [(_compile(pattern, paths), float(factor)) for pattern, factor in multipliers]
+    by_name = [
+        (parameter_paths.compile_pattern(pattern, params, "optim.multipliers"), float(factor))
+        for pattern, factor in multipliers
+    ]
     by_layer = [re.compile(pattern) for pattern in layers] if decay != 1 else []
 
     def factor(path: str) -> float:
@@ -50,7 +53,8 @@ def scale(config: Any, params: Any, layers: Sequence[str]) -> optax.GradientTran
     def update(updates: Any, params: Any) -> Any:
         del params
         return jax.tree_util.tree_map_with_path(
-            lambda path, leaf: leaf * _of_leaf(factor, _say(path), leaf.shape), updates
+            lambda path, leaf: leaf * _of_leaf(factor, parameter_paths.say(path), leaf.shape),
+            updates,
         )
 
     return optax.stateless(update)
@@ -64,10 +68,6 @@ def _of_leaf(factor: Callable[[str], float], path: str, shape: tuple[int, ...]) 
             each = [factor(f"{start}/{name}_{i}/{end}".removeprefix("/")) for i in range(shape[0])]
             return np.array(each, np.float32).reshape(-1, *(1 for _ in shape[1:]))
     return factor(path)
-
-
-def _say(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _check(decay: float, multipliers: Iterable[Any], layers: Sequence[str]) -> None:
@@ -89,17 +89,3 @@ def _check(decay: float, multipliers: Iterable[Any], layers: Sequence[str]) -> N
                 f"optim.multipliers: the factor of {pair[0]!r} must be above 0, not {pair[1]}: "
                 "optim.freeze says what stays as it is"
             )
-
-
-def _compile(pattern: str, paths: Sequence[str]) -> re.Pattern[str]:
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise ValueError(
-            f"optim.multipliers: {pattern!r} is not a regular expression: {error}"
-        ) from None
-    if not any(map(compiled.search, paths)):
-        raise ValueError(
-            f"optim.multipliers: {pattern!r} is found in none of: {', '.join(sorted(paths))}"
-        )
-    return compiled

@@ -3,7 +3,6 @@
 import functools
 import inspect
 import logging
-import re
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ import optax
 from flax import traverse_util
 
 from input_pipeline.arguments import unknown
-from vit_jax import layer_rates
+from vit_jax import layer_rates, parameter_paths
 
 _LOG = logging.getLogger(__name__)
 
@@ -338,20 +337,8 @@ def _scale_by(config: Any) -> optax.GradientTransformation:
 
 def _finder(pattern: str, params: Any, key: str) -> Callable[[Any], Any]:
     """Makes a function from a tree to a tree of bools: is the pattern found in a leaf's path?"""
-    try:
-        regex = re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"{key}={pattern!r} is not a regular expression: {error}") from None
-
-    def name(path: Any) -> str:
-        return jax.tree_util.keystr(path, simple=True, separator="/")
-
-    def find(tree: Any) -> Any:
-        return jax.tree_util.tree_map_with_path(
-            lambda path, _: regex.search(name(path)) is not None, tree
-        )
-
-    if not any(jax.tree.leaves(find(params))):
-        paths = sorted(name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params))
-        raise ValueError(f"{key}={pattern!r} is found in none of: {', '.join(paths)}")
-    return find
+    regex = parameter_paths.compile_pattern(pattern, params, key)
+    return functools.partial(
+        jax.tree_util.tree_map_with_path,
+        lambda path, _: regex.search(parameter_paths.say(path)) is not None,
+    )

@@ -33,6 +33,7 @@ from vit_jax.machinery import config_keys
 # Keys that may change between the start of a run and its continuation.
 _MAY_CHANGE = (
     "eval_every",
+    "early_stopping",  # a run that was ended goes on with a larger one
     "checkpoint_every",
     "log_every",
     "keep_checkpoints",

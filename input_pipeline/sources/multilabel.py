@@ -1,6 +1,7 @@
 """Images that can be of several classes each, as a table beside them says."""
 
 import collections
+import csv
 import difflib
 import hashlib
 import logging
@@ -80,8 +81,15 @@ def splits(config: Any) -> dict[str, Source]:
     Raises:
         ValueError: for what is missing, or cannot be used; it names the lines.
     """
+    return dict(find(config))
+
+
+def find(config: Any, has_one_each: bool = False) -> dict[str, IndexedSource]:
+    """Does what `splits` says; or, where each image is to have one class, refuses other rows."""
     splitting.check_fraction(config.val_fraction)
-    tables = {path: _read(path, split) for path, split in _find(Path(config.source)).items()}
+    tables = {
+        path: _read(path, split, has_one_each) for path, split in _find(Path(config.source)).items()
+    }
     found: dict[str, list[_Labelled]] = collections.defaultdict(list)
     faults = [fault for table in tables.values() for fault in table.faults]
     seen: dict[str, str] = {}
@@ -100,7 +108,9 @@ def splits(config: Any) -> dict[str, Source]:
         raise ValueError(
             f"{len(faults)} rows of labels cannot be used: {files.some(faults, most=3)}"
         )
-    _tell(tables, found, seen)
+    _tell_unlisted(tables, seen)
+    if not has_one_each:
+        _warn_of_joined(found)
     parts: dict[str, Sequence[_Labelled]] = dict(found)
     if config.skip_corrupt:
         parts = {
@@ -108,9 +118,7 @@ def splits(config: Any) -> dict[str, Source]:
             for name, some in parts.items()
         }
     parts = splitting.split_off_scenes(parts, lambda one: one.name, config)
-    sources: dict[str, Source] = {
-        name: _source(some, class_names) for name, some in parts.items() if some
-    }
+    sources = {name: _source(some, class_names) for name, some in parts.items() if some}
     _warn_of_lacking(sources, class_names)
     return sources
 
@@ -180,7 +188,7 @@ class _Row(NamedTuple):
     split: str
 
 
-def _read(path: Path, split: str) -> _Table:
+def _read(path: Path, split: str, has_one_each: bool) -> _Table:
     """Reads a table; `split` is that of rows which say none."""
     text = captions_files.read_text(path)
     header = _read_header(path, text)
@@ -189,7 +197,8 @@ def _read(path: Path, split: str) -> _Table:
     rows, faults = [], []
     for number, cells in lines:
         try:
-            rows.append((number, _read_row([cell.strip() for cell in cells], header)))
+            row = _read_row([cell.strip() for cell in cells], header, has_one_each)
+            rows.append((number, row))
         except ValueError as error:
             faults.append(f"{path} line {number}: {error}")
     if not (rows or faults):
@@ -212,7 +221,8 @@ def _read(path: Path, split: str) -> _Table:
 def _read_header(path: Path, text: str) -> _Header:
     first, _, _ = text.lstrip().partition("\n")
     for delimiter in captions_files.DELIMITERS:
-        titles = tuple(title.strip().strip('"').strip() for title in first.split(delimiter))
+        cells = next(csv.reader([first], delimiter=delimiter), [])
+        titles = tuple(title.strip() for title in cells)
         plain = [captions_files.plain_name(title) for title in titles]
         image = captions_files.find_column(plain, _IMAGE)
         if image is None or len(titles) == 1:
@@ -225,7 +235,7 @@ def _read_header(path: Path, text: str) -> _Header:
     raise ValueError(f"{path}: {_HOW}, each title once; it is {first.strip()[:80]!r}")
 
 
-def _read_row(cells: Sequence[str], header: _Header) -> _Row:
+def _read_row(cells: Sequence[str], header: _Header, has_one_each: bool) -> _Row:
     """What a line says; raises a ValueError if it is nothing that can be used."""
     titles, split = header.titles, ""
     if len(cells) != len(titles):
@@ -236,14 +246,25 @@ def _read_row(cells: Sequence[str], header: _Header) -> _Row:
         split = splitting.split_of(cells[header.split]) or ""
         if not split:
             raise ValueError(f"the split {cells[header.split]!r} is none of train, val and test")
+    labels = _labels_in(cells, header, has_one_each)
+    if has_one_each and len(labels) != 1:
+        raise ValueError(
+            f"it has {len(labels) or 'no'} classes, and one is needed; data.kind=multilabel is for "
+            "images of several or none"
+        )
+    return _Row(cells[header.image], frozenset(labels), split)
+
+
+def _labels_in(cells: Sequence[str], header: _Header, has_one_each: bool) -> set[str]:
+    """The classes that a line says."""
     if header.joined is not None:
-        labels = frozenset(_separate(cells[header.joined]))
-        return _Row(cells[header.image], labels, split)
+        cell = cells[header.joined]
+        return {cell} - {""} if has_one_each else set(_separate(cell))
     wrong = [i for i in header.classes if cells[i].lower() not in _CELLS]
     if wrong:
-        raise ValueError(f"{titles[wrong[0]]!r} must be 0 or 1, and is {cells[wrong[0]]!r}")
-    labels = frozenset(titles[i] for i in header.classes if _CELLS[cells[i].lower()])
-    return _Row(cells[header.image], labels, split)
+        title = header.titles[wrong[0]]
+        raise ValueError(f"{title!r} must be 0 or 1, and is {cells[wrong[0]]!r}")
+    return {header.titles[i] for i in header.classes if _CELLS[cells[i].lower()]}
 
 
 def _separate(cell: str) -> Iterator[str]:
@@ -296,12 +317,8 @@ def _guess(label: str, names: set[str]) -> str:
     return f", did you mean {close[0]!r}?" if close else ""
 
 
-def _tell(
-    tables: Mapping[Path, _Table],
-    found: Mapping[str, Sequence[_Labelled]],
-    seen: Mapping[str, str],
-) -> None:
-    """Warns of images without a row, and of names that seem to be several."""
+def _tell_unlisted(tables: Mapping[Path, _Table], seen: Mapping[str, str]) -> None:
+    """Warns of images without a row."""
     for folder in dict.fromkeys(table.folder for table in tables.values()):
         others = [
             path
@@ -309,6 +326,10 @@ def _tell(
             if files.is_image(path) and os.path.normpath(path) not in seen
         ]
         files.tell_left_out(folder, others, "images are in no row of the labels and are left out")
+
+
+def _warn_of_joined(found: Mapping[str, Sequence[_Labelled]]) -> None:
+    """Warns of names that seem to be several."""
     labels = [item.labels for items in found.values() for item in items]
     together = [name for some in labels for name in some if " " in name]
     if together and all(len(some) < 2 for some in labels):
@@ -318,9 +339,9 @@ def _tell(
         )  # fmt: skip
 
 
-def _warn_of_lacking(sources: dict[str, Source], class_names: Sequence[str]) -> None:
+def _warn_of_lacking(sources: Mapping[str, IndexedSource], class_names: Sequence[str]) -> None:
     train = sources.get("train")
-    if isinstance(train, IndexedSource):
+    if train is not None:
         counts = train.columns["label"].sum(axis=0)
         lacking = [name for name, count in zip(class_names, counts) if not count]
         if lacking:

@@ -1,7 +1,8 @@
-"""Draws the README's pictures: what goes into four models, and below it what comes out.
+"""Draws the README's pictures: what goes into five models, and below it what comes out.
 
-Command:   make demo, then a run of configs/flow_photos.py in runs/flow, then, with the extra
-           `published`, python docs/draw_strip.py
+Command:   make demo; a run of configs/flow_photos.py in runs/flow; one of configs/mosaics.py in
+           runs/mosaics, with its data in runs/mosaics_data; then, with the extra `published`,
+           python docs/draw_strip.py
 Result:    docs/pictures/strip.jpg
 """
 
@@ -18,12 +19,14 @@ from skimage import data, transform
 from sklearn import datasets
 
 import vit_jax
+from input_pipeline import palettes
 from vit_jax import attention_maps, flow_colours
 
 ROOT = Path(__file__).parent.parent
 _PICTURE = ROOT / "docs/pictures/strip.jpg"
 _DIGIT = 1466  # of the test split
-_PANEL, _DPI = 2.6, 120  # inches, and pixels in one
+_MOSAIC = "000.png"
+_PANEL, _DPI = 2.4, 110  # inches, and pixels in one
 
 
 class Panel(NamedTuple):
@@ -41,7 +44,7 @@ def dehaze() -> tuple[Panel, Panel]:
     transmission = np.exp(-1.6 * depth)
     hazy = clear * transmission + 0.85 * (1 - transmission)
     return Panel("a photo made hazy", hazy), Panel(
-        "DehazeFormer-T, in the package", vit_jax.load("package:dehazer")(hazy)
+        "without, by DehazeFormer-T", vit_jax.load("package:dehazer")(hazy)
     )
 
 
@@ -50,7 +53,7 @@ def enlarge() -> tuple[Panel, Panel]:
     small = data.chelsea()[90:150, 130:190]
     bicubic = Image.fromarray(small).resize((240, 240), Image.Resampling.BICUBIC)
     return Panel("60 x 60 pixels, bicubic", bicubic), Panel(
-        "four times as large, by RRDB", vit_jax.load("package:realesrgan-x4plus")(small)
+        "times four, by RRDB", vit_jax.load("package:realesrgan-x4plus")(small)
     )
 
 
@@ -62,8 +65,17 @@ def classify() -> tuple[Panel, Panel]:
     attention, _ = attention_maps.look(model.model, model.variables, larger[None] * 2 - 1)
     name, p = next(iter(model(digit).items()))
     return Panel("a digit", np.asarray(larger)), Panel(
-        f"a {name} ({p:.0%}), and where ViT looks", np.asarray(larger), np.asarray(attention[0])
+        f"{name}: {p:.0%}, where ViT looks", np.asarray(larger), np.asarray(attention[0])
     )
+
+
+def segment() -> tuple[Panel, Panel]:
+    """A mosaic of photos, and the class of each of its pixels, as colours."""
+    path = ROOT / "runs/mosaics_data/test/images" / _MOSAIC
+    model = vit_jax.load(ROOT / "runs/mosaics")
+    found = model(path)
+    colours = palettes.palette_for(model.labels)[found]
+    return Panel("parts of photos", Image.open(path)), Panel("what is where, by FPN", colours)
 
 
 def follow() -> tuple[Panel, Panel]:
@@ -79,7 +91,7 @@ def follow() -> tuple[Panel, Panel]:
     ]
     flow = vit_jax.load(ROOT / "runs/flow")(*frames)
     return Panel("the first of two frames", frames[0]), Panel(
-        "where pixels go, by FlowFormer", flow_colours.flow_to_colours(flow)
+        "how it moves, by FlowFormer", flow_colours.flow_to_colours(flow)
     )
 
 
@@ -95,12 +107,12 @@ def draw(pairs: Sequence[tuple[Panel, Panel]]) -> Figure:
             ax.imshow(
                 panel.heat, cmap="inferno", alpha=0.6, interpolation="bilinear", extent=extent
             )
-        ax.set_title(panel.title, fontsize=11)
+        ax.set_title(panel.title, fontsize=10)
         ax.set_axis_off()
     return figure
 
 
 if __name__ == "__main__":
-    strip = draw([dehaze(), enlarge(), classify(), follow()])
+    strip = draw([dehaze(), enlarge(), classify(), segment(), follow()])
     strip.savefig(_PICTURE, pil_kwargs={"quality": 88})
     print(f"{_PICTURE}: {_PICTURE.stat().st_size / 1e3:.0f} kB")

@@ -6,6 +6,7 @@ measured disparities; or with --kind=flow_from_photos the same, but for the grey
 --kind=classes a folder for each of eight photos, with patches of it;
 or with --kind=captions parts of fourteen photos with what is to be seen in them beside; or with
 --kind=multilabel pictures of up to four handwritten digits, and a table of which they are; or with
+--kind=segmentation mosaics of parts of the eight photos, and masks of which they are; or with
 --kind=small a small part of a photo alone, to be enlarged.
 """
 
@@ -38,6 +39,9 @@ _CLASSES = {
 _PATCH = 96  # side in pixels
 # Split -> where its patches lie in a photo, as parts of the width, and how many there are.
 _SPLITS = {"train": (0, 0.5, 32), "val": (0.5, 0.75, 8), "test": (0.75, 1, 12)}
+# Split -> how many mosaics are made of such patches, and the most parts that one has.
+_MOSAICS = {"train": 256, "val": 24, "test": 48}
+_MOST_PARTS = 4
 # Photo, as a class is called -> its name in scikit-image, and what can be said of it.
 CAPTIONED = {
     "astronaut": ("astronaut", "a woman in an orange space suit", "a portrait of an astronaut"),
@@ -105,14 +109,57 @@ def write_classes(folder: Path) -> None:
     random = np.random.default_rng(0)
     for label, name in _CLASSES.items():
         photo = getattr(data, name)()
-        height, width = photo.shape[:2]
         for split, (begin, end, count) in _SPLITS.items():
             (folder / split / label).mkdir(parents=True, exist_ok=True)
             for i in range(count):
-                top = random.integers(height - _PATCH, endpoint=True)
-                left = random.integers(begin * width, end * width - _PATCH, endpoint=True)
-                patch = Image.fromarray(photo[top : top + _PATCH, left : left + _PATCH])
-                patch.convert("RGB").save(folder / split / label / f"{i:02}.jpg", quality=95)
+                patch = Image.fromarray(_patch(photo, begin, end, random)).convert("RGB")
+                patch.save(folder / split / label / f"{i:02}.jpg", quality=95)
+
+
+def write_segmented(folder: Path) -> None:
+    """Writes mosaics of two to four patches of the eight photos, and masks of which lies where.
+
+    Args:
+        folder: gets train/, val/ and test/ with images/ of PNGs of 96 x 96 pixels and masks/, and
+            classes.txt; what is there already is written again.
+
+    Raises:
+        ValueError: if scikit-image is not installed.
+    """
+    data, _ = _libraries()
+    random = np.random.default_rng(0)
+    photos = [
+        np.asarray(Image.fromarray(getattr(data, name)()).convert("RGB"))
+        for name in _CLASSES.values()
+    ]
+    for split, count in _MOSAICS.items():
+        begin, end, _ = _SPLITS[split]
+        for kind in ("images", "masks"):
+            (folder / split / kind).mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            parts = random.integers(2, _MOST_PARTS, endpoint=True)
+            classes = random.choice(len(photos), parts, replace=False)
+            part = _nearest(random.uniform(0, _PATCH, (parts, 2)))
+            patches = [_patch(photos[label], begin, end, random) for label in classes]
+            picture = np.choose(part[..., None], patches)
+            Image.fromarray(picture).save(folder / split / "images" / f"{i:03}.png")
+            mask = classes[part].astype(np.uint8)
+            Image.fromarray(mask).save(folder / split / "masks" / f"{i:03}.png")
+    (folder / "classes.txt").write_text("".join(f"{name}\n" for name in _CLASSES))
+
+
+def _nearest(points: np.ndarray) -> np.ndarray:
+    """(parts, 2) places in a patch -> (side, side): which of them is the nearest to each pixel."""
+    pixels = np.stack(np.indices((_PATCH, _PATCH)), axis=-1)
+    return np.linalg.norm(pixels[:, :, None] - points, axis=-1).argmin(axis=-1)
+
+
+def _patch(photo: np.ndarray, begin: float, end: float, random: np.random.Generator) -> np.ndarray:
+    """A square of a photo (h, w, 3) from anywhere between two parts of its width."""
+    height, width = photo.shape[:2]
+    top = random.integers(height - _PATCH, endpoint=True)
+    left = random.integers(begin * width, end * width - _PATCH, endpoint=True)
+    return photo[top : top + _PATCH, left : left + _PATCH]
 
 
 def write_multilabel(folder: Path) -> None:
@@ -236,6 +283,7 @@ _WRITERS = {
     "classes": write_classes,
     "captions": write_captioned,
     "multilabel": write_multilabel,
+    "segmentation": write_segmented,
     "small": write_small,
 }
 

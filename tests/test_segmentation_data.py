@@ -12,9 +12,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from input_pipeline import check, get_dataset
+from input_pipeline import check, get_dataset, sample_photos
 from input_pipeline.palettes import bit_palette, known_sets
 from input_pipeline.sources import get_splits, masks
+from tests.helpers import data_config
 from tests.masked_images import (
     SIZE,
     VALUES,
@@ -309,3 +310,22 @@ def test_check_tells_the_classes(tmp_path, capsys):
     with pytest.raises(SystemExit):
         check.main([str(tmp_path), "--classes=voc"])
     assert "--classes is not for " in capsys.readouterr().err
+
+
+def test_the_mosaics_to_try_it_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(sample_photos, "_MOSAICS", {"train": 6, "val": 2, "test": 3})
+    assert sample_photos.main([str(tmp_path), "--kind=segmentation"]) == 0
+    splits = get_splits(data_config(tmp_path, "segmentation"))
+    assert {split: source.num_examples for split, source in splits.items()} == {
+        "train": 6, "val": 2, "test": 3,
+    }  # fmt: skip
+    names = list(sample_photos._CLASSES)
+    assert splits["train"].class_names == tuple(names)
+    coloured = [names.index(name) for name in ("cat", "stars", "tissue")]
+    for mask in sorted(tmp_path.glob("train/masks/*.png")):
+        image = np.asarray(Image.open(tmp_path / "train" / "images" / mask.name))
+        labels = np.asarray(Image.open(mask))
+        assert image.shape == (*labels.shape, 3) == (96, 96, 3)
+        assert 1 <= len(np.unique(labels)) <= 4
+        grey = ~np.isin(labels, coloured)
+        assert (np.ptp(image[grey], axis=-1) == 0).all()  # each pixel is of its class's photo

@@ -150,7 +150,7 @@ def write_segmented(folder: Path) -> None:
 
 def _nearest(points: np.ndarray) -> np.ndarray:
     """(parts, 2) places in a patch -> (side, side): which of them is the nearest to each pixel."""
-    pixels = np.stack(np.indices((_PATCH, _PATCH)), axis=-1)
+    pixels = np.moveaxis(np.indices((_PATCH, _PATCH)), 0, -1)
     return np.linalg.norm(pixels[:, :, None] - points, axis=-1).argmin(axis=-1)
 
 

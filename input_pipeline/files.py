@@ -27,6 +27,7 @@ SUFFIXES = (
     ".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm",
     ".pgm",
 )  # fmt: skip
+TABLES = (".csv", ".tsv")  # ends of files that say what images show
 
 # Folders that systems and programs leave in those of a person, in lower case.
 _SYSTEM_FOLDERS = frozenset(
@@ -67,6 +68,12 @@ def list_files(folder: Path) -> list[Path]:
         names = ", ".join(str(path.relative_to(folder)) for path in sorted(left_out))
         _LOG.info("%s: hidden and system folders are left out: %s", folder, names)
     return sorted(found)
+
+
+def list_tables(folder: Path) -> list[Path]:
+    """The tables in a folder, sorted; none that is hidden."""
+    found = (path for path in folder.iterdir() if path.suffix.lower() in TABLES)
+    return sorted(path for path in found if not path.name.startswith("."))
 
 
 def list_folders(folder: Path) -> list[Path]:

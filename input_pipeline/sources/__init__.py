@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from etils import epath
 
+from input_pipeline import files
 from input_pipeline.arguments import unknown
 
 if TYPE_CHECKING:  # it takes seconds to import
@@ -13,7 +14,6 @@ if TYPE_CHECKING:  # it takes seconds to import
     from input_pipeline.texts import Tokenize
 
 
-_TABLES = (".csv", ".tsv")  # ends of what names the class of each image
 _NO_FOLDERS = ("tfds:", "toy:")  # what `config.data.source` begins with that is none
 
 
@@ -131,7 +131,7 @@ def get_splits(
     find = kind.find
     if not is_folder(config.source) and not config.source.startswith(kind.opens):
         find = "digits" if config.source == "digits" else "tfds"
-    elif config.kind == "classes" and config.source.lower().endswith(_TABLES):
+    elif config.kind == "classes" and config.source.lower().endswith(files.TABLES):
         find = "labels_table"
     if isinstance(find, str):
         find = importlib.import_module(f"input_pipeline.sources.{find}").splits

@@ -70,8 +70,8 @@ def splits(config: Any) -> dict[str, Source]:
 def _list_classes(folder: epath.Path) -> Tree:
     folders = {path.name: path for path in files.list_folders(folder)}
     if not folders:
-        tables = [path for path in folder.iterdir() if path.suffix.lower() in (".csv", ".tsv")]
-        hint = f", or name the table: --config.data.source={min(tables)}" if tables else ""
+        tables = files.list_tables(folder)
+        hint = f", or name the table: --config.data.source={tables[0]}" if tables else ""
         raise ValueError(f"{folder} has no class subfolders: put images into {folder}/CLASS/{hint}")
     files.check_names(folder, folders)
     beside = [path for path in folder.iterdir() if files.is_image(path) and not path.is_dir()]

@@ -18,7 +18,6 @@ from input_pipeline.sources.base import IndexedSource, Source
 
 _LOG = logging.getLogger(__name__)
 
-_SUFFIXES = (".csv", ".tsv")
 _IMAGE = (*captions_files.IMAGE, "image_index")
 _LABELS = ("labels", "label", "classes", "class", "tags", "categories", "finding_labels")
 _SEPARATORS = "|;,"
@@ -130,13 +129,13 @@ def _find(source: Path) -> dict[Path, str]:
         return {source: "all"}
     if not source.is_dir():
         raise ValueError(f"data.source={str(source)!r}: there is no such folder or table")
-    own = _list_tables(source)
+    own = files.list_tables(source)
     if own:
         found = {path: splitting.split_of(path.stem) or "all" for path in own}
         hint = f", or say which: --config.data.source={own[0]}"
     else:
         parts = splitting.find_splits(source)
-        by_part = {split: _list_tables(path) for split, path in parts.items()}
+        by_part = {split: files.list_tables(path) for split, path in parts.items()}
         lacking = [str(parts[split]) for split, some in by_part.items() if not some]
         if lacking:
             raise ValueError(f"{', '.join(lacking)} holds no table: put in labels.csv; {_HOW}")
@@ -148,11 +147,6 @@ def _find(source: Path) -> dict[Path, str]:
             f"for each split, called train.csv, val.csv and test.csv{hint}"
         )
     return found
-
-
-def _list_tables(folder: Path) -> list[Path]:
-    found = (path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
-    return sorted(path for path in found if not path.name.startswith("."))
 
 
 class _Header(NamedTuple):

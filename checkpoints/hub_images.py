@@ -1,6 +1,7 @@
 """How images are prepared for weights, as a file beside them on the hub says it."""
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from checkpoints import files
 
 _TRANSFORMERS = ("preprocessor_config.json", "processor_config.json")
-_OPEN_CLIP = "open_clip_config.json"
+_OPEN_CLIP, _TIMM = "open_clip_config.json", "config.json"
 _METHODS = {  # by Pillow's numbers and by their names
     0: "nearest", 1: "lanczos3", 2: "bilinear", 3: "bicubic", 4: "area",
     "nearest": "nearest", "lanczos": "lanczos3", "bilinear": "bilinear", "bicubic": "bicubic",
@@ -17,7 +18,7 @@ _SHORTEST, _SQUASH = "shortest", "squash"
 
 
 def read_preprocessing(path: str | os.PathLike[str], size: tuple[int, int]) -> str:
-    """Reads how transformers' or open_clip's files of weights have images prepared.
+    """Reads how transformers', open_clip's or timm's files of weights have images prepared.
 
     Args:
         path: of the weights, local or hf://.
@@ -28,7 +29,7 @@ def read_preprocessing(path: str | os.PathLike[str], size: tuple[int, int]) -> s
         something else than a resize, a cut of the centre, a mean and a deviation.
     """
     is_open_clip = os.path.basename(os.fspath(path)).startswith("open_clip")
-    names = (_OPEN_CLIP, *_TRANSFORMERS) if is_open_clip else (*_TRANSFORMERS, _OPEN_CLIP)
+    names = (_OPEN_CLIP, *_TRANSFORMERS) if is_open_clip else (*_TRANSFORMERS, _OPEN_CLIP, _TIMM)
     found = files.find_beside(path, names)
     if found is None:
         return ""
@@ -36,6 +37,8 @@ def read_preprocessing(path: str | os.PathLike[str], size: tuple[int, int]) -> s
         config = json.loads(found.read_text(encoding="utf-8"))
         if found.name == _OPEN_CLIP:
             return _of_open_clip(config, size)
+        if found.name == _TIMM:
+            return _of_timm(config["pretrained_cfg"], size)
         return _of_transformers(config.get("image_processor", config), size)
     except (OSError, ValueError, LookupError, AttributeError, TypeError):
         return ""  # of another kind, which is not ours to judge
@@ -65,6 +68,16 @@ def _of_open_clip(config: Mapping[str, Any], size: tuple[int, int]) -> str:
     if mode not in (_SHORTEST, _SQUASH):
         return ""
     return f"decode|{_resize(mode, size, method)}|{_values(own['mean'], own['std'])}"
+
+
+def _of_timm(config: Mapping[str, Any], size: tuple[int, int]) -> str:
+    mode = config.get("crop_mode", "center")
+    method, share = _METHODS[config["interpolation"]], config.get("crop_pct", 0.875)
+    if mode not in ("center", _SQUASH) or (mode == _SQUASH and share != 1):
+        return ""
+    shown = _SQUASH if mode == _SQUASH else _SHORTEST
+    resize = _resize(shown, size, method, math.floor(size[0] / share) / size[0])
+    return f"decode|{resize}|{_values(config['mean'], config['std'])}"
 
 
 def _resize(mode: str, size: tuple[int, int], method: str, larger: float = 1.0) -> str:

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from checkpoints import timm_vits
+
 _BUCKET = "gs://vit_models"
 _AUGREG = f"{_BUCKET}/augreg"
 _SWINIR = "https://github.com/JingyunLiang/SwinIR/releases/download/v0.0"
@@ -71,7 +73,13 @@ class Family:
         return row.megabytes or self.megabytes[row.model]
 
 
-def _rows(data: str, file: str, names: dict[str, str], ending: str = "") -> tuple[Published, ...]:
+def _rows(
+    data: str,
+    file: str,
+    names: dict[str, str],
+    ending: str = "",
+    fields: Mapping[str, Any] | None = None,
+) -> tuple[Published, ...]:
     """Rows alike.
 
     Args:
@@ -79,9 +87,10 @@ def _rows(data: str, file: str, names: dict[str, str], ending: str = "") -> tupl
         file: of each, with {} for what is its own.
         names: by model, what is its own in `file`.
         ending: of the rows' names, after the model's.
+        fields: of all models, see `Published`.
     """
     return tuple(
-        Published(f"{model.lower()}{ending}", model, data, file.format(own))
+        Published(f"{model.lower()}{ending}", model, data, file.format(own), fields or {})
         for model, own in names.items()
     )
 
@@ -189,6 +198,11 @@ _TIMM = Family(
      "Twins-SVT-B": 224, "Twins-SVT-L": 397, "EfficientFormerV2-S0": 14,
      "EfficientFormerV2-S1": 25, "EfficientFormerV2-S2": 51, "EfficientFormerV2-L": 105},
 )  # fmt: skip
+
+_VITS = tuple(
+    Family(title, page, licence, _rows(data, "hf://timm/{}", names, ending, fields), megabytes)
+    for title, page, licence, data, names, ending, megabytes, fields in timm_vits.FAMILIES
+)
 
 _CLIP = Family(
     "CLIP",
@@ -353,7 +367,7 @@ _FLOW = Family(
     "https://drive.google.com/drive/folders/1K2dcWxaqOLiQ3PoqRdokrgWsGIf3yBA_",
 )  # fmt: skip
 
-FAMILIES = (_VIT, _AUGREG_VIT, _MIXER, _SWIN, _TIMM, _CLIP, _SIGLIP, _LIT, _BERT, _UPERNET,
+FAMILIES = (_VIT, _AUGREG_VIT, _MIXER, _SWIN, _TIMM, *_VITS, _CLIP, _SIGLIP, _LIT, _BERT, _UPERNET,
             _DEHAZE, _SWINIR_FAMILY, _RRDB, _FLOW)  # fmt: skip
 PUBLISHED = {row.name: row for family in FAMILIES for row in family.rows}
 

@@ -70,8 +70,9 @@ def naming_of(found: Iterable[str], model: Any) -> str:
     modules = {name.rpartition(".")[0] for name in found} | set(found)
 
     def count(naming: str) -> int:
-        names = map(_plain, model.torch_names(naming).values())
-        return len(modules & {part for name in names for part in (name, *name.split("|"))})
+        names = {_plain(name) for name in model.torch_names(naming).values()}
+        fused = {part for name in names if "|" in name for part in name.split("|")}
+        return len(modules & (names | fused))
 
     return max(model.torch_namings, key=count)
 
@@ -185,6 +186,8 @@ def rename(state_dict: Mapping[str, np.ndarray], model: Any) -> dict[str, np.nda
             array = np.array_split(array, parts[module])[part]
         if name not in names:
             array = _to_flax(array)
+        elif name.endswith("/bias"):  # of several heads, perhaps
+            pass
         elif _is_for_images(name, names):
             array = array.reshape(array.shape[:1] if array.size == len(array) else array.shape)
         else:
@@ -289,31 +292,38 @@ def fitting_namings(variables: Mapping[str, Any], model: Any) -> list[str]:
 
 
 def _has_fixed_positions(model: Any) -> bool:
-    return model.has_field("position_embedding") and model.position_embedding != "learned"
+    if not model.has_field("position_embedding") or model.position_embedding == "learned":
+        return False
+    has_others = model.has_field("rotary") and (model.rotary or model.relative_bias)
+    return not has_others
 
 
 def _to_torch(arrays: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     whole: dict[str, Any] = {}
-    fused: dict[str, dict[int, Any]] = collections.defaultdict(dict)
+    fused: dict[str, list[Any]] = {}
+    counts = _count_parts(names)
     homeless = []
     for name, leaf in traverse_util.flatten_dict(arrays, sep="/").items():
         theirs, part = _their_name(name, names)
+        is_bias = name.endswith("/bias")
         if theirs is None:
             homeless.append(name)
             continue
-        array = leaf if name in names else _to_torch_layout(name, leaf)
+        array = leaf if name in names and not is_bias else _to_torch_layout(name, leaf)
         if _is_for_images(name, names):
             array = array[..., None, None]
-        elif name in names:
+        elif name in names and not is_bias:
             array = array.reshape(array.shape[_count_first_axes(names[name]) :])
         if part is None:
             whole[theirs] = array
         else:
-            fused[theirs][part] = array
+            module = names[name.rpartition("/")[0]].rpartition("[")[0]
+            fused.setdefault(theirs, [None] * counts[module])[part] = array
     if homeless:
         raise ValueError(f"the published model has no place for: {', '.join(sorted(homeless))}")
     for theirs, parts in fused.items():
-        whole[theirs] = jnp.concatenate([parts[i] for i in range(len(parts))])
+        absent = next(0 * part for part in parts if part is not None)  # such as a bias of keys
+        whole[theirs] = jnp.concatenate([absent if part is None else part for part in parts])
     return whole
 
 
@@ -340,7 +350,7 @@ def _is_for_images(name: str, names: Mapping[str, str]) -> bool:
 
 
 def _plain(theirs: str) -> str:
-    return _WITHOUT_FIRST.sub("", theirs.removesuffix(_FOR_IMAGES))
+    return _WITHOUT_FIRST.sub("", theirs.removesuffix(_FOR_IMAGES)) if "[" in theirs else theirs
 
 
 def _count_first_axes(theirs: str) -> int:

@@ -5,6 +5,7 @@ published files do, and `decoderblock_0`, ... in a decoder. A model with `scan=T
 `encoderblock`, or `decoderblock`, whose leaves have a leading axis of that many layers.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -89,8 +90,27 @@ def split(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 def shapes(model: Any, image_size: tuple[int, int]) -> dict[str, Any]:
     """Shapes of a flax model's variables for images of (h, w) pixels, unrolled and merged."""
-    init = unrolled(model).init
-    return merge(jax.eval_shape(init, jax.random.key(0), *model.inputs(image_size)))
+    model = unrolled(model)
+    trace = _kept_shapes if _is_hashable(model) else _trace_shapes
+    height, width = image_size
+    return merge(trace(model, (height, width)))
+
+
+def _trace_shapes(model: Any, image_size: tuple[int, int]) -> dict[str, Any]:
+    return jax.eval_shape(model.init, jax.random.key(0), *model.inputs(image_size))
+
+
+# It takes up to a second, and weights' readers ask again.
+_kept_shapes = functools.lru_cache(maxsize=4)(_trace_shapes)
+
+
+def _is_hashable(model: Any) -> bool:
+    """Whether it has no field such as a dict, which a person's own may have."""
+    try:
+        hash(model)
+    except TypeError:
+        return False
+    return True
 
 
 def check(params: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

@@ -6,7 +6,10 @@ Command:   python -m vit_jax.main --config=configs/augreg.py:R_Ti_16 --workdir=W
            .npz, takes that one. A data set of configs/presets.py can follow: R_Ti_16,cifar10.
 Hardware:  one GPU or TPU; accum_steps keeps micro-batches at 64 images
 Time:      not yet run
-Score:     not yet run
+Score:     not yet run; published for B_32: 93.78 % of oxford_iiit_pet, with
+           --config.optim.learning_rate=0.003
+
+Source: google-research/vision_transformer. The deviations are those of configs/vit.py.
 """
 
 from ml_collections import ConfigDict

@@ -41,7 +41,12 @@ def get_config() -> ConfigDict:
     config.data.split_seed = 0  # decides which examples are split off; apart from config.seed
     config.data.val_fraction = 0.1  # of each class, or of the scenes; split off without val
     config.data.skip_corrupt = False  # look for unreadable images first, and leave them out
+    # Of classes, in training: 0 draws each example once per epoch; 1 draws all classes evenly, and
+    # an epoch has as many steps; 0.5 is between, by the square root of their sizes.
+    config.data.balance = 0.0
     config.data.cache = False  # keep decoded training images of a folder, as many as fit in memory
+    # ReaL's real.json, for ImageNet's validation images, and real_accuracy in metrics; "": none.
+    config.data.real = ""
     # Of pairs, degraded, flow, captions and translation: another folder, to test on.
     config.data.test_source = ""
     config.data.pairs = ConfigDict()  # of pairs
@@ -106,8 +111,13 @@ def get_config() -> ConfigDict:
     config.accum_steps = 1  # micro-batches per step
     config.total_steps = placeholder(int)  # wins over total_epochs; 0 only evaluates
     config.total_epochs = placeholder(float)  # of the training examples
+    # Whether an epoch counts as so many steps as it has whole batches, as with PyTorch's drop_last.
+    config.whole_steps = False
 
     config.loss = "softmax_xent"  # of the task; also a sum such as "l1 + 0.1 * ssim"
+    # Of the loss of each example in training, by its class: "balanced", n / (classes * its count),
+    # or a number for each class in order, such as "1, 4"; "" is 1 for all.
+    config.class_weights = ""
     config.label_smoothing = 0.0  # share of the label that is spread over all classes
     config.mixup_alpha = 0.0  # 0 is off; with both on, each batch takes one of the two
     config.cutmix_alpha = 0.0  # 0 is off
@@ -124,6 +134,10 @@ def get_config() -> ConfigDict:
     config.distill.kind = "hard"  # hard: its likeliest class; soft: all of its probabilities
     config.distill.weight = 0.5  # of the teacher's loss; the labels' has the rest to 1
     config.distill.temperature = 1.0  # of the soft kind
+
+    # How a classifier looks at images to evaluate, and at photos.
+    config.classify = ConfigDict()
+    config.classify.flip = False  # whether the mirrored image is, too; probabilities are averaged
 
     # How a model that segments looks at images to evaluate, and at photos.
     config.segment = ConfigDict()
@@ -178,12 +192,16 @@ def get_config() -> ConfigDict:
     config.optim.adaptive_clip = 0.0
 
     config.schedule = ConfigDict()  # of the learning rate
-    # Or constant, linear, poly, rsqrt, noam, multistep, exponential, onecycle; see optim.
+    # Or constant, linear, poly, rsqrt, noam, multistep, exponential, onecycle; see schedules.
     config.schedule.name = "cosine"
     config.schedule.per_epoch = False  # whether it changes between epochs only
+    config.schedule.shift = 0  # steps (with per_epoch, epochs) that it is ahead; -1 is behind
     config.schedule.warmup_steps = 0  # in which the rate rises to its height
     config.schedule.warmup_epochs = 0.0  # read if warmup_steps is 0
-    config.schedule.warmup_from = 0.0  # the rate of its first step; 0 is one step's share
+    config.schedule.warmup_from = 0.0  # the rate that it rises from
+    config.schedule.decay_spans_warmup = False  # whether the decay is counted from the first step
+    config.schedule.decay_epochs = 0.0  # after which it ends; 0 is with the run
+    config.schedule.restarts = 1  # of cosine: how many times it decays
     config.schedule.final_fraction = 0.0  # of the learning rate, reached (or the floor) at the end
     config.schedule.power = 1.0  # of poly
     config.schedule.timescale = 10_000  # of rsqrt, in steps
@@ -191,13 +209,20 @@ def get_config() -> ConfigDict:
     config.schedule.gamma = 0.5  # ... by this; of exponential: in each epoch
 
     config.ema_decay = 0.0  # 0 is off; else the averaged parameters are evaluated and exported
+    # Whether the decay at step t is at most (1 + t) / (10 + t), so that a short run's average is
+    # not of what it began with; published recipes have a constant one.
+    config.ema_warmup = False
     # How many of the last checkpoints are kept besides, and their parameters averaged, to evaluate
-    # and export the mean in place of the best; 0 is off.
+    # and export the mean in place of the best; 1 is the last one, and 0 is off.
     config.average_checkpoints = 0
     config.fsdp = 1  # devices over which parameters and optimizer state are spread
 
-    config.eval_every = placeholder(int)  # in steps; unset: once per epoch
+    # In steps; unset: once per epoch, but ten times in a run of fewer epochs (less often if there
+    # is more to validate than to train on between), and at most 100 times in a longer one.
+    config.eval_every = placeholder(int)
     config.checkpoint_every = placeholder(int)  # in steps; besides at every evaluation
+    # Services that get the figures besides TensorBoard: wandb, mlflow; each needs its package.
+    config.loggers = ()
     config.log_every = 50  # in steps; in a short run more often, for at least 20 lines
     config.keep_checkpoints = 2  # the last ones; the best is kept besides
     config.best_metric = "accuracy"  # of the validation split

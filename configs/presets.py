@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Collection, Mapping
 
 from ml_collections import ConfigDict
 
@@ -153,8 +154,14 @@ def get_finetuning(image_size: int) -> ConfigDict:
     return config
 
 
+def check_choice(what: str, choice: str, known: Collection[str]) -> None:
+    """Raises a ValueError that lists what can be chosen, if something else was."""
+    if choice not in known:
+        raise ValueError(unknown(what, choice, [name for name in known if name]))
+
+
 def get_pretraining() -> ConfigDict:
-    """What the pretrainings share: ImageNet-1k, 224 pixels, AdamW; source: big_vision."""
+    """What trainings on ImageNet-1k share, and those of big_vision besides: 224 pixels, AdamW."""
     config = common.get_config()
 
     config.dtype = "bfloat16"
@@ -164,7 +171,10 @@ def get_pretraining() -> ConfigDict:
     config.data.tfds.val_split = "train[99%:]"
     config.data.tfds.test_split = "validation"
     config.data.tfds.shuffle_buffer = 250_000
-    config.data.eval_pp = "decode|resize_small(256)|central_crop(224)|value_range(-1, 1)"
+    config.data.eval_pp = (
+        "decode|resize_small(256, method='area', like='big_vision')|central_crop(224)|"
+        "value_range(-1, 1)"
+    )
 
     config.optim.name = "adamw"
     config.optim.momentum_dtype = "bfloat16"
@@ -204,6 +214,109 @@ def get_contrastive(model_name: str) -> ConfigDict:
     return config
 
 
+def set_deit(config: ConfigDict) -> None:
+    """How DeiT is trained on 224 pixels, which others took over.
+
+    The learning rate is that of the epoch before, so that two have the lowest, and it falls as if
+    there had been no warmup, whose height it never reaches: so does timm's scheduler.
+
+    Source: Touvron et al., "Training data-efficient image transformers" (ICML 2021), the published
+    code.
+    """
+    set_timm_augmentation(config, 224)
+    config.data.eval_pp = (
+        "decode|resize_small(256, method='bicubic', like='torchvision')|"
+        "central_crop(224, like='torchvision')|normalize()"
+    )
+
+    config.batch_size = 1024
+    config.total_epochs = 300.0
+    config.whole_steps = True
+
+    config.optim.learning_rate = 1e-3
+    config.optim.momentum_dtype = "float32"
+    config.optim.weight_decay = 0.05  # of the kernels alone
+    config.optim.clip_norm = 0.0
+    config.schedule.per_epoch = True
+    config.schedule.shift = -1
+    config.schedule.warmup_steps = 0
+    config.schedule.warmup_epochs = 5.0
+    config.schedule.warmup_from = 1e-6
+    config.schedule.decay_spans_warmup = True
+    config.schedule.final_fraction = 0.01
+
+
+def set_timm_augmentation(config: ConfigDict, image_size: int) -> None:
+    """The training images of DeiT, Swin and others: timm's rand-m9-mstd0.5-inc1, and mixing."""
+    config.data.train_pp = (
+        f"decode|inception_crop({image_size}, area=(0.08, 1.0), method='bicubic', "
+        "like='torchvision')|flip_lr|timm_randaug(9, 0.5)|normalize()|random_erasing(0.25)"
+    )
+    config.label_smoothing = 0.1
+    config.mixup_alpha = 0.8
+    config.cutmix_alpha = 1.0
+    config.metrics = ("accuracy", "top5_accuracy")
+
+
+def set_masked_autoencoder(config: ConfigDict, model_name: str, image_size: int) -> None:
+    """How a masked autoencoder is trained, on photos alone.
+
+    Source: He et al., "Masked Autoencoders Are Scalable Vision Learners" (CVPR 2022), table 8.
+    """
+    config.model_name = model_name
+    config.data.kind = "photos"
+    config.data.train_pp = (
+        f"decode|inception_crop({image_size}, area=(0.2, 1.0), method='bicubic', "
+        "like='torchvision')|flip_lr|normalize()"
+    )
+    config.data.eval_pp = (
+        f"decode|resize_small({image_size * 8 // 7}, method='bicubic', like='torchvision')|"
+        f"central_crop({image_size}, like='torchvision')|normalize()"
+    )
+
+    config.loss = "normalized_pixels"
+    config.metrics = ()
+    config.best_metric = "loss"
+    config.best_mode = "min"
+    config.average_checkpoints = 1  # the last one
+
+    config.optim.args.b2 = 0.95
+    config.optim.weight_decay_on = "kernel$|cls$|mask_token$"
+    config.optim.freeze = "pos_embedding$"  # sines and cosines
+
+
+def set_masked_encoder(config: ConfigDict, model_name: str) -> None:
+    """Makes a ViT of the form in which a masked autoencoder's encoder is fine-tuned.
+
+    Source: as of `set_masked_autoencoder`, the published code.
+    """
+    config.model_name = model_name
+    config.model.update(
+        classifier="gap",  # of the patches, and then comes the norm
+        class_token=True,
+        head_norm=True,
+        activation="gelu",
+        dropout_rate=0.0,
+        initialization="mae",
+        position_resize="bicubic",
+        preparation="imagenet",
+    )
+
+
+def level_of(model_name: str, level: str, published: Mapping[str, str]) -> str:
+    """The augmentation level that is said, or without one the model's published one.
+
+    Raises:
+        ValueError: if none is said, and none was published.
+    """
+    if not level and model_name not in published:
+        raise ValueError(
+            f"say an augmentation level for {model_name}, one of {', '.join(AUGMENTATION_LEVELS)}, "
+            f"behind a comma: there is a published one for {', '.join(published)} alone"
+        )
+    return level or published[model_name]
+
+
 def set_augmentation(config: ConfigDict, level: str, image_size: int) -> None:
     """Sets mixup and the training images' preprocessing to one of AugReg's levels.
 
@@ -215,6 +328,7 @@ def set_augmentation(config: ConfigDict, level: str, image_size: int) -> None:
     alpha, magnitude = AUGMENTATION_LEVELS[level]
     randaug = "" if magnitude is None else f"|randaug(2, {magnitude})"
     config.data.train_pp = (
-        f"decode|inception_crop({image_size})|flip_lr{randaug}|value_range(-1, 1)"
+        f"decode|inception_crop({image_size}, like='big_vision')|flip_lr{randaug}|"
+        "value_range(-1, 1)"
     )
     config.mixup_alpha = alpha

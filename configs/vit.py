@@ -6,7 +6,15 @@ Command:   python -m vit_jax.main --config=configs/vit.py:b16,cifar10 --workdir=
            --config.data.source=FOLDER.
 Hardware:  one GPU or TPU; accum_steps keeps micro-batches at 64 images
 Time:      not yet run
-Score:     not yet run
+Score:     not yet run; published (B/16, B/32, L/16, L/32, R50+B/16): cifar10 99.02, 98.88, 99.13,
+           99.06, 98.72 %; cifar100 92.06, 92.31, 92.91, 93.29, 90.88 %; imagenet2012 84.53, 81.66,
+           84.47, 81.89, 83.72 %
+
+Source: google-research/vision_transformer.
+Deviations: images are resized with antialiasing and rounded, where there they are not antialiased
+and keep fractions (like='big_vision' in both strings does not antialias, and cuts fractions off);
+the best checkpoint on the images kept apart is evaluated, where there it is the last
+(--config.average_checkpoints=1).
 """
 
 from ml_collections import ConfigDict

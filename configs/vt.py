@@ -18,7 +18,8 @@ Source: Wu et al., "Visual Transformers" (ICCV 2021). Weight decay is PyTorch's,
 gradient and of all parameters. Where the paper does not say: the crops are those of PyTorch's
 ImageNet example; RMSProp has the decay, momentum and epsilon of the works whose recipe it follows
 (.9, .9, .001); the advanced recipe keeps the weight decay of the default one; stochastic depth acts
-on the ResNet's blocks, and its survival of .9 is that of the last. A share of the training images
+on the ResNet's blocks, and its survival of .9 is that of the last; the learning rate rises between
+epochs as it falls. A share of the training images
 is kept apart to choose the checkpoint. The equations have no norms among the tokens: on the digits,
 SGD with a rate of .03 and without clipping diverged within 80 steps, so that they take AdamW.
 """
@@ -29,7 +30,7 @@ from configs import presets
 from input_pipeline.arguments import unknown
 from vit_jax.models import visual_transformer
 
-_TRAINING_IMAGES = 1_268_356  # 99 % of ImageNet-1k's
+_TRAINING_IMAGES = 1_268_355  # 99 % of ImageNet-1k's
 _RECIPES = ("default", "advanced", "digits")
 
 

@@ -3,7 +3,7 @@
 Source: Cubuk et al., "AutoAugment: Learning Augmentation Policies from Data" (CVPR 2019), table 9
 of its appendix, in which the last five sub-policies repeat others: one of 25 sub-policies is drawn,
 and each of its two operations is applied with a probability of its own. The operations are those of
-`randaugment`; pixels that geometry moves are the nearest ones, and it leaves grey behind, as in the
+`distortions`; pixels that geometry moves are the nearest ones, and it leaves grey behind, as in the
 authors' code, where timm draws between bilinear and bicubic.
 
 Magnitudes from 0 to 10 mean rotation by up to 30 degrees and shear by up to .3, in a random
@@ -11,12 +11,14 @@ direction; solarisation of the values from 0 to 256 on; posterisation to 4 to 8 
 factors of .1 to 1.9. So do those of timm's policy "original".
 """
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable
 
-from input_pipeline import randaugment
-from input_pipeline.cpu_tf import tf
-from input_pipeline.randaugment import blend, enhancement
+from input_pipeline import distortions
+from input_pipeline.distortions import blend, enhancement
+from input_pipeline.tf_or_numpy import tf
 
 # Pairs of (operation, probability, magnitude).
 POLICY: tuple[tuple[tuple[str, float, int], tuple[str, float, int]], ...] = (
@@ -76,14 +78,14 @@ def _apply(
 
 # Each takes (image, strength with 1 as full scale, random sign).
 OPERATIONS: dict[str, Callable[..., tf.Tensor]] = {
-    "autocontrast": lambda x, s, sign: randaugment.autocontrast(x),
-    "equalize": lambda x, s, sign: randaugment.equalize(x),
+    "autocontrast": lambda x, s, sign: distortions.autocontrast(x),
+    "equalize": lambda x, s, sign: distortions.equalize(x),
     "invert": lambda x, s, sign: 255 - x,
-    "rotate": lambda x, s, sign: randaugment.rotate(x, sign * 30.0 * s),
-    "shear_x": lambda x, s, sign: randaugment.transform(x, [1.0, sign * 0.3 * s, 0.0, 0.0, 1, 0]),
-    "posterize": lambda x, s, sign: randaugment.posterize(x, 4 + int(4 * s)),
-    "solarize": lambda x, s, sign: randaugment.solarize(x, int(256 * s)),
+    "rotate": lambda x, s, sign: distortions.rotate(x, sign * 30.0 * s),
+    "shear_x": lambda x, s, sign: distortions.shear(x, sign * 0.3 * s, 0.0),
+    "posterize": lambda x, s, sign: distortions.posterize(x, 4 + int(4 * s)),
+    "solarize": lambda x, s, sign: distortions.solarize(x, int(256 * s)),
     "color": lambda x, s, sign: blend(tf.image.rgb_to_grayscale(x), x, enhancement(s)),
-    "contrast": lambda x, s, sign: blend(randaugment.mean_grey(x), x, enhancement(s)),
-    "sharpness": lambda x, s, sign: randaugment.sharpness(x, enhancement(s)),
+    "contrast": lambda x, s, sign: blend(distortions.mean_grey(x), x, enhancement(s)),
+    "sharpness": lambda x, s, sign: distortions.sharpness(x, enhancement(s)),
 }

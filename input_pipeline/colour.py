@@ -1,12 +1,13 @@
 """Ops that change the values of pixels, of images alone."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 
 from input_pipeline import images
 from input_pipeline.autoaugment import autoaugment as augment
-from input_pipeline.cpu_tf import tf
-from input_pipeline.fields import Fields, Kind, kind_of, on_images
+from input_pipeline.fields import Fields, Kind, kind_of, largest, on_images
 from input_pipeline.ops import (
     Op,
     check_area,
@@ -20,9 +21,13 @@ from input_pipeline.ops import (
     require_uint8,
 )
 from input_pipeline.randaugment import randaugment
+from input_pipeline.tf_or_numpy import tf
+from input_pipeline.timm_randaugment import timm_randaugment
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_ERASING_TRIES = 10
 
 _LOOKED_AT = ("image", "image2")  # the images that are not what is to be learnt
 
@@ -65,7 +70,7 @@ def tint(strength: float) -> Op:
 
 @random_op
 def randaug(num_layers: int, magnitude: int) -> Op:
-    """RandAugment: `num_layers` random distortions of strength `magnitude` (10 is full scale)."""
+    """big_vision's RandAugment: `num_layers` distortions of `magnitude`; see `randaugment`."""
     check_whole("num_layers", num_layers, 1)
     check_whole("magnitude", magnitude, 0, 30)
     return _distorting("randaug", lambda x, seed: randaugment(x, seed, num_layers, magnitude))
@@ -97,33 +102,46 @@ def _distorting(name: str, change: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) 
 
 
 @random_op
+def timm_randaug(magnitude: float = 9.0, deviation: float = 0.5, num_layers: int = 2) -> Op:
+    """RandAugment as timm has it, rand-m9-mstd0.5-inc1 by default; see `timm_randaugment`."""
+    check_within("magnitude", magnitude, 0, 10)
+    check_within("deviation", deviation, 0, 10)
+    check_whole("num_layers", num_layers, 1)
+    return _distorting(
+        "timm_randaug", lambda x, seed: timm_randaugment(x, seed, magnitude, deviation, num_layers)
+    )
+
+
+@random_op
 def random_erasing(
     probability: float = 0.25, area: tuple[float, float] = (0.02, 1 / 3), aspect: float = 0.3
 ) -> Op:
     """Fills a random rectangle with noise; a target stays as it is, and of two frames the first.
 
-    Its share of the image lies in `area`, its aspect ratio between `aspect` and 1 / `aspect`.
+    Its share of the image lies in `area`, its aspect ratio between `aspect` and 1 / `aspect`. After
+    `normalize` or `value_range` the noise is normal, as timm's of the mode "pixel", and before them
+    uniform.
 
-    Source: Zhong et al., "Random Erasing Data Augmentation" (AAAI 2020).
+    Source: Zhong et al., "Random Erasing Data Augmentation" (AAAI 2020), and timm.
     """
     check_within("probability", probability, 0, 1)
     check_within("aspect", aspect, 0.01, 1)
     area = check_area(area)
 
     def erase(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        require_uint8(image, "random_erasing")
-        sides = tf.cast(tf.shape(image)[:2], tf.float32)
-        share = draw_uniform(fold_in(seed, 0), *area) * sides[0] * sides[1]
-        ratio = tf.exp(draw_uniform(fold_in(seed, 1), math.log(aspect), -math.log(aspect)))
-        extent = tf.minimum(tf.round(tf.sqrt([share * ratio, share / ratio])), sides)
-        begin = tf.floor((sides - extent + 1) * tf.random.stateless_uniform((2,), fold_in(seed, 2)))
-        rows = tf.range(sides[0])[:, None, None]
-        columns = tf.range(sides[1])[None, :, None]
-        inside = (rows >= begin[0]) & (rows < begin[0] + extent[0])
-        inside &= (columns >= begin[1]) & (columns < begin[1] + extent[1])
-        inside &= draw_uniform(fold_in(seed, 3), 0.0, 1.0) < probability
-        noise = tf.random.stateless_uniform(tf.shape(image), fold_in(seed, 4), 0, 256, tf.int32)
-        return tf.where(inside, tf.cast(noise, tf.uint8), image)
+        if image.dtype != tf.float32:
+            require_uint8(image, "random_erasing")
+        sides = tf.shape(image)[:2]
+        draws = tf.random.stateless_uniform((_ERASING_TRIES, 2), fold_in(seed, 0), dtype=tf.float64)
+        extent, fits = erased_extent(sides, draws, area, aspect)
+        spare = tf.cast(sides - extent + 1, tf.float32)
+        begin = spare * tf.random.stateless_uniform((2,), fold_in(seed, 2))
+        is_erased = fits & (draw_uniform(fold_in(seed, 3), 0.0, 1.0) < probability)
+        return tf.cond(
+            is_erased,
+            lambda: fill(image, tf.cast(begin, tf.int32), extent, _noise(image, fold_in(seed, 4))),
+            lambda: image,
+        )
 
     def apply(fields: Fields, seed: tf.Tensor) -> Fields:
         # The same noise at one place of two frames would seem not to move.
@@ -134,6 +152,44 @@ def random_erasing(
     return apply
 
 
+def _noise(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Of the shape and type of an image: normal, or of 8 bits uniform."""
+    if image.dtype == tf.float32:
+        return tf.random.stateless_normal(tf.shape(image), seed)
+    drawn = tf.random.stateless_uniform(tf.shape(image), seed, 0, 256, tf.int32)
+    return tf.cast(drawn, tf.uint8)
+
+
+def erased_extent(
+    sides: tf.Tensor, draws: tf.Tensor, area: tuple[float, float], aspect: float
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The first of several drawn rectangles that is smaller than the image.
+
+    Args:
+        sides: (2,) int32, of the image.
+        draws: (n, 2) float64 in [0, 1), for the area and the ratio of each try.
+        area: the least and the largest share of the image.
+        aspect: the least ratio of height and width.
+
+    Returns:
+        (2,) int32, height and width; and () bool, whether there is one.
+    """
+    whole = tf.cast(sides, tf.float64)
+    target = (area[0] + (area[1] - area[0]) * draws[:, 0]) * whole[0] * whole[1]
+    ratio = tf.exp(math.log(aspect) * (1 - 2 * draws[:, 1]))
+    tried = tf.round(tf.sqrt(tf.stack([target * ratio, target / ratio], axis=1)))
+    fits = tf.reduce_all(tried < whole, axis=1)
+    return tf.cast(tried[tf.argmax(fits)], tf.int32), tf.reduce_any(fits)
+
+
+def fill(image: tf.Tensor, begin: tf.Tensor, extent: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
+    """Puts noise, of the image's shape, in the place of a rectangle; see `erased_extent`."""
+    sides = tf.shape(image)
+    rows, columns = (tf.range(sides[axis]) - begin[axis] for axis in (0, 1))
+    inside = ((rows >= 0) & (rows < extent[0]))[:, None] & ((columns >= 0) & (columns < extent[1]))
+    return tf.where(inside[..., None], noise, image)
+
+
 @op
 def value_range(low: float, high: float) -> Op:
     """8-bit values 0..255, or 16-bit values 0..65535 -> float32 from `low` to `high`."""
@@ -142,7 +198,7 @@ def value_range(low: float, high: float) -> Op:
 
     def change(image: tf.Tensor) -> tf.Tensor:
         require_integers(image, "value_range")
-        return tf.cast(image, tf.float32) * ((high - low) / image.dtype.max) + low
+        return tf.cast(image, tf.float32) * ((high - low) / largest(image)) + low
 
     return lambda fields, _: on_images(fields, change)
 

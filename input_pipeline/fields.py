@@ -4,13 +4,18 @@ An example is a dictionary. Ops of geometry draw once for all of it, and act on 
 kind; ops of colour act on images alone.
 """
 
+from __future__ import annotations
+
 import enum
 from collections.abc import Callable
 from typing import Any
 
-from input_pipeline.cpu_tf import tf
+import numpy as np
 
-Fields = dict[str, tf.Tensor]
+from input_pipeline import antialiasing
+from input_pipeline.tf_or_numpy import tf
+
+Fields = dict[str, "tf.Tensor"]
 
 
 class Kind(enum.Enum):
@@ -49,7 +54,7 @@ _FILLS = {Kind.IMAGE: 0, Kind.MASK: 255, Kind.VALID: 0, Kind.FLOW: 0, Kind.WEIGH
 # Fields of texts, () string, or (k,) string in which "" are none; until they are made tokens.
 TEXTS = ("text", "captions")
 
-Change = Callable[[tf.Tensor, Kind], tf.Tensor]
+Change = Callable[["tf.Tensor", Kind], "tf.Tensor"]
 
 
 def kind_of(key: str) -> Kind:
@@ -99,13 +104,19 @@ def resized(
         return _with_channels(value, lambda x: tf.image.resize(x, height_width, method="nearest"))
     if kind is Kind.FLOW:
         longer = tf.cast(height_width, tf.float32) / tf.cast(tf.shape(value)[:2], tf.float32)
-        return tf.image.resize(value, height_width, antialias=True) * longer[::-1]
+        return antialiasing.resize(value, height_width) * longer[::-1]
     if kind is Kind.WEIGHT:
-        return tf.image.resize(value, height_width, antialias=True)
-    image = tf.image.resize(value, height_width, method=method, antialias=antialias)
-    if value.dtype.is_integer:
-        return tf.cast(tf.clip_by_value(tf.round(image), 0, value.dtype.max), value.dtype)
-    return image
+        return antialiasing.resize(value, height_width)
+    resize = antialiasing.resize if antialias else tf.image.resize
+    image = resize(value, height_width, method)
+    most = largest(value)
+    return tf.cast(tf.clip_by_value(tf.round(image), 0, most), value.dtype) if most else image
+
+
+def largest(value: tf.Tensor) -> int:
+    """The largest number that the type of an image of whole numbers has; 0 of any other type."""
+    dtype = np.dtype(getattr(value.dtype, "as_numpy_dtype", value.dtype))
+    return np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 0
 
 
 def resizing_what_is_known(change: Callable[[Fields], Fields]) -> Callable[[Fields], Fields]:

@@ -7,10 +7,12 @@ is turned without being rounded to one of 256, the last window that fits can be 
 dense flow that would be interpolated from an unknown one is not valid.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 
-from input_pipeline.cpu_tf import tf
+from input_pipeline.distortions import blend, mean_grey
 from input_pipeline.fields import Fields, Kind, kind_of, on_each, padded
 from input_pipeline.flow_sets import SETS, STAGES, Stage, number
 from input_pipeline.ops import (
@@ -25,7 +27,7 @@ from input_pipeline.ops import (
     require,
     require_uint8,
 )
-from input_pipeline.randaugment import blend, mean_grey
+from input_pipeline.tf_or_numpy import tf
 
 _FIELDS = ("image", "image2", "flow", "valid")
 

@@ -1,13 +1,14 @@
 """Ops that move pixels. Each draws once, and acts on every field of an example by its kind."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from input_pipeline import images, resampling
-from input_pipeline.cpu_tf import tf
+from input_pipeline import crop_windows, images, resampling
 from input_pipeline.fields import (
     Change,
     Fields,
@@ -39,6 +40,7 @@ from input_pipeline.ops import (
     require_integers,
     require_uint8,
 )
+from input_pipeline.tf_or_numpy import tf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,12 +54,15 @@ class Crop:
         scale: how many times larger the target is than all other fields. The window is drawn on it,
             and begins at a multiple of this, so that the others have a window of whole pixels.
         resizes: whether `finish` changes their size.
+        wanted: (height, width) to which it does, if they may come from a file already smaller, see
+            `images.decode_and_crop`; else None.
     """
 
     window: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
     finish: Callable[[tf.Tensor, Kind, int], tf.Tensor]
     scale: int = 1
     resizes: bool = False
+    wanted: tuple[int, int] | None = None
 
     def __call__(self, fields: Fields, seed: tf.Tensor) -> Fields:
         largest = fields["target" if self.scale > 1 else "image"]
@@ -80,7 +85,7 @@ class Crop:
     def decode(self, fields: Fields, seed: tf.Tensor) -> Fields:
         """Does the same to an example whose one image is the bytes of a file."""
         data = fields["image"]
-        image = images.decode_and_crop(data, lambda shape: self.window(shape, seed))
+        image = images.decode_and_crop(data, lambda shape: self.window(shape, seed), self.wanted)
         return {**fields, "image": self.finish(image, Kind.IMAGE, 1)}
 
 
@@ -238,29 +243,34 @@ def _fitting(name: str, shape: tf.Tensor, height: int, width: int) -> tf.Tensor:
 
 @random_op
 def inception_crop(
-    size: Size, area: tuple[float, float] = (0.05, 1.0), method: str = "bilinear"
+    size: Size,
+    area: tuple[float, float] = (0.05, 1.0),
+    method: str = "bilinear",
+    like: str = "",
 ) -> Op:
     """A window of random area and aspect ratio (3/4 to 4/3), resized to `size`.
 
+    Of a JPEG with four times the pixels a side and more, the window is decoded at a half or less,
+    where `decode` comes right before: see `images.decode_and_crop`, which says how exactly.
+
+    like="torchvision" is RandomResizedCrop, another law of windows (larger ones at the same
+    `area`); "big_vision" has its pixels, and 1.33 in place of 4/3. See `resize`.
+
     Source: Szegedy et al., "Going Deeper with Convolutions" (CVPR 2015).
     """
-    resize_field = _resizer(size, method)
+    resize_field = _resizer(size, method, like)
     area = check_area(area)
 
     def window(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
-            shape,
-            tf.zeros((1, 0, 4), tf.float32),
-            seed,
-            min_object_covered=0.0,
-            aspect_ratio_range=(3 / 4, 4 / 3),
-            area_range=area,
-            max_attempts=100,
-            use_image_if_no_bounding_boxes=True,
-        )
-        return tf.concat([begin[:2], extent[:2]], axis=0)
+        if like == "torchvision":
+            return crop_windows.torchvision_window(shape, seed, area)
+        ratio = {"most_ratio": 1.33} if like == "big_vision" else {}
+        return crop_windows.tensorflow_window(shape, seed, area, **ratio)
 
-    return Crop(window, lambda value, kind, _: resize_field(value, kind), resizes=True)
+    return Crop(
+        window, lambda value, kind, _: resize_field(value, kind), resizes=True,
+        wanted=None if like else get_height_width(size),
+    )  # fmt: skip
 
 
 @op

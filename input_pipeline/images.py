@@ -5,6 +5,9 @@ Python's lock, and crops a JPEG while decoding it. Everything else (EXIF rotatio
 transparency, 16 bits, WebP, TIFF, ...) goes through Pillow. Both give the same pixels.
 """
 
+from __future__ import annotations
+
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -12,7 +15,7 @@ from etils import epath
 from PIL import Image
 
 from input_pipeline import files
-from input_pipeline.cpu_tf import tf
+from input_pipeline.tf_or_numpy import tf
 
 # A file is plain if its pixels begin within its first bytes, and there is no word of EXIF data or
 # PNG transparency before them.
@@ -20,9 +23,11 @@ _HEADER_BYTES = 4096
 _NEEDS_PILLOW = r"\C*(?:Exif|eXIf|tRNS)\C*"
 _JPEG_PIXELS = (0xFF, 0xDA)
 MOST_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # from which on Pillow calls an image a bomb
+_RATIOS = (1, 2, 4, 8)  # by which libjpeg makes images smaller while it decodes them
+_LEAST = 2  # times the pixels that are wanted, along either side, which decoding leaves
 _LONGEST_PNG = 1_000_000  # pixels of a side that TensorFlow reads
 
-Window = Callable[[tf.Tensor], tf.Tensor]
+Window = Callable[["tf.Tensor"], "tf.Tensor"]
 
 
 def decode(data: tf.Tensor) -> tf.Tensor:
@@ -78,7 +83,9 @@ def deepen(image: tf.Tensor) -> tf.Tensor:
     return tf.cast(image, tf.uint16) * 257
 
 
-def decode_and_crop(data: tf.Tensor, window: Window) -> tf.Tensor:
+def decode_and_crop(
+    data: tf.Tensor, window: Window, wanted: tuple[int, int] | None = None
+) -> tf.Tensor:
     """Decodes one image and crops it; of a plain, whole JPEG only the window is decoded.
 
     Along the window's border the colours of a chroma-subsampled JPEG can differ slightly from
@@ -88,9 +95,14 @@ def decode_and_crop(data: tf.Tensor, window: Window) -> tf.Tensor:
         data: () string, the bytes of the file.
         window: from the shape (3,) int32 (h, w, channels) to (4,) int32 (top, left, height,
             width), inside the image.
+        wanted: (height, width) to which the window is made smaller afterwards. A JPEG may then be
+            decoded at a half, a quarter or an eighth, which leaves work out, while the window
+            keeps at least twice the pixels a side; its corners become multiples of 2, 4 or 8. What
+            it is made smaller to with antialiasing was 0.25, 0.34 and 0.46 of 255 levels off on
+            average over 125 crops of 40 photos, and 1.3 in the worst of them.
 
     Returns:
-        (height, width, 3) uint8.
+        (height, width, 3) uint8; fewer if `wanted` says so.
 
     Raises:
         tf.errors.OpError: when run, if the bytes are not a whole image.
@@ -102,14 +114,28 @@ def decode_and_crop(data: tf.Tensor, window: Window) -> tf.Tensor:
 
     def crop_while_decoding() -> tf.Tensor:
         shape = tf.io.extract_jpeg_shape(data)
-        return tf.image.decode_and_crop_jpeg(
-            data, window(shape), channels=3, dct_method="INTEGER_ACCURATE"
-        )
+        whole = window(shape)
+        if wanted is None:
+            return _decode_window(data, whole, 1)
+        times = tf.reduce_min(whole[2:] // (_LEAST * np.array(wanted, np.int32)))
+        is_bomb = tf.reduce_prod(tf.cast(shape[:2], tf.int64)) > MOST_PIXELS
+        times = tf.where(is_bomb, 0, times)  # which is refused at its full size alone
+        choice = tf.reduce_sum(tf.cast(times >= _RATIOS[1:], tf.int32))
+        branches = [functools.partial(_decode_window, data, whole, ratio) for ratio in _RATIOS]
+        return tf.switch_case(choice, branches)
 
     # The window's decoding would not notice that a file is cut off below it, or is a bomb.
     is_whole = tf.strings.substr(data, tf.maximum(tf.strings.length(data) - 2, 0), 2) == b"\xff\xd9"
     image = tf.cond(is_whole & _is_plain_jpeg(data), crop_while_decoding, crop_decoded)
     return tf.ensure_shape(image, (None, None, 3))
+
+
+def _decode_window(data: tf.Tensor, window: tf.Tensor, ratio: int) -> tf.Tensor:
+    """Decodes a window of a JPEG, smaller by a ratio of libjpeg's, at whose multiples it begins."""
+    return tf.raw_ops.DecodeAndCropJpeg(
+        contents=data, crop_window=window // ratio, channels=3, ratio=ratio,
+        dct_method="INTEGER_ACCURATE",
+    )  # fmt: skip
 
 
 def crop(image: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
@@ -181,15 +207,24 @@ def _decode_jpeg(data: tf.Tensor) -> tf.Tensor:
     return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
 
 
-# A graph function, since eager numpy_function hands bytes over less their trailing zeros.
-@tf.function(input_signature=[tf.TensorSpec((), tf.string)])
 def _decode_with_pillow(data: tf.Tensor) -> tf.Tensor:
-    return tf.numpy_function(files.decode_in_python, [data], tf.uint8, stateful=False)
+    return _graph_of_pillow(deep=False)(data)
 
 
-@tf.function(input_signature=[tf.TensorSpec((), tf.string)])
 def _decode_deep_with_pillow(data: tf.Tensor) -> tf.Tensor:
-    def decode_in_python_deep(data: bytes) -> np.ndarray:
-        return files.decode_in_python(data, deep=True)
+    return _graph_of_pillow(deep=True)(data)
 
-    return tf.numpy_function(decode_in_python_deep, [data], tf.uint16, stateful=False)
+
+@functools.cache
+def _graph_of_pillow(deep: bool) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A graph function, since eager numpy_function hands bytes over less their trailing zeros."""
+
+    def decode_in_python(data: bytes) -> np.ndarray:
+        return files.decode_in_python(data, deep)
+
+    @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
+    def decode(data: tf.Tensor) -> tf.Tensor:
+        dtype = tf.uint16 if deep else tf.uint8
+        return tf.numpy_function(decode_in_python, [data], dtype, stateful=False)
+
+    return decode

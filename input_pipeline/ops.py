@@ -4,16 +4,18 @@ An op is made by a function of its arguments, and takes an example's fields and 
 its randomness from the seed, so that an example's augmentation depends on nothing else.
 """
 
+from __future__ import annotations
+
 import contextvars
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from input_pipeline import images
-from input_pipeline.cpu_tf import tf
-from input_pipeline.fields import Fields
+from input_pipeline.fields import Fields, largest
+from input_pipeline.tf_or_numpy import tf
 
-Op = Callable[[Fields, tf.Tensor], Fields]
+Op = Callable[[Fields, "tf.Tensor"], Fields]
 Size = int | tuple[int, int]
 
 NAMED = "cannot prepare "  # begins the messages that name an image
@@ -101,8 +103,8 @@ def check_area(area: Sequence[float]) -> tuple[float, float]:
 
 def get_sides(image: tf.Tensor) -> tuple[Any, Any]:
     """(height, width) as numbers if both are known while the graph is built, else () int64."""
-    known = image.shape[:2]
-    return tuple(known if known.is_fully_defined() else tf.unstack(tf.shape(image, tf.int64)[:2]))
+    known = tuple(image.shape[:2])
+    return tuple(tf.unstack(tf.shape(image, tf.int64)[:2])) if None in known else known
 
 
 def require(image: tf.Tensor, holds: tf.Tensor | bool, *message: Any) -> tf.Tensor:
@@ -151,7 +153,7 @@ def require_allowed(image: tf.Tensor, what: str, sides: tuple[Any, Any]) -> tf.T
 
 def require_integers(image: tf.Tensor, name: str) -> None:
     """Raises a ValueError if an op comes after the one that makes values of pixels."""
-    if not image.dtype.is_integer:
+    if not largest(image):
         raise ValueError(_MUST_STAND.format(name, "8-bit or 16-bit", image.dtype.name))
 
 

@@ -19,6 +19,7 @@ from input_pipeline.fields import TEXTS
 from input_pipeline.memory_cache import MemoryCache
 from input_pipeline.ops import NAMED
 from input_pipeline.sources import get_splits
+from input_pipeline.sources.balanced import balance, count_classes
 from input_pipeline.sources.base import (
     BatchedSource,
     Example,
@@ -73,6 +74,11 @@ class Dataset:
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes in the order of the labels; empty for pairs of images."""
         return self._any_source.class_names
+
+    @property
+    def class_counts(self) -> np.ndarray | None:
+        """(classes,) int64, how many examples to train on each has; None if nobody knows."""
+        return count_classes(self.splits.get("train"))
 
     @property
     def truths(self) -> tuple[str, ...]:
@@ -348,6 +354,8 @@ def get_dataset(
     for key, spec in specs.items():  # before the data are looked for, which may take a while
         preprocess.build(spec, train=key == "train_pp", scale=scale)
     splits = get_splits(config, scale, tokenize)
+    if "train" in splits:
+        splits["train"] = balance(splits["train"], config.balance)
     _check_specs(splits, config, specs)
     _warn_of_texts(splits, config.train_pp, tokenize)
     _warn_of_batch(splits, batch_size)

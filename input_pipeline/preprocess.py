@@ -6,6 +6,8 @@ makes them float32. Of a pair of images, such as a hazy and a clear one, the tar
 times larger than the image; crops then begin where a pixel of the smaller one does.
 """
 
+from __future__ import annotations
+
 import ast
 import dataclasses
 import inspect
@@ -19,16 +21,27 @@ from input_pipeline import (  # noqa: F401  they register their ops
     segmentation_ops,
 )
 from input_pipeline.arguments import unknown
-from input_pipeline.cpu_tf import tf
 from input_pipeline.fields import Fields, Kind, kind_of
 from input_pipeline.geometry import Crop, PadTo
-from input_pipeline.ops import OPS, RANDOM, Op, fold_in, get_sides, name_of_image, require
+from input_pipeline.ops import (
+    OPS,
+    RANDOM,
+    Op,
+    fold_in,
+    get_height_width,
+    get_sides,
+    name_of_image,
+    require,
+)
 from input_pipeline.segmentation_ops import Within
+from input_pipeline.tf_or_numpy import tf
 
 # Ops that keep the pixels of the smaller image of a pair whole.
 _OF_ANY_SCALE = ("random_crop", "central_crop", "flip_lr", "rot90", "value_range")
 # Ops that change values alone, and ops that keep the size besides.
 _OF_VALUES = ("value_range", "normalize", "grayscale_to_rgb")
+# Those that make images of one size, whatever comes to them.
+_TO_SIZE = ("resize", "central_crop")
 _OF_ONE_SIZE = (*_OF_VALUES, "flip_lr", "shift", "photometric_distortion", "random_erasing")
 
 
@@ -46,9 +59,10 @@ def build(
     Returns:
         A function (fields, seed, name="") -> fields for use in tf.data: `image` and the other
         images are the bytes of a file if the string begins with `decode`, else (h, w, c) uint8 or
-        uint16; `seed` is (2,) int32; `name`, text or () string, begins the messages of its
-        tf.errors.OpError, as "cannot prepare NAME: ", which an image too small or too large for an
-        op raises when run, or a ValueError while the graph is built if its size is known then.
+        uint16; `seed` is (2,) int32, or None if no op asks for it; `name`, text or () string,
+        begins the messages of its tf.errors.OpError, as "cannot prepare NAME: ", which an image too
+        small or too large for an op raises when run, or a ValueError while the graph is built if
+        its size is known then. Within `tf_or_numpy.in_numpy` fields are numpy arrays.
 
     Raises:
         ValueError: for an unknown op, a wrong argument, a random op if not train, or one that does
@@ -70,13 +84,13 @@ def build(
     elif train and names[0] == "decode" and len(steps) > 1 and isinstance(steps[1], Crop):
         steps[:2] = [_leave, _decoding(steps[0], steps[1])]
 
-    def apply(fields: Fields, seed: tf.Tensor, name: tf.Tensor | str = "") -> Fields:
+    def apply(fields: Fields, seed: tf.Tensor | None, name: tf.Tensor | str = "") -> Fields:
         token = name_of_image.set(name)
         try:
             if scale != 1:
                 fields = {**fields, "target": _not_empty(fields["target"], scale)}
             for i, step in enumerate(steps):
-                fields = step(fields, fold_in(seed, i))
+                fields = step(fields, None if seed is None else fold_in(seed, i))
         finally:
             name_of_image.reset(token)
         if scale != 1:
@@ -171,6 +185,11 @@ def reads_files(spec: str) -> bool:
     return parse(spec)[0][0] == "decode"
 
 
+def are_ours(spec: str) -> bool:
+    """Whether the ops of a preprocessing string are of this package, and nobody's own."""
+    return all(OPS[name].__module__.startswith(f"{__package__}.") for name, _ in parse(spec))
+
+
 def build_for_decoded(spec: str) -> Any:
     """Makes the tf.function of an evaluation's string for images that are decoded already.
 
@@ -189,6 +208,12 @@ def output_shape(spec: str) -> tuple[int, int, int]:
     Raises:
         ValueError: see `build`; also if images of different sizes come out.
     """
+    for name, arguments in reversed(read_calls(spec)):
+        if name in _TO_SIZE:
+            build(spec, train=False, decoded=True)  # or raises
+            return (*get_height_width(arguments["size"]), 3)
+        if name not in _OF_VALUES:
+            break
     shape = build_for_decoded(spec).get_concrete_function().structured_outputs.shape
     if not shape.is_fully_defined():
         raise ValueError(f"preprocessing {spec!r} leaves images of different sizes; add resize")

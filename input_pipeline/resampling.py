@@ -4,10 +4,13 @@ MATLAB's makes data sets for super-resolution. Pillow's and big_vision's prepare
 published models were trained on; TensorFlow's own differs from either by up to some grey levels.
 """
 
+from __future__ import annotations
+
 import numpy as np
 from PIL import Image
 
-from input_pipeline.cpu_tf import tf
+from input_pipeline.fields import largest
+from input_pipeline.tf_or_numpy import tf
 
 _PILLOW = {
     "nearest": Image.Resampling.NEAREST,
@@ -52,7 +55,7 @@ def resize_by_big_vision(image: tf.Tensor, height_width: tf.Tensor, method: str)
         (height, width, c) of the same type.
     """
     resized = tf.image.resize(image, height_width, method=method)
-    return tf.cast(tf.clip_by_value(resized, 0, image.dtype.max), image.dtype)
+    return tf.cast(tf.clip_by_value(resized, 0, largest(image)), image.dtype)
 
 
 def shrink_bicubic(image: tf.Tensor, factor: int) -> tf.Tensor:

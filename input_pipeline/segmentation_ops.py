@@ -6,13 +6,15 @@ the segmentation on ADE20K); Liu et al., "SSD: Single Shot MultiBox Detector" (E
 OpenCV goes by their corners.
 """
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from input_pipeline import images
-from input_pipeline.cpu_tf import tf
 from input_pipeline.fields import (
     Fields,
     Kind,
@@ -36,6 +38,7 @@ from input_pipeline.ops import (
     require_allowed,
     require_uint8,
 )
+from input_pipeline.tf_or_numpy import tf
 
 _REDRAWS = 10
 _IGNORED = 255
@@ -68,9 +71,9 @@ def _check_bounds(short: int, long: int) -> None:
 
 
 def _resize_into(
-    fields: Fields, bounds: tuple[tf.Tensor, tf.Tensor], masks: bool, antialias: bool, name: str
+    fields: Fields, bounds: tuple[Any, Any], masks: bool, antialias: bool, name: str
 ) -> Fields:
-    """Makes images as large as the bounds of the shorter and the longer side, () float64, allow."""
+    """Makes images as large as the bounds of the shorter and the longer side, float64, allow."""
     short, long = bounds
 
     def change(value: tf.Tensor, kind: Kind) -> tf.Tensor:
@@ -115,7 +118,7 @@ def resize_within(short: int, long: int, masks: bool = True, antialias: bool = F
     only ops that change values can follow. Without `antialias`, images are bilinear as OpenCV's.
     """
     _check_bounds(short, long)
-    bounds = tf.constant(short, tf.float64), tf.constant(long, tf.float64)
+    bounds = float(short), float(long)
 
     def apply(fields: Fields, _: tf.Tensor) -> Fields:
         return _resize_into(fields, bounds, masks, antialias, f"resize_within({short}, {long})")

@@ -45,6 +45,7 @@ def open_whole(
             "split_seed": 0,
             "val_fraction": 0.0,  # what there is stays where it is
             "skip_corrupt": skip_corrupt,
+            "real": "",
             "tfds": {"data_dir": data_dir, "manual_dir": manual_dir},
         }
     )

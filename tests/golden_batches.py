@@ -209,12 +209,12 @@ def digests(name: str, folder: Path) -> dict[str, str]:
     """Digests of the training and evaluation batches of a setting, whose data go to a folder."""
     data = _open(name, folder)
     stream = data.train_batches()
-    found = {"train": digest(next(stream) for _ in range(7))}
+    found = {"training": digest(next(stream) for _ in range(7))}
     again = data.train_batches(start_step=11)
-    found["train, step 11"] = digest(next(again) for _ in range(2))
+    found["training, step 11"] = digest(next(again) for _ in range(2))
     second = _open(name, folder, Shard(1, 2))
     stream = second.train_batches(3)
-    found["train, second process"] = digest(next(stream) for _ in range(2))
+    found["training, second process"] = digest(next(stream) for _ in range(2))
     for split in data.splits:
         found[split] = digest(data.eval_batches(split))
         found[f"{split}, second process"] = digest(second.eval_batches(split))

@@ -61,6 +61,23 @@ def random_variables(model, size, seed=0, deviation=0.2, multiply=("var", "scale
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
+def written_as_read(variables, model, state_dict):
+    """Checks that variables become the state dict that they were read from, by its naming.
+
+    Returns:
+        The naming.
+    """
+    from checkpoints import torch
+
+    naming = torch.naming_of(state_dict, model)
+    written = torch.to_state_dict(variables, model, naming)
+    wanted = torch.without_buffers(state_dict, model)
+    assert {*written} == {*wanted}
+    for key, array in wanted.items():
+        np.testing.assert_array_equal(written[key], array, err_msg=key)
+    return naming
+
+
 def noise(shape, seed=0):
     return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
 

@@ -14,7 +14,7 @@ from checkpoints import torch
 from tests.golden_recipe import recipe_array, recipe_weights
 from tests.helpers import noise
 from vit_jax import ops
-from vit_jax.models import attention_blocks, encoder
+from vit_jax.models import attention, attention_blocks, encoder
 from vit_jax.models.base import Model
 
 GOLDEN = Path(__file__).parent / "golden" / "attention.npz"
@@ -62,13 +62,13 @@ def agree(found, expected, tolerance=1e-5):
 
 def without_prefix(ours, theirs):
     """Names of an attention that is the whole model."""
-    names = encoder.torch_attention_names(ours, theirs)
+    names = attention.torch_attention_names(ours, theirs)
     return {a.removeprefix(f"{ours}/"): b.removeprefix(f"{theirs}.") for a, b in names.items()}
 
 
 @pytest.fixture(scope="module")
 def three_heads(golden):
-    block = encoder.MultiHeadAttention(3)
+    block = attention.MultiHeadAttention(3)
     names = without_prefix("x", "x")
     variables, shapes = alone(block, (1, 5, 24), (1, 7, 24), names=names)
     assert shapes["in_proj_weight"] == (72, 24)
@@ -114,7 +114,7 @@ def test_golden_keys_and_values_of_their_own_widths(three_heads):
         "kernel": recipe_array("out_proj.weight", (24, 24)).T.reshape(3, 8, 24),
         "bias": recipe_array("out_proj.bias", (24,)),
     }
-    block = encoder.MultiHeadAttention(3, head_size=8)
+    block = attention.MultiHeadAttention(3, head_size=8)
     out = block.apply({"params": params}, z["q"], z["k_dim10"], values=z["v_dim14"])
     agree(out, z["out_kdim"])
 
@@ -145,7 +145,7 @@ def hidden_by(kind):
     ],
 )  # fmt: skip
 def test_gradients_are_finite_at_every_mask(kind, dropout):
-    block = encoder.MultiHeadAttention(
+    block = attention.MultiHeadAttention(
         3, causal="causal" in kind, attention_dropout_rate=dropout, deterministic=False
     )
     x = noise((2, 6, 12))

@@ -150,10 +150,16 @@ def test_pictures(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["Swin-T", "R50+ViT-B_16"])
-def test_predict_draws_where_it_looks(name, tmp_path):
-    fields = TINY_HYBRID if name.startswith("R") else TINY_SWIN
-    model, params = random_params(name, (32, 32), num_classes=2, **fields)
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("Swin-T", dict(TINY_SWIN, num_classes=2)),
+        ("R50+ViT-B_16", dict(TINY_HYBRID, num_classes=2)),
+        ("ViT-B_16", dict(TINY, registers=2, num_classes=0)),
+    ],
+)
+def test_predict_draws_where_it_looks(name, fields, tmp_path):
+    model, params = random_params(name, (32, 32), **fields)
     pretrained = Pretrained(
         name, fields, model, {"params": params}, (32, 32), ("cat", "dog"),
         "decode|resize(32)|value_range(-1, 1)", "softmax_xent",

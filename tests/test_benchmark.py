@@ -12,7 +12,7 @@ from tests.commands import ROOT, run
 from vit_jax.benchmark import accelerator, race, sweep
 from vit_jax.benchmark import models as compared
 from vit_jax.benchmark.inference import infer
-from vit_jax.benchmark.race import OURS, Case, Contender, Goal
+from vit_jax.benchmark.race import OURS, Case, Contender
 from vit_jax.benchmark.training import train
 from vit_jax.models import list_models
 
@@ -42,9 +42,7 @@ def test_what_a_race_says(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(race, "time", clock)
     monkeypatch.setattr(time, "sleep", clock.sleep)
-    asleep = case(sleeper(OURS, 0.01), sleeper("slow", 0.04), images=2,
-                  goals=(Goal(1, 3.0, ("slow", "absent")), Goal(2, 9.0, ("slow",)),
-                         Goal(3, 1.0, ("absent",))))  # fmt: skip
+    asleep = case(sleeper(OURS, 0.01), sleeper("slow", 0.04), images=2)
     ours, slow = race.run(asleep, seconds=0)
     assert ours["min_s"] == pytest.approx(0.01)
     assert ours["median_s"] == pytest.approx(0.01)
@@ -52,9 +50,6 @@ def test_what_a_race_says(monkeypatch):
     assert ours["ratio"] == 1
     assert slow["ratio"] == pytest.approx(4)
     assert slow["difference"] == 0
-    judged = race.judge(asleep, [ours, slow])
-    assert [(goal["goal"], goal["over"]) for goal in judged] == [(1, "slow"), (2, "slow")]
-    assert [goal["met"] for goal in judged] == [True, False]
 
 
 @pytest.mark.parametrize("value", [1.1, np.nan])
@@ -134,6 +129,13 @@ def test_the_jpegs_are_like_imagenets():
     assert 80_000 < np.mean(sizes) < 130_000
 
 
+def test_reading_is_compared_with_exact_results():
+    data = pytest.importorskip("vit_jax.benchmark.data", exc_type=ImportError)
+    ours, *others = data.read(2)
+    assert ours.deviation < 0.5  # its values are rounded
+    assert {"plain tf.data", "Pillow"} <= {who.name for who in others if who.deviation < 1.5}
+
+
 @pytest.mark.slow
 def test_the_suites_of_models(tmp_path):
     """A training step uses its state up, so that it must be handed on."""
@@ -141,12 +143,15 @@ def test_the_suites_of_models(tmp_path):
     args = ["--model=ViT-Ti_16", "--image_size=32", "--batch_size=2", "--seconds=0", "--alone"]
     result = run("benchmark", "inference", "train", *args, f"--json={path}")
     assert result.returncode == 0, result.stderr
-    rows = json.loads(path.read_text())["results"]
-    assert [(row["suite"], row["contender"]) for row in rows] == [
-        ("inference", OURS), ("train", OURS),
-    ]  # fmt: skip
-    assert all(row["images_per_s"] > 0 for row in rows)
-    assert result.stdout.count("| ViT-Ti_16, 32 x 32, batch 2 | ours |") == 2
+    cases = json.loads(path.read_text())["cases"]
+    assert list(cases) == [
+        f"{suite}: ViT-Ti_16, 32 x 32, batch 2" for suite in ("inference", "train")
+    ]
+    for found in cases.values():
+        (row,) = found["rows"]
+        assert row["contender"] == OURS
+        assert row["images_per_s"] > 0
+    assert result.stdout.count("ViT-Ti_16, 32 x 32, batch 2 | ours |") == 2
 
 
 @pytest.mark.parametrize("suite", [infer, train])
@@ -164,7 +169,8 @@ def test_restoring(tmp_path):
     args += [f"--json={path}"]
     result = run("benchmark", "restore", *args)
     assert result.returncode == 0, result.stderr
-    assert json.loads(path.read_text())["results"][0]["case"] == "DehazeFormer-T, 32 x 32, batch 1"
+    cases = json.loads(path.read_text())["cases"]
+    assert list(cases) == ["restore: DehazeFormer-T, 32 x 32, batch 1"]
 
 
 @pytest.mark.parametrize(
@@ -177,6 +183,7 @@ def test_restoring(tmp_path):
         (["accelerator", "train"], "accelerator stands alone, without train"),
         (["accelerator", "--json=a.json", "--only=ViT-X"], "--only=ViT-X is found in none of: "),
         (["sweep"], "sweep needs a model"),
+        (["table"], "table needs files that --json wrote"),
     ],
 )
 def test_mistakes(args, message):
@@ -185,13 +192,17 @@ def test_mistakes(args, message):
     assert message in result.stderr
 
 
-def test_what_was_measured_before_an_error_is_kept(tmp_path):
+@pytest.mark.slow
+def test_a_case_that_fails_does_not_end_the_others(tmp_path):
     path = tmp_path / "a.json"
     args = ["--model=ViT-Ti_16", "--image_size=32", "--seconds=0", "--alone", f"--json={path}"]
-    result = run("benchmark", "inference", "train", "--batch_size=1", *args)
-    assert result.returncode == 2
-    assert "batch_size=1 is not divisible by 2 device(s)" in result.stderr
-    assert [row["suite"] for row in json.loads(path.read_text())["results"]] == ["inference"]
+    result = run("benchmark", "train", "inference", "--batch_size=1", *args)
+    assert result.returncode == 1
+    name = "train: ViT-Ti_16, 32 x 32, batch 1"
+    assert f"failed: {name}: batch_size=1 is not divisible by 2 device(s)" in result.stderr
+    train, inference = json.loads(path.read_text())["cases"].values()
+    assert "not divisible" in train["error"]
+    assert inference["rows"][0]["images_per_s"] > 0
 
 
 def test_a_sweep_grows_the_batch_as_far_as_it_fits_and_then_tries_flags():
@@ -220,14 +231,6 @@ def test_a_try_of_a_sweep():
     row = json.loads(result.stdout)
     assert (row["batch"], row["remat"]) == (2, True)
     assert row["images_per_s"] > 0
-
-
-def test_goals_over_the_peak_are_for_the_mfu():
-    goals = (Goal(8, 0.5, (race.PEAK,)), Goal(9, 0.4, (race.PEAK,)))
-    rows = [{"contender": OURS, "mfu": 0.45}]
-    judged = race.judge(case(goals=goals), rows)
-    assert [(goal["found"], goal["met"]) for goal in judged] == [(0.45, False), (0.45, True)]
-    assert race.judge(case(goals=goals), [{"contender": OURS, "mfu": None}]) == []
 
 
 @pytest.mark.parametrize(
@@ -279,7 +282,7 @@ def test_the_accelerators_suite_goes_on_where_it_was_cut_off(made_up_parts, tmp_
 
     def start():
         record = accelerator.Record(path, settings)
-        return accelerator.run(settings, record, lambda name, case, rows: reported.append(name))
+        return accelerator.run(settings, record, lambda name, rows: reported.append(name))
 
     with pytest.raises(KeyboardInterrupt):
         start()

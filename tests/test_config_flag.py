@@ -125,7 +125,7 @@ def test_fields_stay_with_a_model_of_the_same_kind_and_what_is_typed_stays():
         ("optim.lr=1", "unknown config key optim.lr; did you mean optim.learning_rate"),
         ("learning_rate=1", "did you mean optim.learning_rate"),
         ("epochs=3", "did you mean total_epochs"),
-        ("data.sorce=x", "did you mean data.source. there are: data.cache, "),
+        ("data.sorce=x", "did you mean data.source. there are: data.balance, "),
         ("dta.source=x", "unknown config key dta; did you mean data"),
         ("data.pair_pattern=x", "data.pair_pattern is now data.pairs.pattern"),
         ("data.source.x=1", "data.source is no group of keys"),

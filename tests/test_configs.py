@@ -8,7 +8,7 @@ import pytest
 from flax import traverse_util
 
 from configs import common
-from vit_jax import experiment, optim
+from vit_jax import experiment, optim, schedules
 from vit_jax.models import get_model, list_models
 from vit_jax.models.published_images import CLIP_VALUES
 
@@ -72,7 +72,7 @@ def test_every_key_is_read_somewhere():
         "data": code_of("input_pipeline/**/*.py"),
         "data.masks": code_of("input_pipeline/sources/masks.py"),
         "optim": inspect.getsource(optim.make_optimizer) + inspect.getsource(optim._scale_by),
-        "schedule": inspect.getsource(optim.make_schedule) + inspect.getsource(optim._fit_warmup),
+        "schedule": inspect.getsource(schedules),
     }
     assert not list(unread(keys, code, handed_on))
     assert list(
@@ -93,8 +93,8 @@ def test_the_model_of_each_config_fits_its_preprocessing():
 
 def _check_size(config):
     model = get_model(config.model_name, **config.model)
-    for spec in (config.data.eval_pp, *re.findall(r"crop\(\d+\)", config.data.train_pp)[-1:]):
-        size = int(re.findall(r"(?:resize|crop)\((\d+)\)", spec)[-1])
+    for spec in (config.data.eval_pp, *re.findall(r"crop\(\d+", config.data.train_pp)[-1:]):
+        size = int(re.findall(r"(?:resize|crop)\((\d+)", spec)[-1])
         assert size % model.stride == 0
 
 
@@ -215,6 +215,23 @@ def test_fine_tuning_of_a_tower_of_images_prepares_them_as_its_authors(tower):
     for spec in (run.data.train_pp, run.data.eval_pp):
         assert spec.endswith(f"|{CLIP_VALUES}")
         assert "value_range" not in spec
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "fields", "weights"),
+    [
+        ("vit_small_plus_patch16_dinov3", "DINOv3-S+_16", {"biases": ""}, "dinov3-s+_16-lvd1689m"),
+        ("vit_base_patch16_clip_224.laion2b", "ViT-B_16-CLIP", {"activation": "gelu"},
+         "hf://timm/vit_base_patch16_clip_224.laion2b"),
+        ("vit_small_patch16_224.augreg_in21k", "ViT-S_16", {},
+         "hf://timm/vit_small_patch16_224.augreg_in21k"),
+        ("vit_base_patch16_224", "ViT-B_16", {}, "B_16"),
+    ],
+)  # fmt: skip
+def test_fine_tuning_by_a_name_of_timm(name, model, fields, weights):
+    run = config("finetune", name)
+    assert (run.model_name, run.pretrained) == (model, weights)
+    assert run.model.to_dict() == {"dropout_rate": 0.0, **fields}
 
 
 def test_every_tower_of_images_has_a_place_of_its_weights():

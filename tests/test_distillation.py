@@ -81,8 +81,9 @@ def test_losses():
 @pytest.mark.parametrize(
     ("kind", "model"),
     [
-        ("hard", "TwoHeads"),
+        ("hard", "DeiT-Ti_16-distilled"),
         ("soft", "ViT-Ti_16"),
+        pytest.param("hard", "TwoHeads", marks=pytest.mark.slow),
         pytest.param("hard", "ViT-Ti_16", marks=pytest.mark.slow),
         pytest.param("soft", "TwoHeads", marks=pytest.mark.slow),
     ],
@@ -90,8 +91,12 @@ def test_losses():
 def test_a_step_is_of_both_losses(config, kind, model):
     config.distill.kind, config.distill.temperature = kind, 2.0
     config.label_smoothing = 0.1
+    has_two_heads = model != "ViT-Ti_16"
+    config.model_name = model
     if model == "TwoHeads":
-        config.model_name, config.model = model, type(config)()
+        config.model = type(config)()
+    elif has_two_heads:
+        config.model.classifier = "token"
     exp, before, after, metrics, batch = first_step(config)
     teacher = pretrained.load(config.distill.teacher)
     theirs = teacher.model.apply(teacher.variables, batch["image"])
@@ -99,7 +104,7 @@ def test_a_step_is_of_both_losses(config, kind, model):
 
     def total(params):
         out = exp.model.apply({"params": params}, batch["image"], train=True)
-        own, distilled = (out["logits"], out["distilled"]) if model == "TwoHeads" else (out, out)
+        own, distilled = (out["logits"], out["distilled"]) if has_two_heads else (out, out)
         each = hard_loss(distilled, theirs) if kind == "hard" else soft_loss(distilled, theirs, 2.0)
         loss = jnp.mean(classification.softmax_xent(own, {"label": labels}))
         return 0.7 * loss + 0.3 * jnp.mean(each), (loss, jnp.mean(each))
@@ -110,8 +115,34 @@ def test_a_step_is_of_both_losses(config, kind, model):
     moved = jax.tree.map(lambda a, b: (a - b) / 0.1, before.params, after.params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), moved, grads)
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(grads["head"]))
-    if model == "TwoHeads":
+    if has_two_heads:
         assert np.abs(grads["head_dist"]["kernel"]).max() > 0
+
+
+@pytest.mark.slow
+def test_two_heads_without_a_teacher_learn_as_they_are_evaluated(config):
+    config.model_name, config.distill.teacher = "DeiT-Ti_16-distilled", ""
+    config.model.classifier = "token"
+    exp, before, after, *_ = first_step(config)
+    out = exp.model.apply({"params": before.params}, np.zeros((1, 8, 8, 3)), train=True)
+    assert out.shape == (1, 10)
+    for head in ("head", "head_dist"):
+        assert np.abs(after.params[head]["bias"] - before.params[head]["bias"]).max() > 0
+
+
+@pytest.mark.slow
+def test_both_heads_are_made_anew_for_other_classes(config, tmp_path):
+    model, params = random_params("DeiT-Ti_16-distilled", (8, 8), num_classes=4, **TEACHER)
+    fields = {**TEACHER, "num_classes": 4}
+    npz.save(
+        tmp_path / "student.npz", params, pretrained.say_made_for("DeiT-Ti_16-distilled", fields)
+    )
+    weights = pretrained.read(tmp_path / "student.npz")
+    wider = model.clone(num_classes=10)
+    init = wider.init(jax.random.key(0), np.zeros((1, 8, 8, 3)))
+    fitted = pretrained.adapt(weights, init, wider, (8, 8))["params"]
+    assert fitted["head"]["bias"].shape == fitted["head_dist"]["bias"].shape == (10,)
+    np.testing.assert_array_equal(fitted["dist"], params["dist"])
 
 
 @pytest.mark.slow

@@ -9,7 +9,8 @@ from PIL import Image
 from tests.helpers import TINY, noise, random_variables
 from vit_jax import ops
 from vit_jax.models import get_model
-from vit_jax.models.encoder import Encoder, MultiHeadAttention
+from vit_jax.models.attention import MultiHeadAttention
+from vit_jax.models.encoder import Encoder
 
 MASK = np.array([[1, 1, 0, 1, 0], [0, 0, 0, 0, 0]], bool)
 

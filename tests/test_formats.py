@@ -224,8 +224,13 @@ def test_which_gelu_is_said(tmp_path, caplog):
     assert pretrained.load(path, "ViT-B_16", TINY).model.activation == "gelu_tanh"
     assert "does not say with which GELU it was trained; gelu_tanh is taken" in caplog.text
     assert "--field=activation=gelu" in caplog.text
+    weights = weight_files.read(path)
+    pretrained.adapt(weights, {"params": params}, model, (16, 16))
+    assert "--config.model.activation=gelu" in caplog.text
     caplog.clear()
     pretrained.load(path, "ViT-B_16", dict(TINY, activation="gelu"))
+    for sure in ("gelu", "silu"):
+        pretrained.adapt(weights, {"params": params}, model.clone(activation=sure), (16, 16))
     assert "GELU" not in caplog.text
     torch.write(path, torch.to_state_dict({"params": params}, model, "transformers"))
     assert pretrained.load(path, "ViT-B_16", TINY).model.activation == "gelu"

@@ -15,6 +15,7 @@ FLAGS = {
     "measure": ["output", "truth", "protocol", "scale", "sources", "pattern"],
     "page": ["workdir", "checkpoint", "labels", "host", "port"],
     "predict": ["workdir", "checkpoint", "weights", "labels", "output", "compare"],
+    "probe": ["workdir", "checkpoint", "weights", "output", "shots", "neighbours", "eval_pp"],
     "search": ["weights", "output", "index"],
 }
 

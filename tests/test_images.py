@@ -135,6 +135,20 @@ def test_crop_while_decoding_is_crop_after_decoding():
         np.testing.assert_array_equal(cropped, decode(data)[5:25, 7:38])
 
 
+@pytest.mark.parametrize(("side", "ratio"), [(79, 1), (80, 2), (159, 2), (160, 4), (320, 8)])
+def test_a_large_window_is_decoded_smaller(side, ratio):
+    drawn = np.random.default_rng(0).integers(0, 256, (16, 20, 3), dtype=np.uint8)
+    large = Image.fromarray(drawn).resize((500, 400), Image.Resampling.BICUBIC)
+    data = encode(large, "JPEG", quality=95)
+    window = np.array([13, 22, side, side + 64], np.int32)
+    crop = images.decode_and_crop(tf.constant(data), lambda _: tf.constant(window), (20, 24))
+    top, left, height, width = window // ratio * ratio
+    assert crop.shape == (height // ratio, width // ratio, 3)
+    exact = decode(data)[top : top + height, left : left + width]
+    small, wanted = (tf.image.resize(x, (20, 24), antialias=True) for x in (crop, exact))
+    assert np.abs(small - wanted).mean() < 3  # which a shift by a block exceeds
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

@@ -1,10 +1,17 @@
 """Who may import whom."""
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
+from tests.answerers import made
+from tests.helpers import TINY, TINY_DEHAZEFORMER, photo
+from vit_jax import convert
+from vit_jax.models import get_model
 
 ROOT = Path(__file__).parent.parent
 # Packages of this repository.
@@ -81,3 +88,56 @@ def test_an_import_is_seen_wherever_it_is(tmp_path):
     assert found == ["os.path", "numpy", "vit_jax.ops", "vit_jax.train"]
     assert begins("vit_jax.ops", ("vit_jax.ops",))
     assert not begins("vit_jax.opsy", ("vit_jax.ops",))
+
+
+# What commands import, each in a process of its own.
+
+_SLOW = {"clu", "keras", "matplotlib", "optax", "orbax", "pandas", "scipy.stats", "tensorflow",
+         "tensorflow_datasets", "tf_keras", "torch", "transformers"}  # fmt: skip
+
+
+def imported_by(module, *args):
+    """Names of the modules that python -m MODULE imports; and what it prints besides."""
+    code = f"""
+import runpy, sys
+sys.argv = {[module, *map(str, args)]}
+try:
+    runpy.run_module("{module}", run_name="__main__", alter_sys=True)
+except SystemExit as end:
+    assert not end.code, end.code
+print(*sys.modules)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    printed, _, modules = result.stdout.rstrip().rpartition("\n")
+    return set(modules.split()), printed + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "flags"),
+    [
+        ("ViT-Ti_16", dict(TINY, num_classes=1000), ["--labels=imagenet1k"]),
+        ("DehazeFormer-T", TINY_DEHAZEFORMER, []),
+    ],
+)
+def test_predicting_for_a_photo_imports_nothing_slow(name, fields, flags, tmp_path):
+    model = get_model(name, **fields)
+    loss = "l1" if model.any_size else "softmax_xent"
+    weights = tmp_path / "weights.npz"
+    convert.write(weights, made(model, (32, 32), name=name, fields=fields, loss=loss))
+    Image.fromarray(photo((40, 50))).save(tmp_path / "photo.jpg")
+    found, printed = imported_by(
+        "vit_jax.predict", f"--weights={weights}", f"--output={tmp_path / 'out'}",
+        "--compilation_cache=", *flags, tmp_path / "photo.jpg",
+    )  # fmt: skip
+    assert "photo.jpg" in printed
+    assert "jax" in found
+    assert not found & _SLOW
+
+
+def test_help_of_training_imports_no_jax():
+    found, printed = imported_by("vit_jax.main", "--help")
+    assert "--workdir" in printed
+    assert not found & (_SLOW | {"jax", "flax"})

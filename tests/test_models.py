@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from tests.helpers import TINY_MIXER
+from tests.helpers import TINY_MIXER, noise, random_params
 from vit_jax.models import (
     AUGREG_NAMES,
     MODELS,
@@ -50,7 +50,8 @@ def test_parameter_count(name):
     # What shows in the shapes of the parameters are the model's own fields.
     flat = traverse_util.flatten_dict(variables["params"], sep="/")
     for field, value in model.fields_in(unrolled({k: x.shape for k, x in flat.items()})).items():
-        assert getattr(model, field) == value, field
+        own = getattr(model, field)
+        assert own == value or (field == "layer_scale" and None not in (own, value)), field
 
 
 def unrolled(shapes):
@@ -211,6 +212,24 @@ def test_hybrids_check_their_resnet():
     ]:
         with pytest.raises(ValueError, match=message):
             jax.eval_shape(get_model("R26+ViT-S_32", **overrides).init, jax.random.key(0), images)
+
+
+def test_stochastic_depth_of_a_mixer():
+    images = noise((1, 16, 16, 3))
+    model = get_model("Mixer-B_16", num_classes=3, stochastic_depth_rate=0.9, **TINY_MIXER)
+    _, params = random_params("Mixer-B_16", (16, 16), num_classes=3, **TINY_MIXER)
+
+    @jax.jit
+    def train(key):
+        return model.apply({"params": params}, images, train=True, rngs={"dropout": key})
+
+    outs = {float(train(jax.random.key(i))[0, 0]) for i in range(20)}
+    # The first block stays, and the second's two branches are there or not, independently.
+    assert 2 <= len({round(out, 4) for out in outs}) <= 4
+    still = get_model("Mixer-B_16", num_classes=3, **TINY_MIXER).apply({"params": params}, images)
+    np.testing.assert_array_equal(model.apply({"params": params}, images), still)
+    with pytest.raises(ValueError, match=r"stochastic_depth_rate must lie in \[0, 1\), not 1"):
+        model.clone(stochastic_depth_rate=1).apply({"params": params}, images)
 
 
 def test_a_mixer_takes_only_as_many_patches_as_it_mixes():

@@ -143,7 +143,7 @@ def test_faulty_pairs_are_named_or_left_out(pairs_folder, tmp_path, caplog):
     [
         (
             {"kind": "pair"},
-            "unknown data.kind 'pair'; .*there are: classes, multilabel, pairs, degraded, hazy",
+            "unknown data.kind 'pair'; .*there are: classes, multilabel, photos, pairs, degraded",
         ),
         ({"source": "digits"}, "data.kind='pairs' needs a folder"),
         ({"source": ""}, "no data: say --config.data.source=FOLDER$"),

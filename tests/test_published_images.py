@@ -29,6 +29,19 @@ def prepared(spec, image=None):
     return apply({"image": tf.constant(image)}, seed)["image"].numpy()
 
 
+def test_imagenet():
+    """224 of 256 pixels, as torchvision's Resize and CenterCrop make them."""
+    found = prepared(published_images.imagenet((SIZE, SIZE)))
+    image = Image.fromarray(GOLDEN["image"])
+    short = SIZE * 256 // 224
+    width, height = (side * short // min(image.size) for side in image.size)
+    pixels = np.asarray(image.resize((width, height), Image.BICUBIC)) / np.float32(255)
+    top, left = (round((side - SIZE) / 2) for side in (height, width))
+    pixels = pixels[top : top + SIZE, left : left + SIZE]
+    expected = (pixels - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("spec", "keys"),
     [
@@ -179,6 +192,16 @@ OF_SIGLIP = dict(
 SQUASHED = "decode|resize(24, 'bicubic', like='torchvision')|value_range(-1, 1)"
 
 
+OF_TIMM = dict(
+    input_size=[3, 24, 24], interpolation="bicubic", crop_pct=0.9, crop_mode="center", mean=HALVES,
+    std=HALVES, tag="fb_in1k",
+)  # fmt: skip
+CUT = (
+    "decode|resize_small(26, 'bicubic', like='torchvision')|central_crop(24, like='torchvision')|"
+    "value_range(-1, 1)"
+)
+
+
 @pytest.mark.parametrize(
     ("name", "config", "expected"),
     [
@@ -205,12 +228,16 @@ SQUASHED = "decode|resize(24, 'bicubic', like='torchvision')|value_range(-1, 1)"
         ("preprocessor", dict(OF_CLIP, resample=5), ""),
         ("preprocessor", dict(OF_CLIP, size=dict(longest_edge=24)), ""),
         ("preprocessor", dict(OF_SIGLIP, size=dict(shortest_edge=24)), ""),
+        ("timm", dict(pretrained_cfg=OF_TIMM), CUT),
+        ("timm", dict(pretrained_cfg=dict(OF_TIMM, crop_pct=1.0, crop_mode="squash")), SQUASHED),
+        ("timm", dict(pretrained_cfg=dict(OF_TIMM, crop_mode="border")), ""),
+        ("timm", dict(model_type="vit"), ""),
         ("preprocessor", dict(size=24), ""),
         ("preprocessor", [1], ""),
     ],
 )
 def test_files_beside_weights(tmp_path, name, config, expected):
-    file = f"{name}_config.json"
+    file = "config.json" if name == "timm" else f"{name}_config.json"
     (tmp_path / file).write_text(json.dumps(config))
     weights = tmp_path / ("open_clip_model.bin" if name == "open_clip" else "model.safetensors")
     assert hub_images.read_preprocessing(weights, (SIZE, SIZE)) == expected
@@ -232,7 +259,42 @@ def test_a_file_that_says_what_is_known(tmp_path, caplog):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(OF_CLIP))
     caplog.set_level(logging.INFO)
     assert pretrained.load(path, name, fields).eval_pp == CLIP
+    larger = pretrained.load(path, name, fields, image_size=(48, 48))
+    assert larger.eval_pp == CLIP.replace("24", "48")
     assert "images are prepared" not in caplog.text
+
+
+def test_a_file_that_says_what_is_known_in_other_words(tmp_path, caplog):
+    model = get_model("DINO-S_16", **TINY)
+    path = tmp_path / "model.safetensors"
+    torch.write(path, torch.to_state_dict(random_variables(model, (SIZE, SIZE)), model))
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    told = dict(pretrained_cfg=dict(OF_TIMM, crop_pct=0.875, mean=mean, std=std))
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    caplog.set_level(logging.INFO)
+    assert str(mean) in hub_images.read_preprocessing(path, (SIZE, SIZE))
+    loaded = pretrained.load(path, "DINO-S_16", TINY)
+    assert loaded.eval_pp == model.preprocessing((SIZE, SIZE))
+    assert "images are prepared" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("tag", "activation"), [("fb_in1k", "gelu"), ("augreg_in21k_ft_in1k", "gelu_tanh")]
+)
+def test_what_timm_says_of_a_vit(tmp_path, caplog, tag, activation):
+    model = get_model("ViT-S_16", **TINY, num_classes=3)
+    path = tmp_path / "model.safetensors"
+    torch.write(path, torch.to_state_dict(random_variables(model, (SIZE, SIZE)), model))
+    fields = dict(TINY, num_classes=3)
+    assert pretrained.load(path, "ViT-S_16", fields).eval_pp == "decode|resize(24)|" + FULL
+    told = dict(architecture="vit_small_patch16_224", pretrained_cfg=dict(OF_TIMM, tag=tag))
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    caplog.set_level(logging.INFO)
+    loaded = pretrained.load(path, "ViT-S_16", fields)
+    assert loaded.eval_pp == CUT
+    assert loaded.model.activation == activation
+    assert "resize_small(26, 'bicubic', like='torchvision')|" in caplog.text
+    assert "such models were trained" not in caplog.text
 
 
 def test_another_filter_is_taken_and_said(tmp_path, caplog):
@@ -248,6 +310,8 @@ def test_another_filter_is_taken_and_said(tmp_path, caplog):
     loaded = pretrained.load(path, name, fields)
     assert loaded.eval_pp == SQUASHED
     assert f"prepared by {SQUASHED}, as a file beside {path} says; such" in caplog.text
+    caplog.clear()
     larger = pretrained.load(path, name, fields, image_size=(48, 48))
     assert larger.eval_pp == SQUASHED.replace("24", "48")
+    assert f"prepared by {larger.eval_pp}, as a file" in caplog.text
     assert pretrained.say_all(loaded).eval_pp == SQUASHED  # so that what is converted keeps it

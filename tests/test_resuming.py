@@ -26,7 +26,7 @@ def all_config():
     config = tiny_digits_config()
     config.model.dropout_rate = 0.1
     config.mixup_alpha = 0.4
-    config.ema_decay = 0.9
+    config.ema_decay, config.ema_warmup = 0.9, True
     config.accum_steps = 2
     return config
 

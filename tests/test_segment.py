@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import sys
+import threading
 from pathlib import Path, PurePath
 
 import jax
@@ -271,6 +272,31 @@ def test_a_model_for_one_size_is_given_photos_of_any_without_a_run(model, monkey
     answer = sliding.make_answer(model.model, {"segment.window": 16})
     out = jax.jit(answer)(model.variables, {"image": image[None]})
     np.testing.assert_array_equal(found, np.argmax(out[0], axis=-1))
+
+
+def test_the_next_photo_is_read_while_one_is_segmented(model, monkeypatch, tmp_path):
+    for i in range(5):
+        Image.fromarray(blocks((10, 12), i)[0]).save(tmp_path / f"{i}.png")
+    (tmp_path / "3.png").write_bytes(b"no image")
+    predictor = segment.SegmentingPredictor(model)
+    read, is_second_read = [], threading.Event()
+
+    def prepare(data):
+        read.append(data)
+        if len(read) == 2:
+            is_second_read.set()
+        return np.zeros((10, 12, 3), np.float32)
+
+    def classes(image, size):
+        assert is_second_read.wait(60)
+        return np.zeros(size, np.int32)
+
+    monkeypatch.setattr(predictor, "_prepare", prepare)
+    monkeypatch.setattr(predictor, "_classes", classes)
+    answers = predictor.answers(predictor.find([tmp_path]))
+    assert next(answers).problems == ()
+    assert len(read) == 2  # and no more, so that few are in memory
+    assert [bool(answer.problems) for answer in answers] == [False, False, True, False]
 
 
 def test_results_do_not_get_the_same_name(model, tmp_path):

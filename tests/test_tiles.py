@@ -1,4 +1,6 @@
-"""Images restored as a whole, in bands and in tiles."""
+"""Images restored as a whole, in parts and in tiles."""
+
+import itertools
 
 import jax
 import numpy as np
@@ -6,6 +8,7 @@ import pytest
 
 from tests.helpers import TINY_DEHAZEFORMER, TINY_SWINIR, noise, random_params
 from vit_jax import ops, tiles
+from vit_jax.models import piecewise
 from vit_jax.models.base import Model
 
 
@@ -15,15 +18,34 @@ def restorer(**options):
 
 
 @pytest.mark.slow
-def test_bands_give_the_whole_images_result():
-    for conv in ("depthwise", "full"):
-        model, params = random_params("DehazeFormer-T", (32, 32), conv=conv, **TINY_DEHAZEFORMER)
-        x = noise((1, 99, 41, 3))
-        whole = jax.jit(model.apply)({"params": params}, x)
-        bands = jax.jit(model.clone(band_rows=8).apply)({"params": params}, x)
-        np.testing.assert_allclose(bands, whole, atol=1e-5 * np.abs(whole).max())
-    with pytest.raises(ValueError, match="band_rows=12 must be a multiple of 8"):
-        model.clone(band_rows=12).apply({"params": params}, x)
+@pytest.mark.parametrize("conv", ["depthwise", "full"])
+def test_parts_give_the_whole_images_result(conv):
+    model, params = random_params("DehazeFormer-T", (32, 32), conv=conv, **TINY_DEHAZEFORMER)
+    x = noise((1, 99, 141, 3))
+    whole = jax.jit(model.apply)({"params": params}, x)
+    for side in (8, 32):
+        parts = jax.jit(model.clone(part_side=side).apply)({"params": params}, x)
+        np.testing.assert_allclose(parts, whole, atol=1e-5 * np.abs(whole).max())
+    with pytest.raises(ValueError, match="part_side=12 must be a multiple of 8"):
+        model.clone(part_side=12).apply({"params": params}, x)
+
+
+@pytest.mark.parametrize(("pixels", "align"), [(0, 2), (9, 2), (8, 8), (9, 8)])
+def test_parts_cover_an_axis_and_see_what_they_need(pixels, align):
+    for length, side in itertools.product((26, 64, 98, 100, 136, 342), (8, 32, 64)):
+        cut = piecewise._cut(length, side, piecewise.Reach(pixels, align))
+        covered = np.zeros(length, bool)
+        for i in range(cut.count):
+            written, read = map(int, cut.begins(np.int32(i)))
+            ends = written + cut.written, read + cut.read
+            covered[written : ends[0]] = True
+            assert 0 <= read <= written < ends[0] <= ends[1] <= length
+            assert read % align == 0
+            assert (length - ends[1]) % align == 0
+            assert read == 0 or written - read >= pixels
+            assert ends[1] == length or ends[1] - ends[0] >= pixels
+        assert covered.all()
+        assert cut.written < side + 2 * align or cut.count == 1
 
 
 def test_methods():
@@ -42,6 +64,17 @@ def test_what_fits_into_memory_is_chosen(monkeypatch, memory, method):
     monkeypatch.setattr(tiles.Restorer, "_memory_of", lambda _, method, size: needs[method])
     assert restorer(memory=memory).method_for((99, 99)) == method
     assert restorer(memory=memory, method="whole").method_for((99, 99)) == "whole"
+
+
+def test_tiles_run_on_all_devices(monkeypatch):
+    image = noise((150, 60, 3))  # three tiles, for two devices
+    in_tiles = restorer(method="tiles", tile=64)
+    on_all = in_tiles(image)
+    ((_, program),) = in_tiles._programs.items()
+    assert len(program.output_shardings.device_set) == jax.local_device_count() > 1
+    alone = lambda self, tiles: [self._run("whole", tile[None])[0] for tile in tiles]  # noqa: E731
+    monkeypatch.setattr(tiles.Restorer, "_restore_tiles", alone)
+    np.testing.assert_allclose(on_all, in_tiles(image), atol=1e-6)
 
 
 def test_tiles_of_an_identity_leave_no_seams():

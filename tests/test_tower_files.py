@@ -192,6 +192,12 @@ def test_what_a_config_beside_weights_says(tmp_path):
     )
     assert read({"architecture": "vit_base_patch32_clip_224"}) == dict(activation="gelu")
     assert read({"architecture": "vit_base_patch16_siglip_224"}) == dict(activation="gelu_tanh")
+    assert read({"architecture": "deit3_small_patch16_224"}) == dict(activation="gelu")
+    assert read({"architecture": "vit_giant_patch14_reg4_dinov2"}) == dict(activation="silu")
+    for name, activation in (("small", "gelu"), ("small_plus", "silu"), ("7b", "silu")):
+        told = {"architecture": f"vit_{name}_patch16_dinov3"}
+        assert read(told) == dict(activation=activation)
+    assert read({"architecture": "resnet50", "pretrained_cfg": None}) == {}
     plain = {"vision_cfg": {"width": 768}, "text_cfg": {"heads": 8}}
     for quick in (False, True):
         own = {"model_cfg": plain | ({"quick_gelu": True} if quick else {})}
@@ -211,8 +217,8 @@ def test_what_a_config_beside_weights_says(tmp_path):
             read(own, "open_clip_config.json")
     for other in ("no JSON", "[1]", {"model_type": "llama", "hidden_act": "silu"}, {}):
         assert read(other) == {}
-    with pytest.raises(ValueError, match=r"config\.json: the activation 'silu' is not one of"):
-        read({"model_type": "clip", "vision_config": {"hidden_act": "silu"}})
+    with pytest.raises(ValueError, match=r"config\.json: the activation 'relu' is not one of"):
+        read({"model_type": "clip", "vision_config": {"hidden_act": "relu"}})
 
 
 def test_the_activation_is_never_guessed(tmp_path):
@@ -326,7 +332,7 @@ def test_the_projection_of_lits_images_is_no_head_of_classes(tmp_path):
     tower = weights.read(tmp_path / "lit.npz").image_tower()
     np.testing.assert_array_equal(tower.arrays["pre_logits/kernel"], arrays["img/head/kernel"])
     model = get_model("ViT-B_16")
-    assert tower.head_fields(model) == dict(num_classes=0, representation_size=40)
+    assert tower.head_fields(model) == dict(num_classes=0, representation_size=40, head_norm=False)
 
 
 def test_a_tower_of_images_begins_two(tmp_path, caplog):

@@ -268,6 +268,7 @@ def test_a_persons_photo_is_classified_with_them(trained, tmp_path):
 
     model = pretrained.load(trained[0].path)
     path = write_image(tmp_path / "a.png", (30, 30, 200), size=(8, 8))
-    (prediction,) = Classifier(model).predictions(Classifier.find([path]))
+    classifier = Classifier(model)
+    (prediction,) = classifier.predictions(classifier.find([path]))
     logits = model.model.apply(model.variables, prediction.image[None])
     np.testing.assert_allclose(prediction.probabilities, jax.nn.softmax(logits)[0], rtol=1e-4)

@@ -13,7 +13,8 @@ def test_files_that_are_no_weights(tmp_path):
         weight_files.read(tmp_path / "a.h5")
     with pytest.raises(ValueError, match=r"there is no file .*no.npz"):
         weight_files.read(tmp_path / "no.npz")
-    for path in (tmp_path, "no/such"):
+    (tmp_path / "empty").mkdir()  # nothing beside it is a run that could be suggested
+    for path in (tmp_path / "empty", "no/such"):
         with pytest.raises(ValueError, match=r"holds no run, and is no file\. .*hf://OWNER"):
             weight_files.read(path)
 

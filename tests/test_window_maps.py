@@ -221,7 +221,7 @@ def test_looking_changes_nothing(case):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("case", "overrides"), [("swin", {"remat": True}), ("dehazeformer", {"band_rows": 8})]
+    ("case", "overrides"), [("swin", {"remat": True}), ("dehazeformer", {"part_side": 8})]
 )
 def test_what_saves_memory_shows_the_same(case, overrides, computed):
     maps, _ = computed(case)

@@ -10,6 +10,8 @@ import numpy as np
 from flax import traverse_util
 
 from checkpoints import torch, tree
+from input_pipeline import imagenet
+from vit_jax.class_names import are_imagenet1k
 from vit_jax.identify import what_fits
 from vit_jax.models.base import Model
 from vit_jax.tasks import get_task
@@ -19,7 +21,13 @@ _LOG = logging.getLogger(__name__)
 
 _PROJECTION = "pre_logits"  # the part of a tower of images
 
-WHICH_GELU = (
+# Parts of a file that a model may lack: a layer before the head, and the norm of all tokens, if the
+# model has one of what the head sees, which is a part of the model that a file may lack.
+_OPTIONAL = (_PROJECTION, "Transformer/encoder_norm")
+_HEAD_NORM = "head_norm"
+
+_SURE = ("gelu", "silu")  # what files without a word of it have, if the model has it
+_WHICH_GELU = (
     "%s does not say with which GELU it was trained; %s is taken. google-research trained with "
     "gelu_tanh, OpenAI's CLIP with quick_gelu, timm, DINOv2 and most of open_clip do with gelu: "
     "--%s=gelu"
@@ -39,10 +47,11 @@ def adapt(
     """Fits weights to a model that is to be fine-tuned.
 
     A head for other classes is replaced by the model's own, as is one without the pre_logits that
-    it stood on; one for the same classes in another order is put in order; position embeddings are
-    resized. Weights of the model's backbone begin that alone, and what is not in it is left out;
-    what it has as a part of the model alone, such as norms of its maps, stays as initialised.
-    Everything else must fit exactly.
+    it stood on, and a norm of what the head sees where the file has one of all tokens; a head for
+    the same classes in another order is put in order, and of one for more classes those of the
+    model are kept; position embeddings are resized. Weights of the model's backbone begin that
+    alone, and what is not in it is left out; what it has as a part of the model alone, such as
+    norms of its maps, stays as initialised. Everything else must fit exactly.
 
     Args:
         weights: from `read`.
@@ -51,7 +60,8 @@ def adapt(
         image_size: (h, w) of its images.
         old_size: (h, w) of the images that the weights were trained with; None: that of their run,
             or of a square.
-        class_names: of the model's head; None compares the number of classes alone.
+        class_names: of the model's head; None compares the number of classes alone. Those of
+            ImageNet-1k may be WordNet ids, or numbers, whatever the weights call them.
         dont_load: regular expression; parameters in whose path it is found stay as initialised,
             and may be missing from the file, extra in it, or of another shape. "" is none.
         labels: a file with the weights' class names, a line each, or "imagenet1k"; "" for the
@@ -83,15 +93,13 @@ def adapt(
     heads = model.class_heads
     bias = f"{heads[0]}/bias" if heads else ""
     old_names = _old_names(weights, labels, len(old.get(bias, ())))
-    reason = _why_new_head(old, new, bias, old_names, class_names)
+    kept = _kept_classes(len(old.get(bias, ())), old_names, class_names)
+    reason = _why_new_head(old, new, bias, old_names, class_names, kept)
     if reason:
         _LOG.info("the head begins anew: %s", reason)
     elif class_names is not None and bias in new:
-        old |= _ordered_heads(old, heads, old_names, class_names)
-    own = set(heads) if reason else set()
-    if "pre_logits/kernel" in old and "pre_logits/kernel" not in new:
-        _LOG.info("pre_logits is left out: the model has none")
-        own.add("pre_logits")
+        old |= _ordered_heads(old, heads, class_names, kept)
+    own = {*(heads if reason else ()), *_parts_of_one(old, new)}
 
     def is_own(name: str) -> bool:
         is_head = any(name.startswith(f"{head}/") for head in own)
@@ -104,8 +112,29 @@ def adapt(
     return replaced(new, loaded, wanted, weights)
 
 
+def _parts_of_one(old: Mapping[str, Any], new: Mapping[str, Any]) -> set[str]:
+    """Parts that a file has and a model may lack, and the other way round; says which."""
+    parts = set()
+    for part in _OPTIONAL:
+        in_file, in_model = (any(k.startswith(f"{part}/") for k in names) for names in (old, new))
+        if in_file and not in_model:
+            _LOG.info("%s is left out: the model has none", part)
+            parts.add(part)
+    if f"{_HEAD_NORM}/scale" in new and f"{_HEAD_NORM}/scale" not in old:
+        _LOG.info("%s begins anew: the file has none", _HEAD_NORM)
+        parts.add(_HEAD_NORM)
+    return parts
+
+
 def fit_for(model: Model, weights: Weights) -> Weights:
-    """Weights, but of two towers that of images alone, for a model that reads no texts."""
+    """Weights, but only what the model has of them.
+
+    That is the tower of images of two towers, for a model that reads no texts, and the encoder of a
+    masked autoencoder, for any other model.
+    """
+    if weights.has_decoder and "mask_token" not in model.parts():
+        _LOG.info("of %s the encoder is taken, and the decoder is left out", weights.path)
+        return weights.encoder()
     if model.tokenizer or "text" in get_task(model).inputs or not weights.has_two_towers:
         return weights
     _LOG.info("of %s the tower of images is taken, and that of texts is left out", weights.path)
@@ -227,6 +256,7 @@ def _why_new_head(
     bias: str,
     old_names: Sequence[str] | None,
     new_names: Sequence[str] | None,
+    kept: Sequence[int] | None,
 ) -> str:
     """Says why a head, of which the name of the bias is known, cannot be kept; "" if it can."""
     if bias not in new:
@@ -234,11 +264,11 @@ def _why_new_head(
     if bias not in old:
         return "the file has none"
     before, now = len(old[bias]), len(new[bias])
-    if before != now:
+    if before != now and kept is None:
         return f"it was for {before} classes, and is for {now} now"
     if "pre_logits/kernel" in old and "pre_logits/kernel" not in new:
         return "it stood on pre_logits"
-    if old_names is not None and new_names is not None and {*old_names} != {*new_names}:
+    if kept is None and old_names is not None and new_names is not None:
         return f"it was for other {before} classes"
     return ""
 
@@ -256,15 +286,40 @@ def _old_names(weights: Weights, labels: str, count: int) -> Sequence[str] | Non
     return beside
 
 
+def _kept_classes(
+    count: int, old_names: Sequence[str] | None, new_names: Sequence[str] | None
+) -> list[int] | None:
+    """Which of a head's classes the data's are, in their order; None if that is not known.
+
+    Args:
+        count: of the head's classes.
+        old_names: of them, if they are known.
+        new_names: of the data's.
+    """
+    if new_names is None or not count:
+        return None
+    are_numbers = all(name.isdecimal() for name in new_names)  # which say little of some of them
+    if old_names is not None and (
+        {*old_names} == {*new_names} or ({*old_names} > {*new_names} and not are_numbers)
+    ):
+        return [old_names.index(name) for name in new_names]
+    if count != 1000 or not (old_names is None or are_imagenet1k(old_names)):
+        return None
+    kept = imagenet.class_numbers(new_names)
+    if kept is not None and old_names is None:
+        _LOG.warning("the head's 1000 classes are taken to be ImageNet-1k's in their order")
+    return kept
+
+
 def _ordered_heads(
     old: Mapping[str, Any],
     heads: Sequence[str],
-    old_names: Sequence[str] | None,
     new_names: Sequence[str],
+    kept: Sequence[int] | None,
 ) -> dict[str, Any]:
-    """The heads, their classes in the order of the data; says which is assumed if none is known."""
+    """The heads, their classes those of the data; says which are assumed if none are known."""
     head = {name: np.asarray(old[name]) for name in old if name.rpartition("/")[0] in heads}
-    if old_names is None:
+    if kept is None:
         _LOG.warning(
             "the head is kept, and its %d classes are taken to be, in this order: %s. If they are "
             "others or in another order, say --config.pretrained_labels=FILE, a name per line; "
@@ -272,11 +327,14 @@ def _ordered_heads(
             len(new_names), some(new_names), "|".join(heads),
         )  # fmt: skip
         return head
-    if tuple(old_names) == tuple(new_names):
+    count = len(old[f"{heads[0]}/bias"])
+    if list(kept) == list(range(count)):
         return head
-    _LOG.info("the head's classes are put in the order of the data's")
-    order = [old_names.index(name) for name in new_names]
-    return {name: array[..., order] for name, array in head.items()}
+    if len(kept) < count:
+        _LOG.info("of the head's %d classes the data's %d are kept", count, len(kept))
+    else:
+        _LOG.info("the head's classes are put in the order of the data's")
+    return {name: array[..., list(kept)] for name, array in head.items()}
 
 
 def some(names: Sequence[str], most: int = 20) -> str:
@@ -300,8 +358,21 @@ def tell_unseen(weights: Weights, model: Model, of: Sequence[str] = UNSEEN) -> N
                 "%s was trained with %s=%s, and the model has %s: say --config.model.%s=%s",
                 weights.path, name, known[name], own, name, known[name],
             )  # fmt: skip
-    if weights.is_torch and "activation" not in known and model.has_field("activation"):
-        _LOG.info(WHICH_GELU, weights.path, model.activation, "config.model.activation")
+    if weights.is_torch and "activation" not in known:
+        tell_gelu(weights.path, model, "config.model.activation")
+
+
+def tell_gelu(path: Any, model: Model, flag: str) -> None:
+    """Says which GELU a model has, if the file of its weights could have been trained with another.
+
+    Args:
+        path: of the weights.
+        model: that they are for.
+        flag: of another, without what stands before it.
+    """
+    activation = model.values_of(["activation"]).get("activation", "gelu")
+    if activation not in _SURE:
+        _LOG.info(_WHICH_GELU, path, activation, flag)
 
 
 def compile_pattern(pattern: str, names: Sequence[str]) -> re.Pattern[str]:

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from vit_jax import ops, optim
 from vit_jax.parts import Metrics, Part
+from vit_jax.schedules import Schedule
 from vit_jax.tasks.base import Batch, Out
 
 _STAGES = (1, 2, 4, 8, 8)  # channels of each stage, in those of the first
@@ -225,7 +226,7 @@ class Adversarial(Part):
 
 
 def make_adversary(
-    config: ConfigDict, schedule: optim.Schedule, image_shape: tuple[int, ...]
+    config: ConfigDict, schedule: Schedule, image_shape: tuple[int, ...]
 ) -> Adversary:
     """Makes the discriminator that a config asks for, with the generator's kind of optimizer.
 

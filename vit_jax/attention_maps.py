@@ -58,8 +58,8 @@ def attention_maps(
 
     Returns:
         Of a `VisionTransformer`: (layers, b, heads, n, n) float32: how much the token of the second
-        last axis attends to that of the last; rows sum to 1. Patches come in row-major order, after
-        any class token.
+        last axis attends to that of the last; rows sum to 1. Patches come last, in row-major order,
+        after any tokens of class, of distillation, and registers.
 
         Of a model with windows: a `WindowMaps` of each block, over its feature map. Where a picture
         is mirrored at its border, as by SwinIR, they lie over the picture alone.
@@ -76,8 +76,8 @@ def attention_maps(
 
 
 def _capture(model: Any, variables: Mapping[str, Any], *inputs: jax.Array) -> Any:
-    if isinstance(model, Model) and any(model.values_of(["band_rows"]).values()):
-        model = model.clone(band_rows=0)  # of which each would have maps of its own
+    if isinstance(model, Model) and any(model.values_of(["part_side"]).values()):
+        model = model.clone(part_side=0)  # of which each would have maps of its own
     _, state = model.apply(variables, *inputs, train=False, mutable=["intermediates"])
     captured = state.get("intermediates", {})
     sides = {"encoder", "decoder"} <= captured.keys()
@@ -162,11 +162,12 @@ def look(
         images: (b, h, w, 3), prepared for the model.
 
     Returns:
-        The rollout of what the head sees: the class token's, or that of all patches together,
-        weighted by the pooling attention if the model has one: (b, rows, columns). And the heads of
-        the last attention: the class token's, the mean over the patches', or those of the pooling
-        attention: (b, heads, rows, columns). In Swin the rows and columns are those of the first
-        layer; a pixel of the last one is shared among those that it was merged from.
+        The rollout of what the head sees: the class token's, if it sees that, or its mean with the
+        distillation token's; else that of all patches together, weighted by the pooling attention
+        if the model has one: (b, rows, columns). And the heads of the last attention, of the same
+        tokens, or those of the pooling attention: (b, heads, rows, columns). In Swin the rows and
+        columns are those of the first layer; a pixel of the last one is shared among those that it
+        was merged from.
 
     Raises:
         ValueError: if the model has no attention.
@@ -179,14 +180,17 @@ def look(
         return window_rollout(windows), unmerge(heads, windows[0].size)
     maps = _of_layers(captured["Transformer"])
     rolled = rollout(maps)
+    _, height, width, _ = images.shape
     if "MAPHead_0" in captured:
         heads = _weights(captured["MAPHead_0"]["MultiHeadDotProductAttention_0"])[:, :, 0]
         rolled = jnp.einsum("bhn,bnm->bm", heads, rolled) / heads.shape[1]
-    elif model.classifier in ("token", "token_unpooled"):
-        heads, rolled = maps[-1][:, :, 0], rolled[:, 0]
     else:
-        heads, rolled = jnp.mean(maps[-1], axis=2), jnp.mean(rolled, axis=1)
-    _, height, width, _ = images.shape
+        patches = (height // model.stride) * (width // model.stride)
+        seen = slice(-patches, None)
+        if model.classifier.startswith("token"):
+            seen = slice(2 if model.distillation_token and model.num_classes else 1)
+        heads = jnp.mean(maps[-1][:, :, seen], axis=2)
+        rolled = jnp.mean(rolled[:, seen], axis=1)
     size = (height, width)
     return to_grid(model, rolled, size), to_grid(model, heads, size)
 
@@ -200,12 +204,12 @@ def to_grid(model: nn.Module, weights: jax.Array, image_size: tuple[int, int]) -
         image_size: (h, w) of the images in pixels.
 
     Returns:
-        (..., rows, columns): the weights of the patches, which sum to less than 1 if there is a
-        class token.
+        (..., rows, columns): the weights of the patches, which sum to less than 1 if there are
+        other tokens.
     """
     rows, columns = (side // model.stride for side in image_size)
-    class_tokens = weights.shape[-1] - rows * columns
-    return weights[..., class_tokens:].reshape(*weights.shape[:-1], rows, columns)
+    others = weights.shape[-1] - rows * columns
+    return weights[..., others:].reshape(*weights.shape[:-1], rows, columns)
 
 
 def draw(image: np.ndarray, rolled: np.ndarray, heads: np.ndarray, title: str) -> Figure:

@@ -1,10 +1,12 @@
 """Names of classes that a person asks for: by words, by a file, or by the name of a set."""
 
-import ast
 import importlib.metadata
 import logging
 import os
+from collections.abc import Sequence
+from pathlib import Path
 
+from input_pipeline import imagenet
 from input_pipeline.palettes import known_sets
 from vit_jax import weights
 
@@ -60,28 +62,28 @@ def imagenet1k() -> tuple[str, ...]:
     CLIP's were chosen to be told apart by words, and are not WordNet's: its scores are theirs. They
     are read from the package open_clip_torch as data, without importing it. Else TFDS' are taken.
     """
-    try:
-        file = importlib.metadata.distribution(_PACKAGE).locate_file(_FILE)
-        names = _table_in(str(file))
-    except (importlib.metadata.PackageNotFoundError, OSError, SyntaxError, ValueError):
-        names = ()
+    names = _by_clip()
     if len(names) == 1000:
         _LOG.info("ImageNet's classes have CLIP's names, of the package %s", _PACKAGE)
         return names
-    # The builder of another data set spells out the names; imagenet2012's has the synsets.
-    from tensorflow_datasets.datasets.siscore.labels import IMAGENET_LABELS_LIST
-
     _LOG.warning(
         "ImageNet's classes have TFDS' names, and not CLIP's, by which its scores were reached: "
         "those come with pip install %s", _PACKAGE,
     )  # fmt: skip
-    return tuple(name.partition(",")[0] for name in IMAGENET_LABELS_LIST)  # less its synonyms
+    return tuple(name.partition(",")[0] for name in imagenet.names())  # less its synonyms
 
 
-def _table_in(path: str) -> tuple[str, ...]:
-    with open(path, encoding="utf-8") as file:
-        tree = ast.parse(file.read())
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == _TABLE:
-            return tuple(map(str, ast.literal_eval(node.value)))
-    return ()
+def are_imagenet1k(names: Sequence[str]) -> bool:
+    """Whether names are those of ImageNet's 1000 classes in their order, as some list has them."""
+    first = [name.partition(",")[0] for name in imagenet.names()]
+    known = (imagenet.names(), first, imagenet.synsets(), _by_clip())
+    return any(list(names) == list(some) for some in known)
+
+
+def _by_clip() -> tuple[str, ...]:
+    """CLIP's names of ImageNet's classes; () where they are not installed."""
+    try:
+        file = importlib.metadata.distribution(_PACKAGE).locate_file(_FILE)
+        return imagenet.read_table(Path(str(file)), _TABLE)
+    except (importlib.metadata.PackageNotFoundError, OSError, SyntaxError, ValueError):
+        return ()

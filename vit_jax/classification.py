@@ -1,13 +1,12 @@
 """What a classifier says of images: its losses, and the figures of examples and of a split."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 Batch = Mapping[str, Any]
 Out = Any  # (b, classes) logits, or a dict of them, see `logits_of`
@@ -25,6 +24,8 @@ def softmax_xent(out: jax.Array, batch: Batch) -> jax.Array:
     Returns:
         (b,) float32.
     """
+    import optax  # takes a while to import
+
     logits = logits_of(out)
     return optax.softmax_cross_entropy(logits, _labels(logits, batch))
 
@@ -41,6 +42,8 @@ def sigmoid_xent(out: jax.Array, batch: Batch) -> jax.Array:
     Returns:
         (b,) float32.
     """
+    import optax  # takes a while to import
+
     logits = logits_of(out)
     return jnp.sum(optax.sigmoid_binary_cross_entropy(logits, _labels(logits, batch)), axis=-1)
 
@@ -96,6 +99,26 @@ def activation(loss: str) -> str:
     return "sigmoid" if loss == "sigmoid_xent" else "softmax"
 
 
+def averaged(views: Sequence[jax.Array], loss: str) -> jax.Array:
+    """The logits of the mean of the probabilities that several views of the images have.
+
+    Args:
+        views: (b, classes) logits each.
+        loss: that they were trained with, which says what they mean.
+
+    Returns:
+        (b, classes) float32: `probabilities` of it are the mean of those of the views.
+    """
+    logits = jnp.stack([view.astype(jnp.float32) for view in views])
+
+    def log_mean(log_p: jax.Array) -> jax.Array:
+        return jax.nn.logsumexp(log_p, axis=0) - jnp.log(float(len(views)))
+
+    if activation(loss) == "sigmoid":
+        return log_mean(jax.nn.log_sigmoid(logits)) - log_mean(jax.nn.log_sigmoid(-logits))
+    return log_mean(jax.nn.log_softmax(logits))
+
+
 def has_several(data: Any) -> bool:
     """Whether an image of a data set can be of several classes: labels are (b, classes)."""
     shape, _ = data.example["label"]
@@ -113,6 +136,23 @@ def accuracy(out: jax.Array, batch: Batch) -> jax.Array:
 def top5_accuracy(out: jax.Array, batch: Batch) -> jax.Array:
     """Top-5 accuracy: 1 where the label is among the five largest of the (b, classes) logits."""
     return _in_top(out, batch, min(5, out.shape[-1]))
+
+
+def real_accuracy(out: jax.Array, batch: Batch) -> jax.Array:
+    """Accuracy on ReaL's labels: 1 where the class of the largest logit is one of an image's.
+
+    Source: Beyer et al., "Are we done with ImageNet?" (2020).
+
+    Args:
+        out: (b, classes) logits.
+        batch: `real`, (b, k) int32 numbers of classes, of which those below 0 are none.
+
+    Returns:
+        (b,) float32, NaN for images without labels, which do not count.
+    """
+    labels = batch["real"]
+    is_right = jnp.any(labels == jnp.argmax(out, axis=-1)[:, None], axis=-1)
+    return jnp.where(jnp.any(labels >= 0, axis=-1), is_right.astype(jnp.float32), jnp.nan)
 
 
 def _in_top(out: jax.Array, batch: Batch, k: int) -> jax.Array:

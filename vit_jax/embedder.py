@@ -1,5 +1,6 @@
 """Photos and texts as vectors, by one model: what zero-shot labels, search and export stand on."""
 
+import dataclasses
 import functools
 import hashlib
 import logging
@@ -11,8 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from input_pipeline import one_file
 from vit_jax import ahead, ops, photos
 from vit_jax.class_embeddings import embed_classes
+from vit_jax.models.mae import MaskedAutoencoder
 from vit_jax.models.two_towers import TwoTowers
 from vit_jax.prompts import readable
 from vit_jax.tasks import plain
@@ -41,6 +44,23 @@ def has_two_towers(model: Any) -> bool:
     return isinstance(model, TwoTowers)
 
 
+def image_tower(pretrained: "Loaded") -> "Loaded":
+    """What makes features of images alone, of a model that does more.
+
+    That is of a model of images and texts the tower of images, less its projection into their
+    space, and of a masked autoencoder the encoder, with the class token's features.
+    """
+    model: Any = pretrained.model
+    if has_two_towers(model):
+        part, tower = "img", model.image_tower().clone(representation_size=None)
+    elif isinstance(model, MaskedAutoencoder):
+        part, tower = "encoder", model.backbone_model.clone(classifier="token")
+    else:
+        return pretrained
+    params = pretrained.variables["params"][part]
+    return dataclasses.replace(pretrained, model=tower, variables={"params": params})
+
+
 class Embedder:
     """Turns photos, and texts if the model has a tower for them, into vectors of length 1.
 
@@ -48,6 +68,7 @@ class Embedder:
         pretrained: a model of images and texts; or a classifier, of which the features before the
             head are taken.
         batch_size: images at a time; None for what suits the devices.
+        keeps_length: whether vectors are left as long as the model makes them.
 
     Attributes:
         size: numbers d in a vector.
@@ -59,8 +80,14 @@ class Embedder:
         ValueError: for a model that gives no vector of an image.
     """
 
-    def __init__(self, pretrained: "Pretrained | Loaded", batch_size: int | None = None) -> None:
+    def __init__(
+        self,
+        pretrained: "Pretrained | Loaded",
+        batch_size: int | None = None,
+        keeps_length: bool = False,
+    ) -> None:
         self.pretrained = pretrained
+        self._keeps_length = keeps_length
         self.has_text = has_two_towers(pretrained.model)
         if not self.has_text and not pretrained.model.has_field("num_classes"):
             raise ValueError(
@@ -103,8 +130,6 @@ class Embedder:
     @functools.cached_property
     def prepare(self) -> Callable[[bytes], np.ndarray]:
         """From the bytes of an image file to (h, w, c) float32, or a ValueError."""
-        from input_pipeline import one_file  # TensorFlow takes seconds to import
-
         return one_file.make_preparer(self.pretrained.eval_pp)
 
     @functools.cached_property
@@ -172,6 +197,8 @@ class Embedder:
         if self.has_text:
             return model.apply(variables, images, None)["image"].astype(jnp.float32)
         features = model.clone(num_classes=0).apply(variables, images).astype(jnp.float32)
+        if self._keeps_length:
+            return features
         return features / (jnp.linalg.norm(features, axis=-1, keepdims=True) + _EPSILON)
 
     @functools.cached_property

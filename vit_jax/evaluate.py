@@ -233,7 +233,7 @@ def _read_best(experiment: Experiment, workdir: Workdir) -> tuple[int, dict[str,
                 f"{workdir.checkpoints} holds {len(steps)} checkpoints to average, and "
                 f"average_checkpoints={count}: set it to at most that, or train for longer"
             )
-        if count:
+        if count > 1:
             _LOG.info("the average of the checkpoints of steps %s", ", ".join(map(str, steps)))
         return steps[-1], _average(experiment, checkpointer, steps)
 

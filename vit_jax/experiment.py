@@ -17,11 +17,12 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from checkpoints import tree
-from vit_jax import optim, pretrained, text_weights, weights
+from vit_jax import moving_average, optim, pace, pretrained, schedules, text_weights, weights
 from vit_jax.adversary import Adversary, AdversaryState, make_adversary
 from vit_jax.machinery import processes, sharding
 from vit_jax.models import get_model
 from vit_jax.models.base import Model
+from vit_jax.schedules import Schedule
 from vit_jax.tasks import Task, get_task
 from vit_jax.tasks.base import Batch, Out
 from vit_jax.validation import check, check_data, check_metrics, check_splits, validate_config
@@ -90,7 +91,7 @@ class Experiment:
     data: "Dataset | MadeUp"
     model: Model
     task: Task
-    schedule: optim.Schedule
+    schedule: Schedule
     tx: optax.GradientTransformation
     adversary: Adversary | None
     total_steps: int
@@ -186,16 +187,12 @@ class Experiment:
             params=params,
             model_state=model_state,
             opt_state=opt_state,
-            ema_params=self._average(params, state.ema_params),
-            ema_model_state=self._average(model_state, state.ema_model_state),
+            ema_params=moving_average.follow(self.config, params, state.ema_params, state.step),
+            ema_model_state=moving_average.follow(
+                self.config, model_state, state.ema_model_state, state.step
+            ),
         )
         return state, metrics
-
-    def _average(self, new: Any, old: Any) -> Any:
-        """The moving average, if there is one."""
-        if old is None:
-            return None
-        return optax.incremental_update(new, old, 1 - self.config.ema_decay)
 
     def _with_variables(
         self, state: TrainState, adapted: Callable[[dict[str, Any]], dict[str, Any]]
@@ -263,9 +260,9 @@ def build(config: ConfigDict, data: "MadeUp | None" = None) -> Experiment:
     data = data or _open_data(config, mesh)
     model = _fit_model(config, data)
     task = get_task(model)
-    total_steps = _count_steps(config, data)
-    schedule = optim.make_schedule(
-        config.schedule, config.optim.learning_rate, total_steps, data.steps_per_epoch
+    total_steps, steps_per_epoch = schedules.count_steps(config, data.steps_per_epoch)
+    schedule = schedules.make_schedule(
+        config.schedule, config.optim.learning_rate, total_steps, steps_per_epoch
     )
     inputs = _inputs(task, data.example)
     variables, out = _shapes(config, model, inputs, data)
@@ -286,7 +283,7 @@ def build(config: ConfigDict, data: "MadeUp | None" = None) -> Experiment:
         tx=tx,
         adversary=adversary,
         total_steps=total_steps,
-        eval_every=config.eval_every or max(round(data.steps_per_epoch), 1),
+        eval_every=config.eval_every or pace.eval_every(total_steps, data),
         state_sharding=shardings,
         abstract_state=jax.tree.map(
             lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s),
@@ -318,6 +315,7 @@ def _make_paths_absolute(config: ConfigDict) -> None:
             (config.distill, "teacher"),
             (config.text, "vocabulary"),
             (config.text, "pretrained"),
+            (config.data, "real"),
         ):
             group[key] = weights.get_absolute(group[key])
 
@@ -376,13 +374,6 @@ def _fit_model(config: ConfigDict, data: "Dataset | MadeUp") -> Model:
             f"the data decides {name}, which is {value}: leave model.{name} unset",
         )
     return get_model(config.model_name, **{**fields, **fitted}) if fitted else model
-
-
-def _count_steps(config: ConfigDict, data: "Dataset | MadeUp") -> int:
-    steps = config.total_steps
-    if steps is None:
-        steps = max(round(config.total_epochs * data.steps_per_epoch), 1)
-    return steps
 
 
 def _shapes(

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from vit_jax import token_losses
 
@@ -34,7 +33,7 @@ def word_loss(out: Out, batch: Batch) -> jax.Array:
 
 def next_loss(out: Out, batch: Batch) -> jax.Array:
     """The cross-entropy of whether the second segment follows the first; (b,) in nats."""
-    return optax.softmax_cross_entropy_with_integer_labels(_next(out), batch["next"])
+    return token_losses.cross_entropy(_next(out), batch["next"])
 
 
 def add_weight(key: jax.Array, batch: Batch) -> Batch:

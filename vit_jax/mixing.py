@@ -1,15 +1,19 @@
 """Mixup and cutmix, on the device."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 
 Batch = Mapping[str, jax.Array]
+Box = tuple[jax.Array, jax.Array, jax.Array, jax.Array]  # top, bottom, left, right; () int32
 
 
 def mix(key: jax.Array, batch: Batch, mixup_alpha: float, cutmix_alpha: float) -> dict:
-    """Mixes each example with its neighbour in the batch.
+    """Mixes each example with another of the batch.
+
+    Mixup alone is big_vision's: the other is the one before, and has the smaller share. Cutmix, or
+    both, is timm's: the other is the one as far from the batch's other end.
 
     Args:
         key: random key.
@@ -20,49 +24,79 @@ def mix(key: jax.Array, batch: Batch, mixup_alpha: float, cutmix_alpha: float) -
     Returns:
         The batch with mixed images and labels.
     """
-    choose_key, mix_key = jax.random.split(key)
-    if mixup_alpha and cutmix_alpha:
-        return jax.lax.cond(
-            jax.random.bernoulli(choose_key),
-            lambda: mixup(mix_key, batch, mixup_alpha),
-            lambda: cutmix(mix_key, batch, cutmix_alpha),
-        )
-    if mixup_alpha:
-        return mixup(mix_key, batch, mixup_alpha)
-    if cutmix_alpha:
-        return cutmix(mix_key, batch, cutmix_alpha)
-    return dict(batch)
+    choose_key, share_key, box_key = jax.random.split(key, 3)
+
+    def cut() -> dict:
+        share = jax.random.beta(share_key, cutmix_alpha, cutmix_alpha)
+        return cutmix(batch, draw_box(box_key, share, batch["image"].shape[1:3]))
+
+    if not cutmix_alpha and not mixup_alpha:
+        return dict(batch)
+    if not mixup_alpha:
+        return cut()
+    share = jax.random.beta(share_key, mixup_alpha, mixup_alpha)
+    if not cutmix_alpha:
+        return mixup(batch, jnp.maximum(share, 1 - share), one_before)
+    return jax.lax.cond(
+        jax.random.bernoulli(choose_key), lambda: mixup(batch, share, opposite), cut
+    )
 
 
-def mixup(key: jax.Array, batch: Batch, alpha: float) -> dict:
-    """Blends images and labels (Zhang et al., "mixup", ICLR 2018); one share per batch."""
-    share = jax.random.beta(key, alpha, alpha)
-    mixed = {k: share * batch[k] + (1 - share) * _neighbour(batch[k]) for k in ("image", "label")}
+def mixup(batch: Batch, share: jax.Array | float, other: Callable[[jax.Array], jax.Array]) -> dict:
+    """Blends images and labels (Zhang et al., "mixup", ICLR 2018).
+
+    Args:
+        batch: see `mix`.
+        share: of each example, in [0, 1]; the rest is the other's.
+        other: from the batch to the other examples, `one_before` or `opposite`.
+    """
+    mixed = {k: share * batch[k] + (1 - share) * other(batch[k]) for k in ("image", "label")}
     return {**batch, **mixed}
 
 
-def cutmix(key: jax.Array, batch: Batch, alpha: float) -> dict:
-    """Pastes a rectangle (Yun et al., "CutMix", ICCV 2019); one rectangle per batch.
+def cutmix(batch: Batch, box: Box) -> dict:
+    """Pastes a rectangle of the opposite images (Yun et al., "CutMix", ICCV 2019).
 
-    The labels are mixed by the rectangle's true area, after it was cut at the border.
+    The labels are mixed by the rectangle's area.
     """
-    share_key, y_key, x_key = jax.random.split(key, 3)
-    images = batch["image"]
+    top, bottom, left, right = box
+    images, labels = batch["image"], batch["label"]
     h, w = images.shape[1:3]
-    side = jnp.sqrt(1 - jax.random.beta(share_key, alpha, alpha))
-    rows = _interval(jax.random.uniform(y_key) * h, side * h, h)
-    columns = _interval(jax.random.uniform(x_key) * w, side * w, w)
-    pasted = rows[:, None] & columns[None, :]
-    share = 1 - jnp.mean(pasted.astype(jnp.float32))
-    labels = share * batch["label"] + (1 - share) * _neighbour(batch["label"])
-    images = jnp.where(pasted[None, :, :, None], _neighbour(images), images)
-    return {**batch, "image": images, "label": labels}
+    rows, columns = jnp.arange(h), jnp.arange(w)
+    pasted = ((rows >= top) & (rows < bottom))[:, None] & ((columns >= left) & (columns < right))
+    share = 1 - (bottom - top) * (right - left) / (h * w)
+    return {
+        **batch,
+        "image": jnp.where(pasted[None, :, :, None], opposite(images), images),
+        "label": share * labels + (1 - share) * opposite(labels),
+    }
 
 
-def _interval(centre: jax.Array, length: jax.Array, size: int) -> jax.Array:
-    """Returns (size,) bool, true for the pixels of an interval."""
-    return jnp.abs(jnp.arange(size) + 0.5 - centre) < length / 2
+def draw_box(key: jax.Array, share: jax.Array, size: tuple[int, ...]) -> Box:
+    """A rectangle about a random pixel, cut at the border, of 1 - share of (h, w) before that."""
+    keys = jax.random.split(key)
+    centre = tuple(jax.random.randint(k, (), 0, side) for k, side in zip(keys, size))
+    return box_about(centre, share, size)
 
 
-def _neighbour(x: jax.Array) -> jax.Array:
+def box_about(
+    centre: tuple[jax.Array, ...], share: jax.Array | float, size: tuple[int, ...]
+) -> Box:
+    """That of `draw_box`, whose sides are those of (h, w) times sqrt(1 - share), rounded down."""
+
+    def ends(middle: jax.Array, whole: int) -> tuple[jax.Array, jax.Array]:
+        side = jnp.floor(whole * jnp.sqrt(1 - share)).astype(jnp.int32)
+        first, last = middle - side // 2, middle + (side + 1) // 2
+        return jnp.clip(first, 0, whole), jnp.clip(last, 0, whole)
+
+    return (*ends(centre[0], size[0]), *ends(centre[1], size[1]))
+
+
+def one_before(x: jax.Array) -> jax.Array:
+    """The batch with each example in the place of the next."""
     return jnp.roll(x, 1, axis=0)
+
+
+def opposite(x: jax.Array) -> jax.Array:
+    """The batch in reverse order."""
+    return x[::-1]

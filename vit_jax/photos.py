@@ -5,7 +5,7 @@ import io
 import logging
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +177,17 @@ def explain(error: Exception) -> str:
 def show(pixels: np.ndarray) -> np.ndarray:
     """Turns pixels in [-1, 1] into uint8 ones."""
     return np.round((np.clip(pixels, -1, 1) + 1) * 127.5).astype(np.uint8)
+
+
+def side_by_side(pictures: Sequence[Image.Image], gap: int = 0) -> bytes:
+    """A PNG of pictures of one size, with white between them."""
+    width, height = pictures[0].size
+    whole = Image.new("RGB", (len(pictures) * (width + gap) - gap, height), "white")
+    for i, picture in enumerate(pictures):
+        whole.paste(picture, (i * (width + gap), 0))
+    data = io.BytesIO()
+    whole.save(data, "PNG")
+    return data.getvalue()
 
 
 def _is_deep(image: Image.Image) -> bool:

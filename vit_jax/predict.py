@@ -15,8 +15,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 from absl import flags
+
+from vit_jax.machinery import huge_pages
+
+if __name__ == "__main__":
+    huge_pages.ask_for()  # before what takes seconds to import
+
+import jax
 
 from vit_jax import answering, plugins, results
 from vit_jax.machinery import cli, model_flags, process_flags, processes
@@ -37,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     for flag, (_, field, _) in _options(TASKS.values()).items():
         if output is None and field.metadata["writes"] and flags.FLAGS[flag].value:
             raise ValueError(f"--{flag} writes files: say where, --output=FOLDER")
-    # Or TensorFlow would import Keras 3, of which nothing is used here: half of its start.
+    # Or TensorFlow, where it is needed, would import Keras 3, of which nothing is used here.
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     with process_flags.joined():
         return _predict(argv[1:], output)

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from input_pipeline import preprocess
 from vit_jax.models.base import Model
 
 _BEGIN = r"(?:(?:decode|grayscale_to_rgb)\|)?"
@@ -122,8 +123,6 @@ def describe(spec: str) -> dict[str, Any]:
     Raises:
         ValueError: for a string that makes no sense.
     """
-    from input_pipeline import preprocess  # TensorFlow takes seconds to import
-
     words: dict[str, Any] = {"spec": spec, "channels": "RGB"}
     other = []
     rank = 0

@@ -13,11 +13,11 @@ from ml_collections import ConfigDict
 
 from checkpoints import files, formats, hub_images, packages, published, tree
 from configs import common
-from input_pipeline import tokenizers, vocabularies
+from input_pipeline import preprocess, tokenizers, vocabularies
 from vit_jax import class_names, preprocessing
-from vit_jax.adapting import WHICH_GELU, adapt, backbone_of, fit_for
-from vit_jax.identify import find_relative, identify, what_fits
-from vit_jax.models import MODELS, get_model
+from vit_jax.adapting import adapt, backbone_of, fit_for, tell_gelu
+from vit_jax.identify import find_relative, find_twins, identify, what_fits
+from vit_jax.models import MODELS, get_model, resolve
 from vit_jax.models.base import Model
 from vit_jax.tasks import get_task
 from vit_jax.weights import UNSEEN, Weights, choose_labels, read
@@ -27,7 +27,11 @@ __all__ = ["Pretrained", "adapt", "load", "say_all", "say_made_for"]
 _LOG = logging.getLogger(__name__)
 
 # Fields of how a model is run, which are none of its weights' business.
-_RUN = ("dtype", "scan", "remat", "attention_implementation", "band_rows")
+_RUN = ("dtype", "scan", "remat", "attention_implementation", "part_side")
+_TWINS = (
+    "%s is taken for %s; nothing tells it from weights of %s, which may prepare images in another "
+    "way or have another activation: --model=NAME says which it is"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,8 +113,8 @@ def load(
     if wrong:
         raise ValueError(f"{path} has {wrong[0]}={head[wrong[0]]}, and not {fields[wrong[0]]}")
     model = model.clone(**head)
-    if weights.is_torch and model.has_field("activation") and "activation" not in fields:
-        _LOG.info(WHICH_GELU, path, model.activation, "field=activation")
+    if weights.is_torch and "activation" not in fields:
+        tell_gelu(path, model, "field=activation")
     arrays = weights.tree(model)
     old_size = old_size or weights.image_size or _square_or(image_size, path, model, arrays)
     size = image_size or old_size
@@ -123,7 +127,7 @@ def load(
         raise ValueError(f"{path}: {error}. {what_fits(weights)}") from None
     arrays = jax.tree.map(lambda a, s: np.asarray(a, s.dtype), arrays, shapes)
     config = weights.workdir.read_config() if weights.workdir else None
-    eval_pp, loss = _trained_with(weights, name, model, old_size)
+    eval_pp, loss = _trained_with(weights, name, model, size, old_size)
     task = get_task(model)
     return Pretrained(
         name=name,
@@ -208,7 +212,7 @@ def _choose_labels(
 
 
 def _trained_with(
-    weights: Weights, name: str, model: Model, size: tuple[int, int]
+    weights: Weights, name: str, model: Model, size: tuple[int, int], old_size: tuple[int, int]
 ) -> tuple[str | None, str]:
     """The preprocessing and the loss that weights say; None and "" for what they do not."""
     if weights.workdir is not None:
@@ -216,22 +220,29 @@ def _trained_with(
         return config.data.eval_pp, config.loss
     made_for = weights.made_for
     if made_for is None or made_for.model != name:
-        return _said_beside(weights, model, size) or None, ""
+        loss = weights.described_loss
+        known = loss in get_task(model).losses
+        return _said_beside(weights, model, size, old_size) or None, loss if known else ""
     return made_for.eval_pp or None, made_for.loss
 
 
-def _said_beside(weights: Weights, model: Model, size: tuple[int, int]) -> str:
-    """How a file beside weights from the hub has images prepared, if not as they were trained."""
-    usual = model.preprocessing(size)
-    if not usual or not weights.is_torch or packages.is_packaged(weights.path):
+def _said_beside(
+    weights: Weights, model: Model, size: tuple[int, int], old_size: tuple[int, int]
+) -> str:
+    """How a file beside weights from the hub has images prepared, if not as they were trained.
+
+    It is of the size that the weights were made for, and said of the one that they are used at.
+    """
+    usual = model.preprocessing(old_size)
+    has_prepared_images = bool(usual) or model.has_field("num_classes")
+    if not has_prepared_images or not weights.is_torch or packages.is_packaged(weights.path):
         return ""
-    said = hub_images.read_preprocessing(weights.path, size)
-    if said in ("", usual):
+    said = hub_images.read_preprocessing(weights.path, old_size)
+    if not said or (usual and preprocess.read_calls(said) == preprocess.read_calls(usual)):
         return ""
-    _LOG.info(
-        "images are prepared by %s, as a file beside %s says; such models were trained with %s",
-        said, weights.path, usual,
-    )  # fmt: skip
+    used = preprocessing.choose(model, size, old_size, said)
+    trained = f"; such models were trained with {model.preprocessing(size)}" if usual else ""
+    _LOG.info("images are prepared by %s, as a file beside %s says%s", used, weights.path, trained)
     return said
 
 
@@ -249,6 +260,9 @@ def _which_model(
         return config.model_name, {**config.model, "dtype": config.dtype}
     made_for = weights.made_for
     read_fields: Mapping[str, Any] = {}
+    if name is not None:
+        name, said = resolve(name)
+        fields = {**said, **fields}
     if made_for is not None and made_for.model in MODELS and name in (None, made_for.model):
         name, read_fields = made_for.model, made_for.fields
     elif name is None:
@@ -317,7 +331,8 @@ def config_of(model: Pretrained) -> ConfigDict:
 def say_made_for(name: str, fields: Mapping[str, Any]) -> formats.MadeFor:
     """What a file of weights is to say of its model: all but how it is run."""
     model = get_model(name, **fields)
-    fields = {**fields, **model.values_of(UNSEEN)}
+    name, said = resolve(name)
+    fields = {**said, **fields, **model.values_of(UNSEEN)}
     return formats.MadeFor(name, {k: v for k, v in fields.items() if k not in _RUN})
 
 
@@ -336,6 +351,9 @@ def _choose_model(weights: Weights) -> tuple[str, Mapping[str, Any]]:
     """The one published model that weights are of, and fields in which theirs differs from it."""
     names = identify(weights)
     if len(names) == 1:
+        twins = find_twins(weights, names[0]) if weights.is_torch else []
+        if twins:
+            _LOG.info(_TWINS, weights.path, names[0], " and ".join(twins))
         return names[0], {}
     if not names:
         relative = find_relative(weights)

@@ -262,9 +262,17 @@ def format_figure(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.4f}"
 
 
-def displayable(image: np.ndarray) -> np.ndarray:
-    """Maps an image of the model's value range, [-1, 1] or normalised, to [0, 1]."""
+def displayable(image: np.ndarray, like: np.ndarray | None = None) -> np.ndarray:
+    """Maps an image of the model's value range, [-1, 1] or normalised, to [0, 1].
+
+    Args:
+        image: (h, w, c).
+        like: another, whose darkest and brightest values become 0 and 1, and what of the image lies
+            beyond is cut off; None for the image itself.
+    """
     low, high = -1.0, 1.0
-    if image.min() < low or image.max() > high:  # normalised by mean and deviation
-        low, high = image.min(), image.max()
-    return (image - low) / (high - low)
+    of = image if like is None else like
+    if of.min() < low or of.max() > high:  # normalised by mean and deviation
+        low, high = of.min(), of.max()
+    shares = (image - low) / (high - low)
+    return shares if like is None else np.clip(shares, 0, 1)

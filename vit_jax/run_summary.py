@@ -17,7 +17,7 @@ from vit_jax.machinery.config_keys import OPEN
 from vit_jax.workdir import Workdir
 
 _SPLITS = {"train": 0, "val": 1, "test": 2}
-_NO_RECIPE = ("model_name", "plugins")  # keys that are told otherwise
+_NO_RECIPE = ("model_name", "plugins", "loggers")  # keys that are told otherwise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +78,7 @@ class RunSummary:
         """Which parameters these are."""
         if not self.step:
             return "what it began with"
-        if self.averaged:
+        if self.averaged > 1:
             return f"the mean of the last {self.averaged} checkpoints, up to step {self.step:,}"
         return f"the checkpoint of step {self.step:,}"
 

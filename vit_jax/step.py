@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vit_jax import ops, optim
+from vit_jax import class_weights, ops, optim
 from vit_jax.adversary import Adversarial
 from vit_jax.distillation import Distillation
 from vit_jax.experiment import Experiment, TrainState
@@ -97,6 +97,7 @@ def _make_loss(exp: Experiment, parts: tuple[Part, ...]) -> Callable[..., Any]:
     Its other arguments are the model's output and the batch. It returns the loss, and metrics.
     """
     loss_fn = get_loss(exp.config.loss, exp.task.losses)
+    loss_fn = class_weights.weighted(loss_fn, exp.config, exp.data)
 
     def total_loss(
         constants: Any, state: TrainState, out: Out, batch: Batch

@@ -3,24 +3,27 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import psutil
+from jax.sharding import PartitionSpec
 
 from input_pipeline.arguments import unknown
 from vit_jax import ops
+from vit_jax.machinery import sharding
 from vit_jax.models.base import Model
 
 METHODS = ("auto", "whole", "bounded", "tiles")
-_BAND_ROWS = 64
+_PART_SIDE = 256
 _TILE = 512
 _SMALLEST_TILE = 64
 _OVERLAP = 4  # the part of a tile that it shares with its neighbour is its size by this
 _PIXEL_BYTES = 48  # that a result's pixel takes until it is written: some copies in float32
-_WORKSPACE = 2  # times what XLA says a program takes: convolutions have room of their own
+# Times what XLA says a program takes: convolutions have room of their own.
+_WORKSPACE, _WORKSPACE_OF_PARTS = 2.0, 1.25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Restorer:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(unknown("method", self.method, METHODS))
-        if self.method == "bounded" and not self.model.has_field("band_rows"):
+        if self.method == "bounded" and not self.model.has_field("part_side"):
             raise ValueError(f"{type(self.model).__name__} has no bounded mode; use tiles")
         if self.memory is not None and self.memory <= 0:
             raise ValueError(f"memory must be positive, not {self.memory}")
@@ -110,7 +113,7 @@ class Restorer:
         if self.method != "auto":
             return self.method
         size = (size[0] + -size[0] % self._step, size[1] + -size[1] % self._step)
-        candidates = ["whole", "bounded"] if self.model.has_field("band_rows") else ["whole"]
+        candidates = ["whole", "bounded"] if self.model.has_field("part_side") else ["whole"]
         for method in candidates:
             if self._fits(method, size):
                 return method
@@ -127,14 +130,14 @@ class Restorer:
         if method == "tiles":
             restored = self._restore_in_tiles(padded)
         else:
-            restored = self._run(method, padded)
+            (restored,) = self._run(method, padded[None])
         height, width, _ = self._output_shape(image)
         return restored[:height, :width]
 
     def _tile_side(self) -> int:
         tile = self.tile
         if self.method == "auto":
-            while tile // 2 >= _SMALLEST_TILE and not self._fits("whole", (tile, tile)):
+            while tile // 2 >= _SMALLEST_TILE and not self._fits("tiles", (tile, tile)):
                 tile //= 2
         return tile
 
@@ -148,19 +151,34 @@ class Restorer:
         weight = (feathers[0][:, None] * feathers[1])[..., None]
         total = np.zeros(self._output_shape(padded), np.float32)
         weights = np.zeros_like(total[..., :1])
-        for top, left in itertools.product(*starts):
-            tile = padded[top : top + sides[0], left : left + sides[1]]
+        corners = list(itertools.product(*starts))
+        tiles = [padded[y : y + sides[0], x : x + sides[1]] for y, x in corners]
+        for (top, left), tile in zip(corners, self._restore_tiles(tiles)):
             rows, columns = (
                 slice(begin * scale, (begin + side) * scale)
                 for begin, side in zip((top, left), sides)
             )
-            total[rows, columns] += self._run("whole", tile) * weight
+            total[rows, columns] += tile * weight
             weights[rows, columns] += weight
         return total / weights
 
-    def _run(self, method: str, image: np.ndarray) -> np.ndarray:
-        restored = self._program(method, image.shape[:2])(self.variables, image[None])
-        return np.clip(np.asarray(restored[0]), -1, 1)
+    def _restore_tiles(self, tiles: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+        """Restores tiles of one size, at a time one on each of this process's devices."""
+        devices = jax.local_device_count()
+        for i in range(0, len(tiles), devices):
+            some = tiles[i : i + devices]
+            filled = np.stack([*some, *[some[0]] * (devices - len(some))])
+            yield from self._run("tiles", filled)[: len(some)]
+
+    def _run(self, method: str, images: np.ndarray) -> np.ndarray:
+        variables = self._copies if method == "tiles" else self.variables
+        restored = self._program(method, images.shape[1:3])(variables, images)
+        return np.clip(np.asarray(restored), -1, 1)
+
+    @functools.cached_property
+    def _copies(self) -> Any:
+        """The variables on each of this process's devices."""
+        return jax.device_put(self.variables, sharding.local_copies())
 
     def _memory_of(self, method: str, size: tuple[int, int]) -> int:
         analysis = self._program(method, size).memory_analysis()
@@ -169,7 +187,10 @@ class Restorer:
             analysis.argument_size_in_bytes,
             analysis.output_size_in_bytes,
         )
-        return _WORKSPACE * sum(sizes)
+        is_shared = method == "tiles" and jax.default_backend() == "cpu"
+        programs = jax.local_device_count() if is_shared else 1
+        workspace = _WORKSPACE_OF_PARTS if method == "bounded" else _WORKSPACE
+        return int(workspace * sum(sizes)) * programs
 
     def _available(self) -> int:
         if self.memory is not None:
@@ -185,13 +206,19 @@ class Restorer:
 
     def _program(self, method: str, size: tuple[int, int]) -> Any:
         if (method, size) not in self._programs:
-            bands: dict[str, Any] = {"band_rows": _BAND_ROWS} if method == "bounded" else {}
-            apply = jax.jit(
-                functools.partial(self.model.clone(**bands).apply, train=False),
-                compiler_options=ops.compiler_options(),
-            )
-            image = jax.ShapeDtypeStruct((1, *size, 3), np.float32)
-            self._programs[method, size] = apply.lower(self.variables, image).compile()
+            parts: dict[str, Any] = {"part_side": _PART_SIDE} if method == "bounded" else {}
+            apply = functools.partial(self.model.clone(**parts).apply, train=False)
+            shape, variables, rows = (1, *size, 3), self.variables, None
+            if method == "tiles":
+                shape, variables = (jax.local_device_count(), *size, 3), self._copies
+                rows = sharding.local_rows()
+                specs = PartitionSpec(), rows.spec
+                apply = jax.shard_map(
+                    apply, mesh=rows.mesh, in_specs=specs, out_specs=rows.spec, check_vma=False
+                )  # of which Pallas's kernels know nothing
+            images = jax.ShapeDtypeStruct(shape, np.float32, sharding=rows)
+            program = jax.jit(apply, compiler_options=ops.compiler_options())
+            self._programs[method, size] = program.lower(variables, images).compile()
         return self._programs[method, size]
 
 

@@ -32,7 +32,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 Batch = Mapping[str, Any]
 
@@ -49,6 +48,8 @@ def cross_entropy(logits: jax.Array, gold: jax.Array) -> jax.Array:
     Returns:
         (...) float32.
     """
+    import optax  # takes a while to import
+
     return optax.softmax_cross_entropy_with_integer_labels(logits, gold)
 
 

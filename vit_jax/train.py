@@ -9,8 +9,11 @@ from ml_collections import ConfigDict
 
 from checkpoints.train_state import Checkpointer
 from vit_jax import evaluate, experiment, run_summary
+from vit_jax.evaluate import EvalStep
 from vit_jax.experiment import Experiment, TrainState
 from vit_jax.machinery import preemption, processes, sharding
+from vit_jax.machinery.loggers import Loggers, check_installed
+from vit_jax.machinery.memory import Measured
 from vit_jax.machinery.monitor import Monitor
 from vit_jax.patience import Patience
 from vit_jax.step import make_train_step
@@ -40,6 +43,7 @@ def train_and_evaluate(
         OSError: if a checkpoint cannot be written.
         preemption.Stopped: after SIGTERM or SIGINT, once the state is saved.
     """
+    check_installed(config.loggers)
     exp = experiment.build(config)
     folder = Workdir(workdir)
     folder.claim(config, exp.data.identity, writes=processes.is_first())
@@ -51,6 +55,19 @@ def train_and_evaluate(
     train_step = make_train_step(exp)
     eval_step = evaluate.make_eval_step(exp)
 
+    with Loggers(config, folder, processes.is_first()) as loggers:
+        _train(exp, folder, train_step, eval_step, loggers)
+        figures = evaluate.evaluate_workdir(exp, eval_step, folder)
+        for split, its in figures.items():
+            loggers.write(exp.total_steps, {f"final/{split}/{name}": x for name, x in its.items()})
+    return figures
+
+
+def _train(
+    exp: Experiment, folder: Workdir, train_step: Measured, eval_step: EvalStep, loggers: Loggers
+) -> None:
+    """Makes the steps that are left."""
+    config = exp.config
     with contextlib.ExitStack() as stack:
         checkpointer = stack.enter_context(evaluate.open_checkpoints(exp, folder))
         state = restore_or_init(exp, checkpointer)
@@ -63,7 +80,7 @@ def train_and_evaluate(
                 )
             checkpointer.save(0, state, None)
         batches = stack.enter_context(contextlib.closing(exp.data.train_batches(start)))
-        monitor = stack.enter_context(Monitor(exp, folder, checkpointer, start))
+        monitor = stack.enter_context(Monitor(exp, folder, checkpointer, start, loggers))
         device_batches = monitor.timed(sharding.to_devices(batches, exp.mesh))
         patience = Patience(config, folder.read_metrics(), start)
         stop = stack.enter_context(preemption.StopRequest(exp.mesh))
@@ -91,7 +108,6 @@ def train_and_evaluate(
                     f"stopped by {signal} after step {step} of {exp.total_steps}, which is "
                     f"saved in {checkpointer.directory}: the same command continues from there"
                 )
-    return evaluate.evaluate_workdir(exp, eval_step, folder)
 
 
 def restore_or_init(exp: Experiment, checkpointer: Checkpointer) -> TrainState:

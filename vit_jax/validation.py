@@ -6,9 +6,9 @@ from ml_collections import ConfigDict
 
 from input_pipeline.arguments import did_you_mean, unknown
 from input_pipeline.sources import KINDS, kinds_with
-from vit_jax import plugins
+from vit_jax import class_weights, plugins
 from vit_jax.losses import get_loss
-from vit_jax.machinery import config_keys
+from vit_jax.machinery import config_keys, loggers
 from vit_jax.models import MODELS, PUBLISHED_SCORES, get_model
 from vit_jax.tasks import TASKS, Task, get_task
 
@@ -29,6 +29,7 @@ def validate_config(config: ConfigDict, opens_data: bool = True) -> None:
     config_keys.check(config)
     plugins.load(config.plugins)
     _check_numbers(config)
+    loggers.check(config.loggers)
     _check_weights(config)
     check(
         config.total_steps is not None or config.total_epochs is not None,
@@ -93,14 +94,17 @@ def _check_keys(config: ConfigDict, needed: set[str], task: Task, keys: tuple[st
 
 
 def _models_of(keys: tuple[str, ...]) -> list[str]:
-    """Names of some models that learn from examples with these keys, one of each kind of model."""
+    """Names of some models that learn from such examples, one of each kind of model.
+
+    If some learn from all that these have, those that learn from images alone are left out.
+    """
     first = {model: name for name, (model, _) in reversed(MODELS.items())}
-    found = []
+    found: dict[bool, list[str]] = {True: [], False: []}
     for name in MODELS:
         task = TASKS.get(get_model(name).task) if name in first.values() else None
         if task is not None and {*task.truths, *{"image"} & {*task.inputs}} <= {*keys}:
-            found.append(name)
-    return found[:_MOST_NAMES]
+            found[bool(task.truths)].append(name)
+    return (found[True] or found[False])[:_MOST_NAMES]
 
 
 def check_metrics(config: ConfigDict, task: Task, truths: tuple[str, ...]) -> None:
@@ -159,8 +163,14 @@ def _check_numbers(config: ConfigDict) -> None:
         f"average_checkpoints={averaged} and ema_decay={config.ema_decay} would average twice: set "
         "one of them to 0",
     )
+    check(
+        not config.ema_warmup or bool(config.ema_decay),
+        "ema_warmup is for an average: say of which decay, --config.ema_decay=0.999",
+    )
     for key in ("label_smoothing", "ema_decay"):
         check(0 <= config[key] < 1, f"{key} must lie in [0, 1), not {config[key]}")
+    if config.class_weights not in ("", class_weights.BALANCED):
+        class_weights.read(config.class_weights)  # or raises
     for key in ("mixup_alpha", "cutmix_alpha"):
         check(config[key] >= 0, f"{key} must not be negative, and is {config[key]}")
     for key in ("learning_rate", "weight_decay", "clip_norm", "adaptive_clip"):

@@ -16,15 +16,15 @@ from etils import epath
 from flax import traverse_util
 
 from checkpoints import files, formats, hub_config, npz, packages, published, torch, tree
-from checkpoints.train_state import Checkpointer
+from input_pipeline import imagenet, preprocess
 from input_pipeline.palettes import known_sets
 from vit_jax import plugins
-from vit_jax.models import get_model, tower_names
+from vit_jax.models import MODELS, get_model, resolve, timm_names, tower_names
 from vit_jax.models.base import Model
 from vit_jax.workdir import Workdir
 
 # Fields without which weights are computed wrongly, and that their names and shapes do not show.
-UNSEEN = ("activation", "norm_epsilon", "num_heads", "text_num_heads")
+UNSEEN = ("activation", "norm_epsilon", "num_heads", "text_num_heads", "decoder_num_heads")
 # Numbers in files that OpenAI wrote of its CLIP, which was trained with the quick GELU.
 _OF_OPENAI = ("input_resolution", "context_length", "vocab_size")
 SUFFIXES = (".npz", *torch.SAFETENSORS, *torch.PICKLED)
@@ -118,15 +118,13 @@ class Weights:
         config = self.workdir.read_config()
         if get_model(config.model_name, **config.model).any_size:
             return None
-        from input_pipeline import preprocess  # TensorFlow takes seconds to import
-
         try:
             return preprocess.output_shape(config.data.eval_pp)[:2]
         except ValueError:  # of several sizes, by windows of the size that the parameters are for
             return None
 
     def head_fields(self, model: Model) -> dict[str, Any]:
-        """Fields that the weights decide: how many classes, pre_logits, and how many tokens."""
+        """Fields that the weights decide: how many classes, pre_logits, its norm, and tokens."""
         flat = self.arrays
         names = torch.names_of(model, found=flat) if self.is_torch else {}
         table = flat.get(names.get(model.token_table, model.token_table))
@@ -146,19 +144,46 @@ class Weights:
         kernel = find("pre_logits", "kernel")
         if model.has_field("representation_size"):
             fields["representation_size"] = None if kernel is None else kernel.shape[-1]
+        if model.has_field("head_norm"):
+            fields["head_norm"] = find("head_norm", "scale") is not None
         is_plain = kernel is not None and find("pre_logits", "bias") is None
         if is_plain and model.has_field("representation"):
             fields["representation"] = "projection"
         return fields
 
+    @property
+    def _may_be_described(self) -> bool:
+        """Whether a config of somebody else's may lie beside the file."""
+        is_ours = self.made_for is not None or packages.is_packaged(self.path)
+        return self.is_torch and not is_ours
+
     @functools.cached_property
     def described(self) -> dict[str, Any]:
         """Fields that a file in PyTorch's names, or a config beside it, says of its model."""
-        if not self.is_torch or self.made_for is not None or packages.is_packaged(self.path):
+        if not self._may_be_described:
             return {}
         is_openai = any(name.endswith(_OF_OPENAI) for name in self.arrays)
         fields = {"activation": "quick_gelu"} if is_openai else {}
         return {**fields, **hub_config.read_fields(self.path)}
+
+    @functools.cached_property
+    def told_models(self) -> tuple[str, ...]:
+        """Names of the models, of which they are one by what a config beside them says."""
+        if not self._may_be_described:
+            return ()
+        of_timm, kind = hub_config.read_names(self.path)
+        name, _ = resolve(of_timm)
+        if name in MODELS:
+            return (name,)
+        if kind not in timm_names.OF_TRANSFORMERS:
+            return ()
+        begin, end = timm_names.OF_TRANSFORMERS[kind]
+        return tuple(name for name in MODELS if name.startswith(begin) and name.endswith(end))
+
+    @functools.cached_property
+    def described_loss(self) -> str:
+        """The loss that a config beside a file in PyTorch's names says; "" if it says none."""
+        return hub_config.read_loss(self.path) if self._may_be_described else ""
 
     def unseen_fields(self, model: Model) -> dict[str, Any]:
         """Fields of the weights' model, as far as known, that their names and shapes do not show.
@@ -204,6 +229,21 @@ class Weights:
         else:  # in LiT the projection has the name of a head of classes
             images = {k.removeprefix("img/"): v for k, v in self.arrays.items() if k[:4] == "img/"}
             arrays = npz.rename(images, {"head": "pre_logits"})
+        return dataclasses.replace(self, arrays=arrays)
+
+    @property
+    def has_decoder(self) -> bool:
+        """Whether they are a masked autoencoder's."""
+        return any("decoder_embed" in name for name in self.arrays)
+
+    def encoder(self) -> "Weights":
+        """Those of a masked autoencoder's encoder, as a `VisionTransformer` has them."""
+        if self.is_torch:
+            arrays = {k: v for k, v in self.arrays.items() if not k.startswith("decoder")}
+        else:
+            prefix = "encoder/"
+            whole = self.arrays.items()
+            arrays = {k.removeprefix(prefix): v for k, v in whole if k.startswith(prefix)}
         return dataclasses.replace(self, arrays=arrays)
 
     @property
@@ -327,6 +367,8 @@ def _find_workdir(path: str) -> Workdir | None:
 
 def _read_best(workdir: Workdir) -> dict[str, Any]:
     """Weights of the best checkpoint of a run that has not written its weights.npz yet."""
+    from checkpoints.train_state import Checkpointer  # takes a while to import
+
     config = workdir.read_config()
     if not workdir.checkpoints.exists():
         raise ValueError(
@@ -393,10 +435,7 @@ def choose_labels(
     if wanted == "none" or not count:
         return None
     if wanted == "imagenet1k":
-        # The builder of another data set spells out the names; imagenet2012's has the synsets.
-        from tensorflow_datasets.datasets.siscore.labels import IMAGENET_LABELS_LIST
-
-        names, where = tuple(IMAGENET_LABELS_LIST), wanted
+        names, where = imagenet.names(), wanted
     elif wanted in known_sets():
         names, where = known_sets()[wanted].class_names, wanted
     elif isinstance(wanted, tuple):

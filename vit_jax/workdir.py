@@ -3,6 +3,7 @@
 config.json        the config, as it was given
 data.json          the classes and the sizes of the splits
 command.txt        the command that trained it last, as it was typed
+loggers.json       the numbers of its runs at the services of config.loggers, if it has any
 metrics.jsonl      one JSON object per line: step, split, protocol (for evaluations), figures
 checkpoints/       orbax, the whole train state
 events.out...      the same figures for TensorBoard
@@ -37,6 +38,7 @@ _MAY_CHANGE = (
     "checkpoint_every",
     "log_every",
     "keep_checkpoints",
+    "loggers",
     "average_checkpoints",  # those that were kept will do, or an error says that they are too few
     "fsdp",  # a checkpoint does not depend on the devices
     "data.source",  # data.json guards against other data
@@ -66,6 +68,7 @@ class Workdir:
         self._config = self.path / "config.json"
         self._data = self.path / "data.json"
         self._labels = self.path / "labels.txt"
+        self._logged = self.path / "loggers.json"
         self._metrics = self.path / "metrics.jsonl"
 
     @property
@@ -197,6 +200,14 @@ class Workdir:
     def read_command(self) -> str:
         """Reads the command that trained, for a shell; "" if it was none, or nobody kept it."""
         return _read_text(self._command).strip() if self._command.exists() else ""
+
+    def read_logged(self) -> dict[str, str]:
+        """Reads the numbers of the run at services that log it, by the service's name."""
+        return _read_json(self._logged) if self._logged.exists() else {}
+
+    def write_logged(self, ids: Mapping[str, str]) -> None:
+        """Keeps them."""
+        _write(self._logged, json.dumps(ids, indent=2, sort_keys=True) + "\n")
 
     def append_metrics(self, step: int, split: str, figures: Mapping[str, Any]) -> None:
         """Adds a line to metrics.jsonl; a figure that is not finite becomes null."""

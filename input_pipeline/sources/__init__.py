@@ -43,6 +43,7 @@ class Kind(NamedTuple):
 KINDS = {
     "classes": Kind("image_folder", ("label",), has_tfds=True),  # a subfolder of images per class
     "multilabel": Kind("multilabel", ("label",)),  # images of several classes, and a table of them
+    "photos": Kind("photos", (), has_tfds=True),  # images alone
     # Such as hazy and clear images.
     "pairs": Kind("paired_folder", ("target",), has_any_scale=True, has_test_source=True),
     # Photos, made small or noisy.
@@ -133,6 +134,11 @@ def get_splits(
         find = "digits" if config.source == "digits" else "tfds"
     elif config.kind == "classes" and config.source.lower().endswith(files.TABLES):
         find = "labels_table"
+    if config.real and find != "image_folder":
+        raise ValueError(
+            "data.real is for ImageNet's validation images, in a folder with one for each class "
+            f"and data.kind='classes': set it to '', or data.source={config.source!r} to such"
+        )
     if isinstance(find, str):
         find = importlib.import_module(f"input_pipeline.sources.{find}").splits
     if kind.takes_tokenizer:

@@ -191,16 +191,18 @@ def fold_in(seed: tf.Tensor, number: tf.Tensor | int) -> tf.Tensor:
     return tf.random.experimental.stateless_fold_in(seed, tf.cast(number, tf.int32))
 
 
-def _permute(i: tf.Tensor, size: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
-    """Returns the place of i in a random permutation of 0 .. size - 1."""
+def permute(
+    i: tf.Tensor, size: tf.Tensor | int, seed: int, epoch: tf.Tensor, which: tf.Tensor | int = 0
+) -> tf.Tensor:
+    """Returns the place of i in a random permutation of 0 .. size - 1, of those of an epoch."""
     # Not tf.random.experimental.index_shuffle: its 4 rounds leave examples that were neighbours
     # together, and so whole batches of a folder with few classes. From 8 on none of that is left.
     return tf.raw_ops.RandomIndexShuffle(
         index=i,
         seed=tf.cast(
-            tf.stack([tf.constant(seed, tf.int64), epoch, tf.zeros_like(epoch)]), tf.uint32
+            tf.stack([tf.constant(seed, tf.int64), epoch, tf.cast(which, tf.int64)]), tf.uint32
         ),
-        max_index=tf.constant(size - 1, tf.int64),
+        max_index=tf.cast(size - 1, tf.int64),
         rounds=16,
     )
 
@@ -278,10 +280,16 @@ class IndexedSource:
             batch, row = position // local_batch, position % local_batch
             position = batch * global_batch + shard.index * local_batch + row
             epoch, i = position // size, position % size
-            index = _permute(i, size, seed, epoch)
-            return {**rows(index), "seed": example_seed(seed, epoch, index)}
+            slot = permute(i, size, seed, epoch)
+            index = self._row_at(slot, seed, epoch)
+            return {**rows(index), "seed": example_seed(seed, epoch, slot)}
 
         return tf.data.Dataset.range(start, tf.int64.max).map(nth)
+
+    def _row_at(self, slot: tf.Tensor, seed: int, epoch: tf.Tensor) -> tf.Tensor:
+        """The example in a place of an epoch, of which each has one; before they are permuted."""
+        del seed, epoch
+        return slot
 
     def once(self, shard: Shard) -> tf.data.Dataset:
         """See `Source`."""

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import files, images
+from input_pipeline import antialiasing, files, images
 from input_pipeline.cpu_tf import tf
 from input_pipeline.sources import pairs, splitting
 from input_pipeline.sources.base import Example, IndexedSource, Source, fold_in
@@ -198,7 +198,7 @@ def _cut_out(photo: tf.Tensor, size: tuple[int, int], seed: tf.Tensor) -> tf.Ten
     begin = tf.minimum(begin, whole - extent)  # where a product is rounded up
     part = images.crop(photo, tf.cast(tf.concat([begin, extent], axis=0), tf.int32))
     # First what a frame's pixels cannot show is taken out, since it would flicker.
-    picture = tf.image.resize(part, size, "bicubic", antialias=True)
+    picture = antialiasing.resize(part, size, "bicubic")
     finer = (size[0] * _FINER, size[1] * _FINER)
     return tf.clip_by_value(tf.image.resize(picture, finer, "bicubic"), 0.0, 255.0)
 

@@ -15,7 +15,7 @@ from etils import epath
 
 from input_pipeline import files, images
 from input_pipeline.cpu_tf import tf
-from input_pipeline.sources import mask_layouts, pairs, splitting
+from input_pipeline.sources import mask_layouts, pairs, real_labels, splitting
 from input_pipeline.sources.base import Example, IndexedSource, Source
 from input_pipeline.sources.splitting import Tree
 
@@ -30,8 +30,8 @@ def splits(config: Any) -> dict[str, Source]:
     What is missing is split off train, see `splitting.split_off_classes`.
 
     Args:
-        config: `config.data`, of which `source`, `val_fraction`, `split_seed` and `skip_corrupt`
-            are read.
+        config: `config.data`, of which `source`, `val_fraction`, `split_seed`, `skip_corrupt` and
+            `real` are read.
 
     Returns:
         Sources by split name; "train" is always among them. Classes are sorted by name, and by
@@ -64,7 +64,8 @@ def splits(config: Any) -> dict[str, Source]:
     if config.skip_corrupt:
         trees = {name: _without_corrupt(tree, name) for name, tree in trees.items()}
     trees = splitting.split_off_classes(trees, config)
-    return {name: _source(tree, class_names) for name, tree in trees.items() if any(tree.values())}
+    found = {name: _source(tree, class_names) for name, tree in trees.items() if any(tree.values())}
+    return dict(real_labels.with_labels(found, config) if config.real else found)
 
 
 def _list_classes(folder: epath.Path) -> Tree:

@@ -7,17 +7,16 @@ where one that was cut off ended.
 import dataclasses
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from checkpoints import files
-from vit_jax.benchmark import plain_flax, race, starting, sweep
+from vit_jax.benchmark import race, results, starting, sweep
 from vit_jax.benchmark.apart import Failed, run_apart
 from vit_jax.benchmark.inference import infer
-from vit_jax.benchmark.race import Case, Goal
+from vit_jax.benchmark.race import Case
 from vit_jax.benchmark.training import train
 from vit_jax.inference_time import describe_machine
 
@@ -37,7 +36,6 @@ class Spec:
         model: name.
         batch: images.
         size: side of the images.
-        goals: on an H100.
         fields: of the model.
     """
 
@@ -45,7 +43,6 @@ class Spec:
     model: str
     batch: int
     size: int
-    goals: tuple[Goal, ...] = ()
     fields: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
@@ -56,37 +53,30 @@ class Spec:
     def make(self, dtype: str) -> Case:
         """Makes the case."""
         if self.suite == "compile":
-            return starting.scanned(self.model, self.goals)
+            return starting.scanned(self.model)
         make = {"inference": infer, "train": train}[self.suite]
-        return make(self.model, self.batch, self.size, dtype, self.goals, _CALLS, **self.fields)
-
-
-def _over_timm(number: int, ratio: float) -> Goal:
-    return Goal(number, ratio, ("timm", "timm compiled"))
+        return make(self.model, self.batch, self.size, dtype, _CALLS, **self.fields)
 
 
 SPECS = (
-    Spec("train", "ViT-B_16", 256, 224, (
-        Goal(8, 0.45, (race.PEAK,)), _over_timm(8, 1.10), Goal(10, 2.5, (plain_flax.PLAIN,)),
-        Goal(10, 1.25, (f"{plain_flax.PLAIN}, bfloat16",)),
-    )),
-    Spec("inference", "ViT-B_16", 256, 224, (Goal(9, 0.55, (race.PEAK,)), _over_timm(9, 1.05))),
-    Spec("train", "ViT-S_16", 512, 224, (Goal(8, 0.35, (race.PEAK,)), _over_timm(8, 1.10))),
-    Spec("train", "ViT-L_16", 128, 224, (Goal(8, 0.50, (race.PEAK,)), _over_timm(8, 1.10))),
-    Spec("inference", "ViT-L_16", 256, 224, (Goal(9, 0.60, (race.PEAK,)), _over_timm(9, 1.05))),
+    Spec("train", "ViT-B_16", 256, 224),
+    Spec("inference", "ViT-B_16", 256, 224),
+    Spec("train", "ViT-S_16", 512, 224),
+    Spec("train", "ViT-L_16", 128, 224),
+    Spec("inference", "ViT-L_16", 256, 224),
     Spec("inference", "ViT-S_16", 512, 224),
-    Spec("train", "DehazeFormer-B", 16, 256, (Goal(11, 2.0, ("PyTorch",)),)),
+    Spec("train", "DehazeFormer-B", 16, 256),
     Spec("inference", "DehazeFormer-B", 16, 256),
     Spec("train", "Swin-T", 128, 224),
     Spec("inference", "Swin-T", 256, 224),
     Spec("train", "SwinIR-lightweight-x2", 32, 64),
     Spec("inference", "SwinIR-lightweight-x2", 4, 256),
     Spec("inference", "SwinIR-classical-x2", 4, 128),
-    Spec("inference", "Swin-T-UPerNet", 16, 256, (Goal(13, 1.0, ("PyTorch",)),)),
-    Spec("train", "EfficientFormerV2-S0", 256, 224, (_over_timm(13, 1.0),)),
-    Spec("inference", "EfficientFormerV2-S0", 256, 224, (_over_timm(13, 1.0),)),
-    Spec("train", "ResNet-50", 256, 224, (_over_timm(13, 1.0),)),
-    Spec("inference", "ResNet-50", 256, 224, (_over_timm(13, 1.0),)),
+    Spec("inference", "Swin-T-UPerNet", 16, 256),
+    Spec("train", "EfficientFormerV2-S0", 256, 224),
+    Spec("inference", "EfficientFormerV2-S0", 256, 224),
+    Spec("train", "ResNet-50", 256, 224),
+    Spec("inference", "ResNet-50", 256, 224),
     Spec("compile", "ViT-L_16", 4, 224),
 )  # fmt: skip
 _SWEEP = ("ViT-B_16", 224, 64, 1024)  # model, side, first and last batch
@@ -166,8 +156,8 @@ class Settings:
             return {"error": str(failed)}
 
 
-class Record:
-    """What was measured, in a file that is whole at any time.
+class Record(results.Record):
+    """What was measured, in a file that says whether that is all.
 
     Args:
         path: of the file, which may hold what an earlier run measured.
@@ -178,66 +168,32 @@ class Record:
     """
 
     def __init__(self, path: Path, settings: Settings) -> None:
-        self._path = path
         kept = {key: getattr(settings, key) for key in ("dtype", "tiny", "alone")}
-        self.content: dict[str, Any] = {
-            "machine": None, "settings": kept, "complete": False, "cases": {},
-        }  # fmt: skip
-        if not path.exists():
-            return
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path} is not JSON ({error}): name another --json") from None
-        if not isinstance(stored, dict) or set(stored) != set(self.content):
-            raise ValueError(f"{path} holds no figures of this suite: name another --json")
-        if stored["settings"] != kept:
-            raise ValueError(
-                f"{path} holds figures of {stored['settings']}, and this run is of {kept}: name "
-                "another --json"
-            )
-        self.content = stored
+        super().__init__(path, kept, complete=False)
 
     def get(self, name: str) -> dict[str, Any] | None:
         """What was measured of a case, unless it failed."""
         found = self.content["cases"].get(name)
         return None if found is None or "error" in found else found
 
-    def put(self, name: str, found: dict[str, Any]) -> None:
-        """Stores what was measured.
-
-        Raises:
-            ValueError: if that was on another machine than the rest.
-        """
-        found = dict(found)
-        machine = found.pop("machine", None)
-        known = self.content["machine"]
-        if machine and known and machine != known:
-            raise ValueError(
-                f"{self._path} holds figures of {known}, and this is {machine}: name another --json"
-            )
-        self.content["machine"] = known or machine
-        self.content["cases"][name] = found
+    def put(self, name: str, found: Mapping[str, Any]) -> None:
+        """Stores what was measured; see `results.Record`."""
         self.content["complete"] = False
-        self._write()
+        super().put(name, found)
 
     def finish(self) -> None:
         """Notes that all is done."""
         self.content["complete"] = True
-        self._write()
-
-    def _write(self) -> None:
-        with files.written_whole(self._path) as partial:
-            partial.write_text(json.dumps(self.content, indent=2) + "\n", encoding="utf-8")
+        self.write()
 
 
-def run(settings: Settings, record: Record, report: Callable[[str, Case, Rows], None]) -> list[str]:
+def run(settings: Settings, record: Record, report: Callable[[str, Rows], None]) -> list[str]:
     """Runs the cases that are not yet recorded, and the sweep after them.
 
     Args:
         settings: of the cases.
         record: takes what is done.
-        report: is called with the name of each case, the case, and its rows.
+        report: is called with the name of each case, and its rows.
 
     Returns:
         What failed, a line each.
@@ -251,7 +207,7 @@ def run(settings: Settings, record: Record, report: Callable[[str, Case, Rows], 
         if "error" in found:
             failures.append(f"{spec.name}: {found['error']}")
         else:
-            report(spec.name, spec.make(settings.dtype), found["rows"])
+            report(spec.name, found["rows"])
     if re.search(settings.only, sweep.NAME):
         failures += _sweep(settings, record)
     if not failures and not settings.only:

@@ -50,6 +50,7 @@ def run_apart(args: Sequence[str], xla_flags: str = "") -> Any:
     except subprocess.TimeoutExpired:
         raise Failed(f"took longer than {_LONGEST_S} s", is_too_large=False) from None
     if result.returncode == 0:
+        sys.stderr.write(result.stderr)  # such as who is not compared with
         return json.loads(result.stdout.splitlines()[-1])
     errors = result.stderr.strip()
     was_killed = result.returncode == -signal.SIGKILL  # as Linux does where memory is used up

@@ -1,7 +1,9 @@
-"""Reading JPEGs for training on one core: ours, plain tf.data, and simplejpeg with OpenCV."""
+"""Reading JPEGs for training on one core: ours, plain tf.data, simplejpeg, OpenCV and Pillow."""
 
+import contextlib
 import io
 import math
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,40 +11,46 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from input_pipeline import images, preprocess
+from input_pipeline import fields, images, preprocess
 from input_pipeline.cpu_tf import tf
-from vit_jax.benchmark.race import OURS, Case, Contender, Goal, installed
-
-PLAIN, FASTEST = "plain tf.data", "simplejpeg and cv2"
+from vit_jax.benchmark.goals import CV2_AREA, CV2_LINEAR, PILLOW, PLAIN_TF_DATA, SIMPLEJPEG
+from vit_jax.benchmark.race import OURS, Contender, installed
 
 _SIZE = 224
 _HEIGHT, _WIDTH = 375, 500  # as most of ImageNet
-_COUNT = 200
 _AREA, _ASPECT = (0.05, 1.0), (3 / 4, 4 / 3)
+_SEEN = 20  # files whose results are compared
+
+Window = tuple[int, int, int, int]  # top, left, height, width
+# From a file, and what draws a window of (height, width), to (224, 224, 3) values up to 255.
+Read = Callable[[bytes, Callable[[int, int], Window]], np.ndarray]
 
 
-def read(goals: tuple[Goal, ...] = ()) -> Case:
-    """Decoding, a random crop resized to 224 pixels, a random flip, and values in [-1, 1]."""
+def read(count: int) -> Iterator[Contender]:
+    """Decoding, a random crop resized to 224 pixels, a random flip, and values in [-1, 1].
 
-    def contenders(_: Path) -> Iterator[Contender]:
-        files = make_jpegs(_COUNT)
-        apply = preprocess.build(
-            f"decode|inception_crop({_SIZE}, area={_AREA})|flip_lr|value_range(-1, 1)", train=True
-        )
+    All on one core, for which TensorFlow plans as well, if nothing has begun it before.
+    """
+    with _on_one_core():
+        yield from _contenders(count)
 
-        def ours(data: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-            return apply({"image": data}, seed)["image"]
 
-        yield _of_tf_data(OURS, files, ours, images.decode)
-        yield _of_tf_data(PLAIN, files, _plain, lambda data: tf.io.decode_jpeg(data, channels=3))
-        if installed("simplejpeg", "cv2"):
-            yield _of_simplejpeg(files)
+def _contenders(count: int) -> Iterator[Contender]:
+    files = make_jpegs(count)
+    apply = preprocess.build(
+        f"decode|inception_crop({_SIZE}, area={_AREA})|flip_lr|value_range(-1, 1)", train=True
+    )
 
-    # Decoders differ by a few of the 255 levels.
-    return Case(
-        f"{_COUNT} JPEGs of {_WIDTH} x {_HEIGHT} on one core", contenders, _COUNT,
-        tolerance=0.05, goals=goals,
-    )  # fmt: skip
+    def ours(data: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        return apply({"image": data}, seed)["image"]
+
+    yield _of_tf_data(OURS, files, ours, images.decode, _read_as_ours)
+    yield _of_tf_data(
+        PLAIN_TF_DATA, files, _plain, lambda data: tf.io.decode_jpeg(data, channels=3), _read_plain
+    )
+    yield _of_python(PILLOW, files, _decode_by_pillow, _read_by_pillow)
+    if installed("simplejpeg"):
+        yield from _of_simplejpeg(files)
 
 
 def make_jpegs(count: int) -> list[bytes]:
@@ -79,16 +87,36 @@ def _plain(data: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(image / 127.5 - 1, (_SIZE, _SIZE, 3))
 
 
+@contextlib.contextmanager
+def _on_one_core() -> Iterator[None]:
+    """Keeps this thread, and those that it begins, to one core where that can be asked for."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
 def _of_tf_data(
-    name: str, files: list[bytes], prepare: Callable[..., Any], decode: Callable[..., Any]
+    name: str,
+    files: list[bytes],
+    prepare: Callable[..., Any],
+    decode: Callable[..., Any],
+    read: Read,
 ) -> Contender:
     options = tf.data.Options()
     options.threading.private_threadpool_size = 1
     options.threading.max_intra_op_parallelism = 1
+    options.autotune.enabled = False  # which on one core waits for up to half of the time
     seeds = tf.constant(np.arange(2 * len(files), dtype=np.int32).reshape(-1, 2))
-    dataset = tf.data.Dataset.from_tensor_slices((files, seeds)).map(prepare)
+    dataset = tf.data.Dataset.from_tensor_slices((files, seeds)).map(prepare, synchronous=True)
     dataset = dataset.batch(50).with_options(options)
 
+    @_on_one_core()
     def call() -> None:
         for _ in dataset.as_numpy_iterator():
             pass
@@ -96,39 +124,100 @@ def _of_tf_data(
     def output() -> np.ndarray:
         return np.stack([decode(data).numpy() for data in files[:5]]).astype(np.float32)
 
-    return Contender(name, call, output)
+    return Contender(name, call, output, deviation=_deviation(files, read))
 
 
-def _of_simplejpeg(files: list[bytes]) -> Contender:
-    """Without the antialiasing of the others."""
-    import cv2
-    import simplejpeg
-
-    cv2.setNumThreads(1)
+def _of_python(
+    name: str, files: list[bytes], decode: Callable[[bytes], np.ndarray], read: Read
+) -> Contender:
     random = np.random.default_rng(0)
 
     def prepare(data: bytes) -> np.ndarray:
-        image = simplejpeg.decode_jpeg(data)
-        top, left, height, width = _random_window(random, *image.shape[:2])
-        crop = image[top : top + height, left : left + width]
-        crop = cv2.resize(crop, (_SIZE, _SIZE), interpolation=cv2.INTER_LINEAR)
+        image = read(data, lambda height, width: _random_window(random, height, width))
         if random.uniform() < 0.5:
-            crop = crop[:, ::-1]
-        return crop.astype(np.float32) / 127.5 - 1
+            image = image[:, ::-1]
+        return image.astype(np.float32) / 127.5 - 1
 
+    @_on_one_core()
     def call() -> None:
         for begin in range(0, len(files), 50):
             np.stack([prepare(data) for data in files[begin : begin + 50]])
 
     def output() -> np.ndarray:
-        return np.stack([simplejpeg.decode_jpeg(data) for data in files[:5]]).astype(np.float32)
+        return np.stack([decode(data) for data in files[:5]]).astype(np.float32)
 
-    return Contender(FASTEST, call, output)
+    return Contender(name, call, output, deviation=_deviation(files, read))
 
 
-def _random_window(
-    random: np.random.Generator, height: int, width: int
-) -> tuple[int, int, int, int]:
+def _of_simplejpeg(files: list[bytes]) -> Iterator[Contender]:
+    import simplejpeg
+
+    def by_pillow(data: bytes, draw: Callable[[int, int], Window]) -> np.ndarray:
+        image = simplejpeg.decode_jpeg(data)
+        top, left, height, width = draw(*image.shape[:2])
+        crop = Image.fromarray(image[top : top + height, left : left + width])
+        return np.asarray(crop.resize((_SIZE, _SIZE), Image.Resampling.BILINEAR))
+
+    yield _of_python(SIMPLEJPEG, files, simplejpeg.decode_jpeg, by_pillow)
+    if not installed("cv2"):
+        return
+    import cv2
+
+    cv2.setNumThreads(1)
+
+    def by_cv2(interpolation: int) -> Read:
+        def read(data: bytes, draw: Callable[[int, int], Window]) -> np.ndarray:
+            image = simplejpeg.decode_jpeg(data)
+            top, left, height, width = draw(*image.shape[:2])
+            crop = image[top : top + height, left : left + width]
+            return cv2.resize(crop, (_SIZE, _SIZE), interpolation=interpolation)
+
+        return read
+
+    yield _of_python(CV2_AREA, files, simplejpeg.decode_jpeg, by_cv2(cv2.INTER_AREA))
+    yield _of_python(CV2_LINEAR, files, simplejpeg.decode_jpeg, by_cv2(cv2.INTER_LINEAR))
+
+
+def _decode_by_pillow(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+def _read_by_pillow(data: bytes, draw: Callable[[int, int], Window]) -> np.ndarray:
+    """By its draft mode, where an image is large enough for it, and `reducing_gap`."""
+    image = Image.open(io.BytesIO(data))
+    whole = image.size
+    top, left, height, width = draw(whole[1], whole[0])
+    smaller = max(min(height, width) // _SIZE, 1)
+    image.draft("RGB", (whole[0] // smaller, whole[1] // smaller))
+    x, y = image.size[0] / whole[0], image.size[1] / whole[1]
+    box = (left * x, top * y, (left + width) * x, (top + height) * y)
+    bilinear = Image.Resampling.BILINEAR
+    return np.asarray(image.resize((_SIZE, _SIZE), bilinear, box, reducing_gap=2.0))
+
+
+def _read_as_ours(data: bytes, draw: Callable[[int, int], Window]) -> np.ndarray:
+    image = images.decode_and_crop(tf.constant(data), lambda _: tf.constant(draw(_HEIGHT, _WIDTH)))
+    return fields.resized(image, fields.Kind.IMAGE, (_SIZE, _SIZE), "bilinear").numpy()
+
+
+def _read_plain(data: bytes, draw: Callable[[int, int], Window], **decoding: str) -> np.ndarray:
+    image = tf.io.decode_jpeg(data, channels=3, **decoding)
+    crop = images.crop(image, tf.constant(draw(*image.shape[:2])))
+    return tf.image.resize(crop, (_SIZE, _SIZE), antialias=True).numpy()
+
+
+def _deviation(files: list[bytes], read: Read) -> float:
+    """How far results are from those of exact decoding and antialiasing, on average, of 255."""
+    random = np.random.default_rng(1)
+    found = []
+    for data in files[:_SEEN]:
+        window = _random_window(random, _HEIGHT, _WIDTH)
+        exact = _read_plain(data, lambda *_, w=window: w, dct_method="INTEGER_ACCURATE")
+        found.append(np.abs(read(data, lambda *_, w=window: w).astype(np.float32) - exact).mean())
+    return float(np.mean(found))
+
+
+def _random_window(random: np.random.Generator, height: int, width: int) -> Window:
     """Top, left, height and width of a window as ours are drawn."""
     for _ in range(100):
         aspect = random.uniform(*_ASPECT)

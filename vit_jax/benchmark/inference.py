@@ -11,7 +11,7 @@ import numpy as np
 
 from vit_jax import ops
 from vit_jax.benchmark import models, plain_flax
-from vit_jax.benchmark.race import OURS, Case, Contender, Goal, has_torch, jitted
+from vit_jax.benchmark.race import OURS, Case, Contender, has_torch, jitted
 
 
 def infer(
@@ -19,7 +19,6 @@ def infer(
     batch: int,
     size: int,
     dtype: str,
-    goals: tuple[Goal, ...] = (),
     calls: int = 1,
     **fields: Any,
 ) -> Case:
@@ -30,7 +29,6 @@ def infer(
         batch: images per call.
         size: side of the images.
         dtype: compute type.
-        goals: of the case.
         calls: that are started before the last is waited for.
         **fields: of the model.
     """
@@ -55,7 +53,7 @@ def infer(
 
     return Case(
         f"{name}, {size} x {size}, batch {batch}", contenders, batch,
-        models.flops(name, size, batch, 2), models.tolerance(name, dtype), goals, calls,
+        models.flops(name, size, batch, 2), models.tolerance(name, dtype), calls,
     )  # fmt: skip
 
 
@@ -73,4 +71,4 @@ def matrix_product() -> Case:
 
             yield torch_contender.product(a, b)
 
-    return Case(f"product of {rows} x {inner} and {inner} x {columns}", contenders)
+    return Case(f"{rows} x {inner} by {inner} x {columns}", contenders)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from vit_jax.benchmark import torchvision_operators
 from vit_jax.benchmark.race import has_torch
 from vit_jax.models import dehazeformer, flowformer, get_model, segmenter, swin, swinir
 
@@ -86,6 +87,7 @@ def others(name: str, model: Any, variables: Any, size: tuple[int, int]) -> tupl
         needs is not installed.
     """
     if name in _IN_TIMM:
+        torchvision_operators.declare()
         who, is_there = TIMM, has_torch("timm")
     else:
         who, is_there = PYTORCH, _is_in_pytorch(model) and has_torch()

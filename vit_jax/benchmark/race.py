@@ -19,7 +19,6 @@ import numpy as np
 import psutil
 
 OURS = "ours"
-PEAK = "the device's peak"  # what a goal for the MFU is over
 
 _LEAST_ROUNDS, _MOST_ROUNDS = 5, 50
 _COMPARED_STEPS = 3
@@ -40,6 +39,8 @@ class Contender:
             and the growth of the process is measured.
         compile_s: seconds that compiling it took before.
         devices: that it computes on.
+        deviation: of its results from exact ones, on average, of 255; None where `output` is all
+            that there is to compare.
     """
 
     name: str
@@ -48,24 +49,7 @@ class Contender:
     own_bytes: Callable[[], int] | None = None
     compile_s: float = 0.0
     devices: int = 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Goal:
-    """How much faster ours is to be than the best of some others.
-
-    Attributes:
-        number: of the table in which the goals were set.
-        ratio: least time of the others by ours.
-        over: names of the others; those that are not installed are left out. Or `PEAK`, and the
-            ratio is the MFU.
-        limit: what was found to stand in the way where it was not met.
-    """
-
-    number: int
-    ratio: float
-    over: tuple[str, ...]
-    limit: str = ""
+    deviation: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +62,6 @@ class Case:
         images: per call.
         flops: of a call, multiplications and additions of the model counted; None if unknown.
         tolerance: largest difference between outputs, by the largest magnitude of ours.
-        goals: of this case.
         calls: that a contender makes each time, all of `images`; times are those of one.
     """
 
@@ -87,7 +70,6 @@ class Case:
     images: int = 1
     flops: float | None = None
     tolerance: float = 1e-4
-    goals: tuple[Goal, ...] = ()
     calls: int = 1
 
 
@@ -103,7 +85,8 @@ def run(case: Case, seconds: float, alone: bool = False) -> list[dict[str, Any]]
         A row per contender: `contender`, `median_s`, `min_s`, `ratio` (its median by ours),
         `images_per_s`, `peak_bytes` over what was there before the call (None if nothing is
         computed), `first_s` (until the first output, compilation included; None likewise), `mfu`
-        (None if unknown), and `difference` to our output by its largest magnitude.
+        (None if unknown), `difference` to our output by its largest magnitude, and `deviation`, see
+        `Contender`.
 
     Raises:
         ValueError: if the outputs disagree.
@@ -145,36 +128,9 @@ def _race(case: Case, contenders: Sequence[Contender], seconds: float) -> list[d
             "first_s": first_s.get(contender.name),
             "mfu": used,
             "difference": differences.get(contender.name),
+            "deviation": contender.deviation,
         })  # fmt: skip
     return rows
-
-
-def judge(case: Case, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Says of each goal with something to compare with what was found.
-
-    Returns:
-        `goal`, `wanted` and `found` ratios, `over` (the best of the others), `met`, `limit`.
-    """
-    judged = []
-    for goal in case.goals:
-        over, found = _best_of(goal, rows)
-        if found is not None:
-            judged.append({
-                "goal": goal.number, "wanted": goal.ratio, "found": found, "over": over,
-                "met": found >= goal.ratio, "limit": goal.limit,
-            })  # fmt: skip
-    return judged
-
-
-def _best_of(goal: Goal, rows: Sequence[dict[str, Any]]) -> tuple[str, float | None]:
-    """The fastest of those that a goal is over, and how much faster ours is."""
-    if goal.over == (PEAK,):
-        return PEAK, rows[0]["mfu"]
-    others = [row for row in rows if row["contender"] in goal.over]
-    if not others:
-        return "", None
-    best = min(others, key=lambda row: row["median_s"])
-    return best["contender"], best["ratio"]
 
 
 # Dense bfloat16 operations per second, as the makers have them, by what a device's name has in it.

@@ -19,7 +19,7 @@ from checkpoints import npz, tree
 from configs import common
 from vit_jax import experiment
 from vit_jax.benchmark import plain_flax
-from vit_jax.benchmark.race import OURS, Case, Contender, Goal
+from vit_jax.benchmark.race import OURS, Case, Contender
 from vit_jax.benchmark.training import make_plain_step
 from vit_jax.experiment import Experiment
 from vit_jax.machinery import sharding
@@ -31,7 +31,7 @@ UNROLLED, COLD, SYNTHETIC = "unrolled", "cold", "synthetic data"
 _STEPS = 4  # of training between two looks at the clock
 
 
-def scanned(name: str, goals: tuple[Goal, ...] = ()) -> Case:
+def scanned(name: str) -> Case:
     """Tracing and compiling a training step with scan over the layers, and without."""
 
     def contenders(_: Path) -> Iterator[Contender]:
@@ -41,10 +41,10 @@ def scanned(name: str, goals: tuple[Goal, ...] = ()) -> Case:
         for who, plain in plain_flax.like(ours[False]):
             yield Contender(who, functools.partial(_compile_afresh, plain, None))
 
-    return Case(f"{name}, step compiled: scanned layers", contenders, goals=goals)
+    return Case(f"{name}, step compiled: scanned layers", contenders)
 
 
-def cached(name: str, scan: bool, goals: tuple[Goal, ...] = ()) -> Case:
+def cached(name: str, scan: bool) -> Case:
     """The same with the program in the persistent compilation cache, and without."""
 
     def contenders(folder: Path) -> Iterator[Contender]:
@@ -54,7 +54,7 @@ def cached(name: str, scan: bool, goals: tuple[Goal, ...] = ()) -> Case:
         yield Contender(COLD, lambda: _compile_afresh(model, None))
 
     how = "scanned" if scan else "unrolled"
-    return Case(f"{name}, {how}, step compiled: from the cache", contenders, goals=goals)
+    return Case(f"{name}, {how}, step compiled: from the cache", contenders)
 
 
 def _compile_afresh(model: nn.Module, cache: Path | None) -> None:

@@ -14,7 +14,7 @@ from configs import common
 from input_pipeline import MadeUp
 from vit_jax import experiment
 from vit_jax.benchmark import models, plain_flax
-from vit_jax.benchmark.race import OURS, Case, Contender, Goal, bytes_of, compiled, stepping
+from vit_jax.benchmark.race import OURS, Case, Contender, bytes_of, compiled, stepping
 from vit_jax.classification import softmax_xent
 from vit_jax.experiment import Experiment
 from vit_jax.machinery import sharding
@@ -29,7 +29,6 @@ def train(
     batch: int,
     size: int,
     dtype: str,
-    goals: tuple[Goal, ...] = (),
     calls: int = 1,
     **fields: Any,
 ) -> Case:
@@ -40,7 +39,6 @@ def train(
         batch: images, over all devices.
         size: side of the images.
         dtype: compute type; parameters and the optimizer's state are float32.
-        goals: of the case.
         calls: steps that are started before the last is waited for.
         **fields: of the model.
     """
@@ -69,8 +67,7 @@ def train(
 
     return Case(
         f"{name}, {size} x {size}, batch {batch}", contenders, batch,
-        models.flops(name, size, batch, 6), models.tolerance(name, dtype, trains=True), goals,
-        calls,
+        models.flops(name, size, batch, 6), models.tolerance(name, dtype, trains=True), calls,
     )  # fmt: skip
 
 
@@ -89,7 +86,7 @@ def make_experiment(
     config.loss = next(iter(task.losses))
     config.metrics, config.best_metric = (), "loss"
     classes = model.num_classes if model.has_field("num_classes") else 0
-    data = MadeUp((size, size, 3), batch, classes, model.upscale, truth=task.truths[0])
+    data = MadeUp((size, size, 3), batch, classes, model.upscale, truth=(*task.truths, "")[0])
     return experiment.build(config, data)
 
 

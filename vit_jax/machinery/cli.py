@@ -10,7 +10,7 @@ from pathlib import Path
 from absl import app, flags
 
 from input_pipeline.arguments import expand_home
-from vit_jax.machinery import console, help_flag
+from vit_jax.machinery import console, help_flag, huge_pages
 
 _LOG = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ def parse_early() -> None:
     For the top of a command's file, after its flags, before what takes seconds to import.
     """
     global _rest
+    huge_pages.ask_for()
     app.define_help_flags()
     _rest = _parse_flags(sys.argv)
 
@@ -57,6 +58,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     Args:
         main: takes the positional arguments, the program's name first; returns the exit code.
     """
+    huge_pages.ask_for()
     console.show_log()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files can be of any bytes

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from checkpoints.train_state import Checkpointer
 from vit_jax.experiment import Experiment
 from vit_jax.machinery import console, processes
+from vit_jax.machinery.loggers import Loggers
 from vit_jax.tasks.base import INPUT
 from vit_jax.workdir import Workdir
 
@@ -95,14 +96,21 @@ class Monitor:
         workdir: where metrics.jsonl lies.
         checkpointer: knows the last good checkpoint.
         start: steps made before.
+        loggers: what gets the figures besides; None for nothing.
     """
 
     def __init__(
-        self, exp: Experiment, workdir: Workdir, checkpointer: Checkpointer, start: int
+        self,
+        exp: Experiment,
+        workdir: Workdir,
+        checkpointer: Checkpointer,
+        start: int,
+        loggers: Loggers | None = None,
     ) -> None:
         self._exp = exp
         self._workdir = workdir
         self._checkpointer = checkpointer
+        self._loggers = loggers
         self._pending: tuple[int, Metrics] | None = None
         self._unlogged: list[dict[str, float]] = []  # figures of the steps since the last line
         self._rows = 0  # of the last batch, of which there may be more than batch_size
@@ -239,6 +247,8 @@ class Monitor:
         self._workdir.append_metrics(step, split, figures)
         scalars = {f"{split}/{k}": v for k, v in figures.items() if not isinstance(v, str)}
         self._writer.write_scalars(step, scalars)
+        if self._loggers is not None:
+            self._loggers.write(step, scalars)
 
     def _check_finite(self, step: int, split: str, figures: Mapping[str, float]) -> None:
         if all(math.isfinite(value) for value in figures.values()):

@@ -7,6 +7,7 @@ from vit_jax.models import (
     efficientformer_v2,
     flowformer,
     lit,
+    mae,
     mixer,
     resnet,
     rrdb,
@@ -19,6 +20,7 @@ from vit_jax.models import (
     twins,
     visual_transformer,
     vit,
+    vit_today,
 )
 from vit_jax.models.registry import (
     AUGREG_NAMES,
@@ -29,15 +31,17 @@ from vit_jax.models.registry import (
     get_model,
     list_models,
     register,
+    resolve,
 )
 
 __all__ = [
     "AUGREG_NAMES", "DTYPES", "MODELS", "PUBLISHED_SCORES", "QUOTED", "get_model", "list_models",
-    "register",
+    "register", "resolve",
 ]  # fmt: skip
 
 for _file, _model in {
     vit: vit.VisionTransformer,
+    mae: mae.MaskedAutoencoder,
     mixer: mixer.MlpMixer,
     swin: swin.Swin,
     twins: twins.Twins,
@@ -62,3 +66,4 @@ for _file, _model in {
 register(segmenter.Segmenter, segmenter.VARIANTS, segmenter.PARAMETER_COUNTS)
 for _towers in (clip, siglip):
     register(vit.VisionTransformer, _towers.IMAGE_TOWERS, _towers.IMAGE_TOWER_COUNTS)
+register(vit.VisionTransformer, vit_today.VARIANTS, vit_today.PARAMETER_COUNTS)

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 
 from vit_jax import ops
 from vit_jax.layers import Conv
-from vit_jax.models.encoder import MlpBlock, MultiHeadAttention, torch_attention_names
+from vit_jax.models.attention import MultiHeadAttention, torch_attention_names
+from vit_jax.models.encoder import MlpBlock
 
 AXIAL_FORMS = ("sum", "sequential", "residual")
 WITHOUT_CONTEXT = ("self_attention", "none")
@@ -161,7 +162,7 @@ class ContextBlock(nn.Module):
         ) -> jax.Array:
             attention = MultiHeadAttention(
                 self.num_heads, implementation=self.implementation, head_size=self.head_size,
-                use_bias=False, dtype=self.dtype, name=name,
+                biases="", dtype=self.dtype, name=name,
             )  # fmt: skip
             return dropout(attention(x, context, mask=mask))
 

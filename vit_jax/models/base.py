@@ -38,6 +38,8 @@ class Model(nn.Module):
         naming_fields: fields with which all published weights of a naming were trained.
         must_be_told: fields that neither the weights show nor a default may decide, where nothing
             that comes with them says so; and what to say, for whom.
+        has_twins: whether published ones differ in nothing that weights show, of which then the
+            first is taken, see `vit_jax.identify`.
         deepest: fields with more blocks than any file has, see `vit_jax.identify`.
         class_heads: names of the submodules that give each class a number; they are learned anew
             where the classes are others. Where there are several, the first has as many outputs as
@@ -67,6 +69,7 @@ class Model(nn.Module):
     torch_aliases: ClassVar[Mapping[str, str]] = {}
     naming_fields: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     must_be_told: ClassVar[Mapping[str, str]] = {}
+    has_twins = False
     deepest: ClassVar[Mapping[str, Any]] = {}
     class_heads: ClassVar[tuple[str, ...]] = ("head",)
     token_table = ""

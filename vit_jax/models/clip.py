@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from vit_jax.models import tower_names
 from vit_jax.models.base import Shapes
 from vit_jax.models.two_towers import TwoTowers, recalls
-from vit_jax.models.vit import SIZES
+from vit_jax.models.vit_table import SIZES
 
 HEAD_WIDTH = 64
 

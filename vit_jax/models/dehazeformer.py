@@ -4,8 +4,9 @@ Source: Song et al., "Vision Transformers for Single Image Dehazing" (IEEE TIP 2
 published code and weights, whose names `DehazeFormer.torch_names` maps.
 """
 
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -15,6 +16,7 @@ import numpy as np
 
 from vit_jax import ops
 from vit_jax.layers import Conv, Init, count_blocks, uniform_by_fan_in
+from vit_jax.models import piecewise
 from vit_jax.models.base import Model
 from vit_jax.ops import window_maps
 from vit_jax.ops.windows import window_weights
@@ -72,6 +74,7 @@ SMALLEST_SIDE = 25  # reflection needs features that are larger than what is pad
 _SHIFT = WINDOW // 2
 _STAGES = 5
 _CONVS = ("depthwise", "full")
+_RUN = 4  # blocks that do not attend, of which each sees two pixels further
 
 
 def _xavier_normal(gain: float) -> tuple[Init, Init]:
@@ -85,7 +88,10 @@ def _xavier_normal(gain: float) -> tuple[Init, Init]:
     return kernel_init, nn.initializers.zeros
 
 
-def image_statistics(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+_Statistics = tuple[jax.Array, jax.Array]
+
+
+def image_statistics(x: jax.Array) -> _Statistics:
     """Mean and deviation over height, width and channels, (b, 1, 1, 1) float32 each."""
     x = x.astype(jnp.float32)
     mean = jnp.mean(x, axis=(1, 2, 3), keepdims=True)
@@ -102,22 +108,14 @@ class RescaleNorm(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, statistics: tuple[jax.Array, jax.Array] | None = None
+        self, x: jax.Array, statistics: _Statistics
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Normalises.
-
-        Args:
-            x: (b, h, w, c).
-            statistics: `image_statistics` of the whole image, if x is a part of it.
-
-        Returns:
-            Like x; and (b, 1, 1, c) factors and summands for afterwards.
-        """
+        """(b, h, w, c), maybe a part -> like x; and (b, 1, 1, c) factors and summands for after."""
         features = x.shape[-1]
         # The file's (1, c, 1, 1) in the order of axes that kernels have.
         scale = self.param("scale", nn.initializers.ones, (1, 1, features, 1), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (1, 1, features, 1), jnp.float32)
-        mean, std = image_statistics(x) if statistics is None else statistics
+        mean, std = statistics
         normal = nn.initializers.normal(0.02)
         ones, zeros = nn.initializers.ones, nn.initializers.zeros
         rescale = Conv(features, inits=(normal, ones), name="meta1")(std)
@@ -218,16 +216,14 @@ class Block(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, x: jax.Array, statistics: tuple[jax.Array, jax.Array] | None = None
-    ) -> jax.Array:
-        """(b, h, w, c) -> (b, h, w, c); for the statistics of a part see `RescaleNorm`."""
+    def __call__(self, x: jax.Array, statistics: _Statistics | None) -> jax.Array:
+        """(b, h, w, c), maybe a part, and what `image_statistics` says of the whole, if needed."""
         mix = Attention(
             self.num_heads, self.attends, self.shifted, self.conv, self.gain, self.dtype,
             name="attn",
         )  # fmt: skip
         x = ops.row_major(x)
-        if self.attends:
+        if statistics is not None:
             y, rescale, rebias = RescaleNorm(self.dtype, name="norm1")(x, statistics)
             x = x + mix(y) * rescale + rebias
         else:
@@ -246,14 +242,40 @@ class SKFusion(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, decoder: jax.Array, skip: jax.Array) -> jax.Array:
-        """Two (b, h, w, c) -> (b, h, w, c)."""
+    def __call__(self, decoder: jax.Array, skip: jax.Array, pooled: jax.Array) -> jax.Array:
+        """Two (b, h, w, c) and the mean of their sum, (b, 1, 1, c) -> (b, h, w, c)."""
         b, *_, features = decoder.shape
-        pooled = jnp.mean((decoder + skip).astype(jnp.float32), axis=(1, 2), keepdims=True)
         hidden = Conv(max(features // 8, 4), use_bias=False, name="mlp_0")(pooled)
         weights = Conv(2 * features, use_bias=False, name="mlp_2")(nn.relu(hidden))
         weights = jax.nn.softmax(weights.reshape(b, 1, 1, 2, features), axis=3).astype(self.dtype)
         return decoder * weights[..., 0, :] + skip * weights[..., 1, :]
+
+
+# Of the model and parts of maps.
+_Apply = Callable[..., jax.Array]
+
+
+def _layer(name: str) -> _Apply:
+    """What a layer makes of the first map; without a name, the map itself."""
+    return lambda module, x, *_: getattr(module, name)(x) if name else x
+
+
+def _in_turn(
+    begin: _Apply, blocks: Sequence[str], statistics: _Statistics | None, ends: bool
+) -> _Apply:
+    """What some blocks, and if it ends the last layer, make of parts of maps."""
+
+    def apply(module: Any, *parts: jax.Array) -> jax.Array:
+        x = begin(module, *parts)
+        for block in blocks:
+            x = getattr(module, block)(x, statistics)
+        return module._restored(x, parts[-1]) if ends else x
+
+    return apply
+
+
+def _block_name(stage: int, i: int) -> str:
+    return f"layer{stage + 1}_block{i}"
 
 
 class DehazeFormer(Model):
@@ -269,8 +291,8 @@ class DehazeFormer(Model):
         mlp_ratios: hidden width of each stage's MLPs, by its channels.
         attention_ratios: share of each stage's blocks, the last ones, that attend.
         conv: "depthwise" 5x5 or two "full" 3x3 convolutions beside the attention.
-        band_rows: rows of features that a block computes at a time, a multiple of 8; 0 is all. The
-            result is the same; it takes a fraction of the memory, and a little longer.
+        part_side: side in features of the squares that are computed at a time; 0 is all. The result
+            is the same, and takes a fraction of the memory.
         dtype: compute type; parameters, statistics and the output stay float32.
     """
 
@@ -280,7 +302,7 @@ class DehazeFormer(Model):
     mlp_ratios: tuple[float, ...] = (2.0, 4.0, 4.0, 2.0, 2.0)
     attention_ratios: tuple[float, ...] = (0.0, 0.5, 1.0, 0.0, 0.0)
     conv: str = "depthwise"
-    band_rows: int = 0
+    part_side: int = 0
     dtype: Any = jnp.float32
 
     task = "restore"
@@ -288,7 +310,29 @@ class DehazeFormer(Model):
     metrics = ("dehazeformer/psnr", "dehazeformer/ssim")
     deepest = {"depths": (64,) * _STAGES, "attention_ratios": (1.0,) * _STAGES}  # noqa: RUF012
 
-    @nn.compact
+    def setup(self) -> None:
+        self._validate()
+
+        d, conv = self.hidden_sizes, functools.partial(Conv, dtype=self.dtype)
+        self.patch_embed = conv(d[0], 3)
+        self.patch_merge1, self.patch_merge2 = conv(d[1], 2, 2), conv(d[2], 2, 2)
+        self.patch_split1, self.patch_split2 = conv(4 * d[3]), conv(4 * d[4])
+        self.skip1, self.skip2 = conv(d[4]), conv(d[3])
+        self.fusion1, self.fusion2 = SKFusion(self.dtype), SKFusion(self.dtype)
+        self.patch_unembed = conv(4, 3)
+        for stage, depth in enumerate(self.depths):
+            for i in range(depth):
+                block = Block(
+                    num_heads=self.num_heads[stage],
+                    mlp_ratio=self.mlp_ratios[stage],
+                    attends=self._attends(stage, i),
+                    shifted=i % 2 == 1,
+                    conv=self.conv,
+                    gain=(8 * sum(self.depths)) ** -0.25,
+                    dtype=self.dtype,
+                )
+                setattr(self, _block_name(stage, i), block)
+
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Restores hazy images.
 
@@ -303,78 +347,98 @@ class DehazeFormer(Model):
             ValueError: if a field's value or the image size does not fit.
         """
         del train
-        self._validate(images)
+        if images.ndim != 4:
+            raise ValueError(f"images must have shape (b, h, w, 3), not {images.shape}")
         _, h, w, _ = images.shape
+        if min(h, w) < SMALLEST_SIDE:
+            raise ValueError(
+                f"images of {h} x {w} pixels are too small for DehazeFormer: both sides must have "
+                f"at least {SMALLEST_SIDE}"
+            )
         padded = ops.reflect_pad(images, 0, 0, -h % 4, -w % 4)
 
-        def conv(features: int, side: int, name: str, stride: int = 1) -> Conv:
-            return Conv(features, side, stride, dtype=self.dtype, name=name)
+        first = self._stage(0, _layer("patch_embed"), [padded], reach=1)
+        second = self._stage(1, _layer("patch_merge1"), [first])
+        x = self._stage(2, _layer("patch_merge2"), [second])
+        x = self._stage(3, self._fusion("1", "2", x, second), [x, second])
+        x = self._stage(4, self._fusion("2", "1", x, first), [x, first], padded)
+        return x[:, :h, :w]
 
-        d = self.hidden_sizes
-        first = self._stage(0, conv(d[0], 3, "patch_embed")(padded))
-        second = self._stage(1, conv(d[1], 2, "patch_merge1", stride=2)(first))
-        x = self._stage(2, conv(d[2], 2, "patch_merge2", stride=2)(second))
+    def _fusion(self, decoder: str, encoder: str, x: jax.Array, skip: jax.Array) -> _Apply:
+        """What makes the first map of a stage of the decoder, of parts of x and of the skip.
 
-        x = ops.pixel_shuffle(conv(4 * d[3], 1, "patch_split1")(x), 2)
-        x = SKFusion(self.dtype, name="fusion1")(x, conv(d[3], 1, "skip2")(second)) + x
-        x = self._stage(3, x)
-        x = ops.pixel_shuffle(conv(4 * d[4], 1, "patch_split2")(x), 2)
-        x = SKFusion(self.dtype, name="fusion2")(x, conv(d[4], 1, "skip1")(first)) + x
-        x = self._stage(4, x)
-
-        x = conv(4, 3, "patch_unembed")(x).astype(jnp.float32)
-        gain, offset = x[..., :1], x[..., 1:]
-        return (gain * padded - offset + padded)[:, :h, :w]
-
-    def _stage(self, stage: int, x: jax.Array) -> jax.Array:
-        gain = (8 * sum(self.depths)) ** -0.25
-        for i in range(self.depths[stage]):
-            block = Block(
-                num_heads=self.num_heads[stage],
-                mlp_ratio=self.mlp_ratios[stage],
-                attends=self._attends(stage, i),
-                shifted=i % 2 == 1,
-                conv=self.conv,
-                gain=gain,
-                dtype=self.dtype,
-                name=f"layer{stage + 1}_block{i}",
-            )
-            x = self._by_bands(block, x) if self.band_rows else block(x)
-        return x
-
-    def _by_bands(self, block: Block, x: jax.Array) -> jax.Array:
-        """Computes a block over bands of rows, with the statistics of the whole image.
-
-        A window of rows on both sides goes along with a band: it holds what attention and
-        convolutions reach beyond the band, and what they make of the cut is thrown away.
+        What is pooled is convolved by single pixels, and so is their mean, which costs nothing.
         """
-        band, h = self.band_rows, x.shape[1]
-        count = (h - WINDOW) // band  # what is left is a last, larger band
-        statistics = image_statistics(x) if block.attends else None
-        if count < 2:
-            return block(x, statistics)
 
-        def compute(block: Block, carry: Any, i: jax.Array) -> tuple[Any, None]:
-            """Computes band i in place; `above` are the rows above it as they were."""
-            x, above = carry
-            here = jax.lax.dynamic_slice_in_dim(x, i * band, band + WINDOW, axis=1)
-            below = jnp.concatenate([above, here], axis=1)
-            out = block(jnp.where(i == 0, x[:, : band + 2 * WINDOW], below), statistics)
-            out = jax.lax.dynamic_slice_in_dim(out, jnp.where(i == 0, 0, WINDOW), band, axis=1)
-            # Only once all is read may x be overwritten, or it would be copied first.
-            out, above = jax.lax.optimization_barrier((out, here[:, band - WINDOW : band]))
-            return (jax.lax.dynamic_update_slice_in_dim(x, out, i * band, axis=1), above), None
+        def mean(x: jax.Array) -> jax.Array:
+            return jnp.mean(x.astype(jnp.float32), axis=(1, 2), keepdims=True)
 
-        scan = nn.scan(compute, variable_broadcast="params", split_rngs={"params": False})
-        (x, above), _ = scan(block, (x, x[:, :WINDOW]), jnp.arange(count))
-        rest = block(jnp.concatenate([above, x[:, count * band :]], axis=1), statistics)
-        return jax.lax.dynamic_update_slice_in_dim(x, rest[:, WINDOW:], count * band, axis=1)
+        def paths(module: Any, x: jax.Array, skip: jax.Array) -> tuple[jax.Array, jax.Array]:
+            split, convolve = _layer(f"patch_split{decoder}"), _layer(f"skip{encoder}")
+            return ops.pixel_shuffle(split(module, x), 2), convolve(module, skip)
+
+        pooled = jnp.asarray(sum(mean(path) for path in paths(self, mean(x), mean(skip))))
+
+        def fuse(module: Any, x: jax.Array, skip: jax.Array, *_: jax.Array) -> jax.Array:
+            x, skip = paths(module, x, skip)
+            return getattr(module, f"fusion{decoder}")(x, skip, pooled) + x
+
+        return fuse
+
+    def _restored(self, x: jax.Array, images: jax.Array) -> jax.Array:
+        x = self.patch_unembed(x).astype(jnp.float32)
+        gain, offset = x[..., :1], x[..., 1:]
+        return gain * images - offset + images
+
+    def _stage(
+        self,
+        stage: int,
+        begin: _Apply,
+        maps: Sequence[jax.Array],
+        images: jax.Array | None = None,
+        reach: int = 0,
+    ) -> jax.Array:
+        """Computes the map of a stage, with one on the way for each block that attends.
+
+        Args:
+            stage: which.
+            begin: from the model and parts of maps to what the first block gets.
+            maps: the maps.
+            images: which the last stage restores.
+            reach: how far a pixel of what `begin` makes sees.
+        """
+        shape = list(maps[-1].shape)
+        if stage in (1, 2):
+            shape[1:3] = shape[1] // 2, shape[2] // 2
+        runs = self._runs(stage)
+        for i, run in enumerate(runs):
+            attends = any(self._attends(stage, block) for block in run)
+            ends = images is not None and i == len(runs) - 1
+            apply = _in_turn(
+                _layer("") if i else begin,
+                [_block_name(stage, block) for block in run],
+                image_statistics(maps[0]) if attends else None,
+                ends,
+            )
+            shape[3] = 3 if ends else self.hidden_sizes[stage]
+            made = jax.ShapeDtypeStruct(shape, jnp.float32 if ends else self.dtype)
+            sees = (0 if i else reach) + (WINDOW if attends else 2 * len(run)) + ends
+            within = piecewise.Reach(sees, WINDOW if attends else 2)
+            sources = [*maps, images] if images is not None and ends else maps
+            maps = [piecewise.compute(self, apply, sources, made, within, self.part_side)]
+        return maps[0]
+
+    def _runs(self, stage: int) -> list[list[int]]:
+        """Blocks of a stage that are computed at once: a few, or one that attends."""
+        plain = [i for i in range(self.depths[stage]) if not self._attends(stage, i)]
+        runs = [plain[i : i + _RUN] for i in range(0, len(plain), _RUN)] or [[]]
+        return runs + [[i] for i in range(len(plain), self.depths[stage])]
 
     def _attends(self, stage: int, i: int) -> bool:
         depth = self.depths[stage]
         return i >= depth - self.attention_ratios[stage] * depth
 
-    def _validate(self, images: jax.Array) -> None:
+    def _validate(self) -> None:
         for field in ("hidden_sizes", "depths", "num_heads", "mlp_ratios", "attention_ratios"):
             values = getattr(self, field)
             if len(values) != _STAGES or min(values) < 0:
@@ -389,16 +453,8 @@ class DehazeFormer(Model):
                 )
         if self.conv not in _CONVS:
             raise ValueError(f"conv={self.conv!r} is not one of {_CONVS}")
-        if self.band_rows < 0 or self.band_rows % WINDOW:
-            raise ValueError(f"band_rows={self.band_rows} must be a multiple of {WINDOW}")
-        if images.ndim != 4:
-            raise ValueError(f"images must have shape (b, h, w, 3), not {images.shape}")
-        if min(images.shape[1:3]) < SMALLEST_SIDE:
-            h, w = images.shape[1:3]
-            raise ValueError(
-                f"images of {h} x {w} pixels are too small for DehazeFormer: both sides must have "
-                f"at least {SMALLEST_SIDE}"
-            )
+        if self.part_side < 0 or self.part_side % WINDOW:
+            raise ValueError(f"part_side={self.part_side} must be a multiple of {WINDOW}")
 
     @staticmethod
     def fields_in(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:

@@ -5,7 +5,8 @@ al., "Scaling Vision Transformers" (CVPR 2022); stochastic depth: Huang et al. (
 The submodules' names are those of the published .npz files, see `vit`.
 """
 
-import functools
+import dataclasses
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -13,13 +14,12 @@ import jax
 import jax.numpy as jnp
 
 from vit_jax import ops
+from vit_jax.models.attention import XAVIER, Deviations, MultiHeadAttention, kernel_init
 
-INITIALIZATIONS = ("xavier", "clip")
+INITIALIZATIONS = ("xavier", "clip", "mae")
 
-# Standard deviations of a block's kernels: query, key and value; out; Dense_0; Dense_1.
-Deviations = tuple[float, float, float, float]
+RELATIVE_BIASES = "relative_position_bias_table"
 
-_XAVIER = nn.initializers.xavier_uniform()
 _TINY_NORMAL = nn.initializers.normal(stddev=1e-6)
 
 
@@ -35,196 +35,21 @@ def clip_deviations(hidden_size: int, num_layers: int) -> Deviations:
     return width, deep, (2 * hidden_size) ** -0.5, deep
 
 
-def _kernel_init(deviation: float | None) -> nn.initializers.Initializer:
-    return _XAVIER if deviation is None else nn.initializers.normal(deviation)
+def mae_deviations(hidden_size: int) -> Deviations:
+    """Those of MAE's blocks, which have Xavier's of queries, keys and values as one matrix.
 
-
-class HeadProjection(nn.Module):
-    """A dense layer whose outputs are those of several heads: flax's DenseGeneral.
-
-    The bias is added to the product of two matrices, which a GPU does in one; DenseGeneral gives it
-    further axes before.
+    Source: the published code of He et al., "Masked Autoencoders Are Scalable Vision Learners"
+    (CVPR 2022), where the distribution is uniform.
     """
-
-    num_heads: int
-    deviation: float | None = None  # of the kernel at first; None: Xavier's
-    head_size: int | None = None  # None: d / heads
-    use_bias: bool = True
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """(b, n, d) -> (b, n, heads, head_size)."""
-        d = x.shape[-1]
-        shape = (self.num_heads, self.head_size or d // self.num_heads)
-        inner = shape[0] * shape[1]
-
-        def init(key: jax.Array, full_shape: tuple[int, ...], dtype: Any) -> jax.Array:
-            return _kernel_init(self.deviation)(key, (d, inner), dtype).reshape(full_shape)
-
-        kernel = self.param("kernel", init, (d, *shape), jnp.float32).astype(self.dtype)
-        y = x.astype(self.dtype) @ kernel.reshape(d, inner)
-        if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
-            y = y + bias.astype(self.dtype).reshape(inner)
-        return y.reshape(*x.shape[:-1], *shape)
-
-
-class MultiHeadAttention(nn.Module):
-    """Multi-head scaled dot-product attention (Vaswani et al., 2017).
-
-    The softmax is computed in float32. The weights, which `ops.attention` does not return, are
-    computed besides for whoever captures "intermediates".
-
-    Attributes:
-        num_heads: heads h.
-        attention_dropout_rate: of the weights.
-        deterministic: whether nothing is dropped.
-        implementation: see `ops.attention`: None or "xla" anywhere, "cudnn" for fp16 or bf16 on an
-            NVIDIA GPU.
-        causal: whether each token attends to itself and to those before it alone.
-        deviations: of the kernels at first; None is Xavier's.
-        head_size: channels of a head; None is those of what is projected by the heads, which then
-            must be as many for queries and keys.
-        use_bias: whether queries, keys and values have a bias.
-        dtype: compute type.
-    """
-
-    num_heads: int
-    attention_dropout_rate: float = 0.0
-    deterministic: bool = True
-    implementation: str | None = None
-    causal: bool = False
-    deviations: Deviations | None = None
-    head_size: int | None = None
-    use_bias: bool = True
-    dtype: Any = jnp.float32
-
-    def setup(self) -> None:
-        """Makes the projections of queries, keys and values."""
-        inner = (self.deviations or (None,))[0]
-        projection = functools.partial(
-            HeadProjection, self.num_heads, inner, self.head_size, self.use_bias, self.dtype
-        )
-        self.query, self.key, self.value = projection(), projection(), projection()
-
-    def project(
-        self, keys: jax.Array, values: jax.Array | None = None
-    ) -> tuple[jax.Array, jax.Array]:
-        """Keys and values of (b, m, e), which a call takes as well: two of (b, m, heads, c).
-
-        Args:
-            keys: (b, m, e).
-            values: (b, m, f); None: they are made of the same.
-        """
-        return self.key(keys), self.value(keys if values is None else values)
-
-    @nn.compact
-    def __call__(
-        self,
-        queries: jax.Array,
-        keys_values: jax.Array | tuple[jax.Array, jax.Array],
-        length: int | None = None,
-        mask: jax.Array | None = None,
-        deterministic: bool | None = None,
-        bias: jax.Array | None = None,
-        values: jax.Array | None = None,
-    ) -> jax.Array:
-        """Has (b, n, d) attend over (b, m, e).
-
-        Args:
-            queries: (b, n, d).
-            keys_values: (b, m, e), or what `project` has made of it: keys that may be kept from
-                call to call, of which `mask` alone says who sees which, whether `causal` or not.
-            length: how many of the m are attended to, the first; None for all.
-            mask: which of the m are attended to, (b, m) or (1 or b, 1 or heads, n, m) bool; None
-                for all.
-            deterministic: in place of the field; None for the field.
-            bias: added to the scaled scores, (1 or b, 1 or heads, n, m), or None; -inf hides a
-                token.
-            values: (b, m, f), where they are not made of keys_values, which then are the keys.
-
-        Returns:
-            (b, n, d).
-        """
-        outer = (self.deviations or (None, None))[1]
-        q = self.query(queries)
-        causal = self.causal
-        if isinstance(keys_values, tuple):
-            k, v = keys_values
-            causal = False
-        else:
-            k, v = self.project(keys_values, values)
-        x = self._attend(q, k, v, length, mask, bias, causal, deterministic)
-        return nn.DenseGeneral(
-            queries.shape[-1],
-            axis=(-2, -1),
-            kernel_init=_kernel_init(outer),
-            dtype=self.dtype,
-            name="out",
-        )(x)
-
-    def _attend(
-        self,
-        q: jax.Array,
-        k: jax.Array,
-        v: jax.Array,
-        length: int | None,
-        mask: jax.Array | None,
-        bias: jax.Array | None,
-        causal: bool,
-        deterministic: bool | None,
-    ) -> jax.Array:
-        """Attention of the heads, (b, n, heads, c) over (b, m, heads, c); see `__call__`."""
-        is_fixed = self.deterministic if deterministic is None else deterministic
-        drops = self.attention_dropout_rate > 0 and not is_fixed
-        if self.is_mutable_collection("intermediates"):
-            allowed = ops.attended_keys(q.shape[1], k.shape[1], mask, causal, bias, length)
-            self.sow("intermediates", "attention", _weights(q, k, allowed, bias))
-        return ops.attention(
-            q,
-            k,
-            v,
-            bias=bias,
-            implementation=self.implementation,
-            length=length,
-            mask=mask,
-            causal=causal,
-            dropout_rate=self.attention_dropout_rate,
-            dropout_key=self.make_rng("dropout") if drops else None,
-        )
-
-
-def _weights(
-    q: jax.Array, k: jax.Array, allowed: jax.Array | None, bias: jax.Array | None
-) -> jax.Array:
-    """The softmax's (b, heads, n, m) float32, 0 for what is not allowed; see `ops.attention`."""
-    if bias is not None:
-        assert allowed is not None
-        bias = jnp.where(allowed, bias, 0)
-    q, k = q.astype(jnp.float32), k.astype(jnp.float32)
-    weights = nn.dot_product_attention_weights(q, k, bias, allowed)
-    return weights if allowed is None else weights * allowed
-
-
-def torch_attention_names(ours: str, theirs: str) -> dict[str, str]:
-    """Names of a `MultiHeadAttention` as PyTorch's nn.MultiheadAttention has them, by ours.
-
-    Args:
-        ours: path of the attention.
-        theirs: its name in PyTorch.
-    """
-    projections = ("query", "key", "value")
-    names = {f"{ours}/{part}": f"{theirs}.in_proj_[{i}]" for i, part in enumerate(projections)}
-    return {**names, f"{ours}/out": f"{theirs}.out_proj"}
+    return (2 * hidden_size) ** -0.5, None, None, None
 
 
 class MlpBlock(nn.Module):
     """Two dense layers with an activation between them, see `ops.activation`.
 
     If it is gated, the first has twice as many outputs, and its first half is multiplied by the
-    activation of its second: with "gelu" that is GEGLU, with "relu" ReGLU (Shazeer, "GLU Variants
-    Improve Transformer", 2020).
+    activation of its second: with "gelu" that is GEGLU, with "relu" ReGLU, with "silu" SwiGLU
+    (Shazeer, "GLU Variants Improve Transformer", 2020). With `gate_first` the halves change places.
     """
 
     mlp_dim: int
@@ -233,6 +58,8 @@ class MlpBlock(nn.Module):
     deterministic: bool = True
     deviations: Deviations | None = None
     gated: bool = False
+    gate_first: bool = False
+    norm_epsilon: float | None = None  # of a norm before the second layer; None: there is none
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -242,7 +69,7 @@ class MlpBlock(nn.Module):
         def dense(features: int, name: str, deviation: float | None) -> nn.Dense:
             return nn.Dense(
                 features,
-                kernel_init=_kernel_init(deviation),
+                kernel_init=kernel_init(deviation),
                 bias_init=_TINY_NORMAL,
                 dtype=self.dtype,
                 name=name,
@@ -253,11 +80,44 @@ class MlpBlock(nn.Module):
         activate = ops.activation(self.activation)
         first, second = (self.deviations or (None,) * 4)[2:]
         if self.gated:
-            x, gate = jnp.split(dense(2 * self.mlp_dim, "Dense_0", first)(x), 2, axis=-1)
+            halves = jnp.split(dense(2 * self.mlp_dim, "Dense_0", first)(x), 2, axis=-1)
+            x, gate = halves[::-1] if self.gate_first else halves
             x = dropout(x * activate(gate))
         else:
             x = dropout(activate(dense(self.mlp_dim, "Dense_0", first)(x)))
+        if self.norm_epsilon is not None:
+            x = nn.LayerNorm(self.norm_epsilon, dtype=self.dtype, name="LayerNorm_0")(x)
         return dropout(dense(hidden_size, "Dense_1", second)(x))
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """What the blocks of later ViTs have besides those of the first, or lack.
+
+    Attributes:
+        layer_scale: at first, of numbers per channel that each branch is multiplied by; None: there
+            are none.
+        qk_norm: whether queries and keys have a norm, of each head.
+        biases: which of queries, keys and values have a bias, such as "qkv" or "qv".
+        gated: whether the MLP is gated, its first half being the gate: with "silu" SwiGLU.
+        rotary: how queries and keys of patches are turned by their place, one of `ops.ROTARIES`.
+        rotary_side: see `ops.rotary_waves`.
+        rotary_rescale: in training all places are multiplied by a number between 1 over this and
+            this, drawn anew for each call.
+        mlp_norm: whether the MLP has a norm before its second layer.
+        relative_bias: whether scores have a bias by the offset of query and key on the grid, with
+            a class token before the patches; see `ops.class_bias_index`.
+    """
+
+    layer_scale: float | None = None
+    qk_norm: bool = False
+    biases: str = "qkv"
+    gated: bool = False
+    rotary: str = ""
+    rotary_side: int = 16
+    rotary_rescale: float = 1.0
+    mlp_norm: bool = False
+    relative_bias: bool = False
 
 
 @nn.jit  # so that blocks, which are all alike, are traced once
@@ -266,6 +126,8 @@ class EncoderBlock(nn.Module):
 
     num_heads: int
     mlp_dim: int
+    form: Form = Form()
+    grid: tuple[int, int] = (0, 0)  # of the patches, for what depends on it
     activation: str = "gelu_tanh"
     dropout_rate: float = 0.0
     attention_dropout_rate: float = 0.0
@@ -279,10 +141,19 @@ class EncoderBlock(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, drop_rate: float | jax.Array) -> tuple[jax.Array, None]:
-        """(b, n, d) and this block's stochastic-depth rate -> (b, n, d); None is for nn.scan."""
+    def __call__(
+        self, x: jax.Array, drop_rate: float | jax.Array, scale: jax.Array | None = None
+    ) -> tuple[jax.Array, None]:
+        """(b, n, d) and this block's stochastic-depth rate -> (b, n, d); None is for nn.scan.
 
-        def maybe_drop(branch: jax.Array) -> jax.Array:
+        The scale is that of rotary places, see `Form.rotary_rescale`.
+        """
+
+        def weigh(branch: jax.Array, name: str) -> jax.Array:
+            if self.form.layer_scale is not None:
+                init = nn.initializers.constant(self.form.layer_scale)
+                scale = self.param(name, init, branch.shape[-1:], jnp.float32)
+                branch = branch * scale.astype(branch.dtype)
             if self.deterministic or not self.stochastic_depth:
                 return branch
             return ops.stochastic_depth(branch, drop_rate, self.make_rng("dropout"))
@@ -296,11 +167,13 @@ class EncoderBlock(nn.Module):
             implementation=self.attention_implementation,
             causal=self.causal,
             deviations=self.deviations,
+            biases=self.form.biases,
+            norm_epsilon=self.norm_epsilon if self.form.qk_norm else None,
             dtype=self.dtype,
             name="MultiHeadDotProductAttention_1",
-        )(y, y, self.length)
+        )(y, y, self.length, bias=self._bias(), waves=self._waves(x.shape[1], x.shape[2], scale))
         y = nn.Dropout(self.dropout_rate, deterministic=self.deterministic)(y)
-        x = x + maybe_drop(y)
+        x = x + weigh(y, "layer_scale_1")
 
         y = nn.LayerNorm(self.norm_epsilon, dtype=self.dtype, name="LayerNorm_2")(x)
         y = MlpBlock(
@@ -309,30 +182,57 @@ class EncoderBlock(nn.Module):
             dropout_rate=self.dropout_rate,
             deterministic=self.deterministic,
             deviations=self.deviations,
+            gated=self.form.gated,
+            gate_first=True,
+            norm_epsilon=self.norm_epsilon if self.form.mlp_norm else None,
             dtype=self.dtype,
             name="MlpBlock_3",
         )(y)
-        return x + maybe_drop(y), None
+        return x + weigh(y, "layer_scale_2"), None
+
+    def _bias(self) -> jax.Array | None:
+        """(1, heads, n, n), of scores."""
+        if not self.form.relative_bias:
+            return None
+        index = ops.class_bias_index(self.grid)
+        shape = (index.max() + 1, self.num_heads)
+        table = self.param(RELATIVE_BIASES, nn.initializers.zeros, shape, jnp.float32)
+        return table[index].transpose(2, 0, 1)[None]
+
+    def _waves(self, count: int, d: int, scale: jax.Array | None) -> ops.Waves | None:
+        """Of `count` tokens, of which the patches are the last that are no padding."""
+        if not self.form.rotary:
+            return None
+        length = self.length or count
+        before = length - math.prod(self.grid)
+        return ops.rotary_waves(
+            self.form.rotary, self.grid, d // self.num_heads, before, count - length,
+            self.form.rotary_side, scale,
+        )  # fmt: skip
 
 
 class AddPositionEmbedding(nn.Module):
-    """Adds position embeddings to tokens that lie on an (h, w) grid, after any class token."""
+    """Adds position embeddings to tokens that lie on an (h, w) grid, after those of no patch.
+
+    Of the latter the first `placed` have a learned one; None is all.
+    """
 
     kind: str
     grid: tuple[int, int]
-    deviation: float = 0.02
+    initialization: str = "xavier"
+    placed: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """(b, n, d) -> (b, n, d); n is h * w, or one more with a class token in front."""
+        """(b, n, d) -> (b, n, d); n is h * w, or more with other tokens in front."""
         n, d = x.shape[1:]
         if self.kind == "none":
             return x
-        if self.kind == "sincos2d":
-            table = ops.sincos2d_position_embedding(*self.grid, d)
-            class_tokens = n - table.shape[1]
-            table = jnp.pad(table, ((0, 0), (class_tokens, 0), (0, 0)))
-            return x + table.astype(x.dtype)
+        if self.kind.startswith("sincos2d"):
+            return x + self._waves(n, d, endpoint=self.kind == "sincos2d").astype(x.dtype)
+        others = n - math.prod(self.grid)
+        placeless = others - (others if self.placed is None else self.placed)
+        n -= placeless
         if self.has_variable("params", "pos_embedding"):
             stored: Any = self.get_variable("params", "pos_embedding").shape
             if stored != (1, n, d):
@@ -341,9 +241,24 @@ class AddPositionEmbedding(nn.Module):
                     f"{(1, n, d)}: feed images of the size the weights were made for, or resize "
                     "them with vit_jax.pretrained.adapt"
                 )
-        init = nn.initializers.normal(self.deviation)
-        table = self.param("pos_embedding", init, (1, n, d), jnp.float32)
+        table = self.param("pos_embedding", self._init, (1, n, d), jnp.float32)
+        if placeless:
+            of_others, of_patches = jnp.split(table, [others - placeless], axis=1)
+            of_others = jnp.pad(of_others, ((0, 0), (0, placeless), (0, 0)))
+            table = jnp.concatenate([of_others, of_patches], axis=1)
         return x + table.astype(x.dtype)
+
+    def _init(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+        if self.initialization == "mae":
+            _, n, d = shape
+            return self._waves(n, d, endpoint=False).astype(dtype)
+        deviation = shape[-1] ** -0.5 if self.initialization == "clip" else 0.02
+        return nn.initializers.normal(deviation)(key, shape, dtype)
+
+    def _waves(self, n: int, d: int, endpoint: bool) -> jax.Array:
+        """(1, n, d) sines and cosines, 0 for tokens of no patch."""
+        table = ops.sincos2d_position_embedding(*self.grid, d, endpoint)
+        return jnp.pad(table, ((0, 0), (n - table.shape[1], 0), (0, 0)))
 
 
 class Encoder(nn.Module):
@@ -353,6 +268,9 @@ class Encoder(nn.Module):
     num_heads: int
     mlp_dim: int
     grid: tuple[int, int]
+    form: Form = Form()
+    placed: int | None = None  # see AddPositionEmbedding
+    has_norm: bool = True  # at the end
     activation: str = "gelu_tanh"
     position_embedding: str = "learned"
     dropout_rate: float = 0.0
@@ -369,13 +287,17 @@ class Encoder(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """(b, n, d) -> (b, n, d)."""
-        d = x.shape[-1]
-        is_clip = self.initialization == "clip"
+    def __call__(self, x: jax.Array, keep: jax.Array | None = None) -> jax.Array:
+        """(b, n, d) -> (b, n, d); or (b, k, d), of (b, k) numbers of tokens that alone are kept."""
         x = AddPositionEmbedding(
-            self.position_embedding, self.grid, d**-0.5 if is_clip else 0.02, name="posembed_input"
+            self.position_embedding,
+            self.grid,
+            self.initialization,
+            self.placed,
+            name="posembed_input",
         )(x)
+        if keep is not None:
+            x = jnp.take_along_axis(x, keep[..., None], axis=1)
         if self.pre_norm:
             x = nn.LayerNorm(self.norm_epsilon, dtype=self.dtype, name="pre_norm")(x)
         x = nn.Dropout(self.dropout_rate, deterministic=self.deterministic)(x)
@@ -390,6 +312,8 @@ class Encoder(nn.Module):
         block = dict(
             num_heads=self.num_heads,
             mlp_dim=self.mlp_dim,
+            form=self.form,
+            grid=self.grid if self.form.rotary or self.form.relative_bias else (0, 0),
             activation=self.activation,
             dropout_rate=self.dropout_rate,
             attention_dropout_rate=self.attention_dropout_rate,
@@ -399,32 +323,49 @@ class Encoder(nn.Module):
             length=n if is_padded else None,
             norm_epsilon=self.norm_epsilon,
             causal=self.causal,
-            deviations=clip_deviations(d, self.num_layers) if is_clip else None,
+            deviations=self._deviations(x.shape[-1]),
             dtype=self.dtype,
         )
         drop_rates = [
             self.stochastic_depth_rate * i / max(self.num_layers - 1, 1)
             for i in range(self.num_layers)
         ]
+        scale = self._rotary_scale()
         if self.scan:
             scanned = nn.scan(
                 block_class,
+                in_axes=(0, *(nn.broadcast for _ in scale)),
                 variable_axes={"params": 0, "intermediates": 0},
                 split_rngs={"params": True, "dropout": True},
                 length=self.num_layers,
             )
-            x, _ = scanned(**block, name="encoderblock")(x, jnp.array(drop_rates))
+            x, _ = scanned(**block, name="encoderblock")(x, jnp.array(drop_rates), *scale)
         else:
             for i, drop_rate in enumerate(drop_rates):
-                x, _ = block_class(**block, name=f"encoderblock_{i}")(x, drop_rate)
+                x, _ = block_class(**block, name=f"encoderblock_{i}")(x, drop_rate, *scale)
         x = ops.row_major(x)[:, :n]
+        if not self.has_norm:
+            return x
         return nn.LayerNorm(self.norm_epsilon, dtype=self.dtype, name="encoder_norm")(x)
+
+    def _deviations(self, d: int) -> Deviations | None:
+        if self.initialization == "mae":
+            return mae_deviations(d)
+        return clip_deviations(d, self.num_layers) if self.initialization == "clip" else None
+
+    def _rotary_scale(self) -> tuple[jax.Array, ...]:
+        """Of rotary places, the same for all blocks; () is 1."""
+        if not self.form.rotary or self.form.rotary_rescale == 1 or self.deterministic:
+            return ()
+        return (ops.random_scale(self.make_rng("dropout"), self.form.rotary_rescale),)
 
     def _wants_even(self, x: jax.Array) -> bool:
         """Whether attention is differentiated faster with an even number of tokens."""
         if self.deterministic or self.is_mutable_collection("intermediates"):
             return False
         if self.attention_dropout_rate or self.attention_implementation == "xla":
+            return False
+        if self.form.relative_bias:
             return False
         b, n, d = x.shape
         shape = (b, n, self.num_heads, d // self.num_heads)
@@ -445,7 +386,7 @@ class MAPHead(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """(b, n, d) -> (b, d)."""
         b, _, d = x.shape
-        probe = self.param("probe", _XAVIER, (1, 1, d), jnp.float32).astype(x.dtype)
+        probe = self.param("probe", XAVIER, (1, 1, d), jnp.float32).astype(x.dtype)
         x = MultiHeadAttention(
             num_heads=self.num_heads,
             implementation=self.attention_implementation,

@@ -56,16 +56,23 @@ class MixerBlock(nn.Module):
     tokens_mlp_dim: int
     channels_mlp_dim: int
     activation: str = "gelu_tanh"
+    drop_rate: float = 0.0  # of stochastic depth
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """(b, n, d) -> (b, n, d)."""
+
+        def maybe_drop(branch: jax.Array) -> jax.Array:
+            if not self.drop_rate:
+                return branch
+            return ops.stochastic_depth(branch, self.drop_rate, self.make_rng("dropout"))
+
         y = nn.LayerNorm(dtype=self.dtype, name="LayerNorm_0")(x).swapaxes(1, 2)
         y = self._mlp(self.tokens_mlp_dim, "token_mixing")(y)
-        x = x + y.swapaxes(1, 2)
+        x = x + maybe_drop(y.swapaxes(1, 2))
         y = nn.LayerNorm(dtype=self.dtype, name="LayerNorm_1")(x)
-        return x + self._mlp(self.channels_mlp_dim, "channel_mixing")(y)
+        return x + maybe_drop(self._mlp(self.channels_mlp_dim, "channel_mixing")(y))
 
     def _mlp(self, width: int, name: str) -> MlpBlock:
         return MlpBlock(width, self.activation, dtype=self.dtype, name=name)
@@ -85,6 +92,8 @@ class MlpMixer(Model):
         tokens_mlp_dim: hidden width of the MLPs across the tokens.
         channels_mlp_dim: hidden width of the MLPs across the channels.
         activation: of the MLPs: "gelu_tanh", as in google-research's, or "gelu", as in timm's.
+        stochastic_depth_rate: of the last block; rises linearly from 0 at the first.
+        head_bias_init: initial bias of the head, such as -6.9 for the sigmoid loss of 1000 classes.
         dtype: compute type; parameters, norm statistics and the head stay float32.
     """
 
@@ -95,6 +104,8 @@ class MlpMixer(Model):
     tokens_mlp_dim: int = 384
     channels_mlp_dim: int = 3072
     activation: str = "gelu_tanh"
+    stochastic_depth_rate: float = 0.0
+    head_bias_init: float = 0.0
     dtype: Any = jnp.float32
 
     task = "classify"
@@ -106,7 +117,7 @@ class MlpMixer(Model):
 
         Args:
             images: (b, h, w, 3) float32 in [-1, 1]; h and w divisible by the patch size.
-            train: takes no part; there is no dropout.
+            train: whether stochastic depth drops branches; `rngs` then needs "dropout".
 
         Returns:
             (b, num_classes) float32 logits, or features if num_classes is 0.
@@ -114,7 +125,10 @@ class MlpMixer(Model):
         Raises:
             ValueError: if the image size does not fit the patch size or the weights.
         """
-        del train
+        if not 0 <= self.stochastic_depth_rate < 1:
+            raise ValueError(
+                f"stochastic_depth_rate must lie in [0, 1), not {self.stochastic_depth_rate}"
+            )
         b, h, w, _ = images.shape
         p = self.patch_size
         if h % p or w % p or not h or not w:
@@ -128,17 +142,24 @@ class MlpMixer(Model):
         )(images)
         x = x.reshape(b, -1, self.hidden_dim)
         for i in range(self.num_blocks):
+            drop_rate = self.stochastic_depth_rate * i / max(self.num_blocks - 1, 1)
             x = MixerBlock(
                 self.tokens_mlp_dim,
                 self.channels_mlp_dim,
                 self.activation,
+                drop_rate if train else 0.0,
                 dtype=self.dtype,
                 name=f"MixerBlock_{i}",
             )(x)
         x = nn.LayerNorm(dtype=self.dtype, name="pre_head_layer_norm")(x)
         x = jnp.mean(x, axis=1).astype(jnp.float32)
         if self.num_classes:
-            x = nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="head")(x)
+            x = nn.Dense(
+                self.num_classes,
+                kernel_init=nn.initializers.zeros,
+                bias_init=nn.initializers.constant(self.head_bias_init),
+                name="head",
+            )(x)
         return x
 
     def _check_tokens(self, count: int) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 CLIP_VALUES = "normalize((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))"
 
+SATELLITE_VALUES = "normalize((0.43, 0.411, 0.296), (0.213, 0.156, 0.143))"
+
 
 def clip(size: tuple[int, int]) -> str:
     """As OpenAI and open_clip prepare images of (h, w): the shorter side resized, the centre cut.
@@ -16,12 +18,48 @@ def clip(size: tuple[int, int]) -> str:
 
     Source: openai/CLIP's clip/clip.py.
     """
+    return imagenet_whole(size, CLIP_VALUES)
+
+
+def imagenet(size: tuple[int, int]) -> str:
+    """As DeiT, MAE and DINO evaluate on ImageNet: 256 pixels of the shorter side for 224.
+
+    What is to be no square is resized whole.
+
+    Source: facebookresearch/deit's datasets.py.
+    """
     if size[0] != size[1]:
-        return f"decode|resize({size}, 'bicubic', like='torchvision')|{CLIP_VALUES}"
+        return f"decode|resize({size}, 'bicubic', like='torchvision')|normalize()"
+    return (
+        f"decode|resize_small({size[0] * 256 // 224}, 'bicubic', like='torchvision')|"
+        f"central_crop({size[0]}, like='torchvision')|normalize()"
+    )
+
+
+def clip_squashed(size: tuple[int, int]) -> str:
+    """As EVA-02's larger ones see images of (h, w), whatever the aspect ratio, with CLIP's values.
+
+    Source: baaivision/EVA, as timm keeps it.
+    """
+    return f"decode|resize({_side(size)}, 'bicubic', like='torchvision')|{CLIP_VALUES}"
+
+
+def imagenet_whole(size: tuple[int, int], values: str = "normalize()") -> str:
+    """As `imagenet`, but with the shorter side whole: DeiT III, DINOv2 and DINOv3, as timm has it.
+
+    Source: facebookresearch/deit, of which DeiT III is evaluated with --eval-crop-ratio 1.0.
+    """
+    if size[0] != size[1]:
+        return f"decode|resize({size}, 'bicubic', like='torchvision')|{values}"
     return (
         f"decode|resize_small({size[0]}, 'bicubic', like='torchvision')|"
-        f"central_crop({size[0]}, like='torchvision')|{CLIP_VALUES}"
+        f"central_crop({size[0]}, like='torchvision')|{values}"
     )
+
+
+def satellite(size: tuple[int, int]) -> str:
+    """As `imagenet_whole`, with the values of DINOv3's images taken from above."""
+    return imagenet_whole(size, SATELLITE_VALUES)
 
 
 def big_vision(size: tuple[int, int]) -> str:
@@ -43,6 +81,10 @@ _PREPARATIONS: dict[str, tuple[Callable[[tuple[int, int]], str], str]] = {
     "": (lambda size: "", ""),
     "clip": (clip, CLIP_VALUES),
     "big_vision": (big_vision, ""),
+    "clip_squashed": (clip_squashed, CLIP_VALUES),
+    "imagenet": (imagenet, "normalize()"),
+    "imagenet_whole": (imagenet_whole, "normalize()"),
+    "satellite": (satellite, SATELLITE_VALUES),
 }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vit_jax.models import timm_names
 from vit_jax.models.base import Model
 
 MODELS: dict[str, tuple[type[Model], dict[str, Any]]] = {}
@@ -89,7 +90,8 @@ def register(
 def list_models() -> dict[str, int]:
     """Names of all models, sorted, with their numbers of parameters.
 
-    Image classifiers are counted with 1000 classes at 224 pixels, or at what the name says.
+    Image classifiers are counted with 1000 classes, or without a head where they were published
+    without one; at 224 pixels, or at what the name or the field `image_side` says.
     """
     for name in MODELS.keys() - _counts.keys():
         _counts[name] = _count_parameters(get_model(name))
@@ -106,7 +108,8 @@ def get_model(name: str, **overrides: Any) -> Model:
     """Makes a model by its published name.
 
     Args:
-        name: one of `list_models()`, or an AugReg short name such as "R26_S_32".
+        name: one of `list_models()`, an AugReg short name such as "R26_S_32", or timm's name of
+            one, such as "vit_small_patch14_dinov2.lvd142m".
         **overrides: fields of the model's module that differ from the published variant;
             `dtype` may be a string, and lists stand for tuples.
 
@@ -146,12 +149,23 @@ def find_model(name: str) -> tuple[type[Model], dict[str, Any]]:
     Raises:
         ValueError: for an unknown name.
     """
-    name = AUGREG_NAMES.get(name, name)
-    if name not in MODELS:
+    known, own = resolve(name)
+    if known not in MODELS:
         hint = _did_you_mean(name, MODELS)
         raise ValueError(f"unknown model {name!r}; {hint}there are: {', '.join(sorted(MODELS))}")
-    module, fields = MODELS[name]
-    return module, dict(fields)
+    module, fields = MODELS[known]
+    return module, {**fields, **own}
+
+
+def resolve(name: str) -> tuple[str, dict[str, Any]]:
+    """The name in the table of a model, and fields of it that another name of it says besides.
+
+    Args:
+        name: as for `get_model`; one that is not known is returned as it is.
+    """
+    name = AUGREG_NAMES.get(name, name)
+    named = None if name in MODELS else timm_names.find(name)
+    return named if named is not None and named[0] in MODELS else (name, {})
 
 
 def field_types(name: str) -> dict[str, Any]:

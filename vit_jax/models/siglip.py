@@ -11,7 +11,7 @@ from typing import Any
 
 from vit_jax.models import tower_names
 from vit_jax.models.two_towers import TwoTowers, recalls
-from vit_jax.models.vit import SIZES
+from vit_jax.models.vit_table import SIZES
 
 
 def _sizes(image: str, patch_size: int, side: int = 224, text: str = "") -> dict[str, Any]:

@@ -30,7 +30,9 @@ def of_vit(model: Model, size: tuple[int, int]) -> dict[str, tuple[str, str]]:
     """
     usual = dict(
         resnet_layers=None, representation_size=None, cosine=False, pre_norm=False,
-        patch_bias=True, norm_epsilon=1e-6, position_embedding="learned",
+        patch_bias=True, norm_epsilon=1e-6, position_embedding="learned", class_token=False,
+        registers=0, distillation_token=False, placed=True, head_norm=False, layer_scale=None,
+        qk_norm=False, biases="qkv", gated=False, mlp_norm=False, rotary="", relative_bias=False,
     )  # fmt: skip
     v = model.values_of([*usual, "classifier", "activation", "num_classes", "patch_size",
                          "hidden_size", "num_layers", "num_heads", "mlp_dim"])  # fmt: skip

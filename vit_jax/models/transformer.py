@@ -21,8 +21,9 @@ import jax.numpy as jnp
 
 from vit_jax import ops
 from vit_jax.layers import count_blocks
+from vit_jax.models.attention import MultiHeadAttention, torch_attention_names
 from vit_jax.models.base import Model, Shapes
-from vit_jax.models.encoder import MlpBlock, MultiHeadAttention, torch_attention_names
+from vit_jax.models.encoder import MlpBlock
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "Transformer-base": dict(hidden_size=512, num_layers=6, num_heads=8, mlp_dim=2048),

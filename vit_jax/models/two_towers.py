@@ -278,8 +278,8 @@ class TwoTowers(Model):
             {k.removeprefix(head): v for k, v in shapes.items() if k.startswith(head)}
             for head in ("img/", "txt/")
         )
-        fields = VisionTransformer.fields_in(images)
-        del fields["position_embedding"]
+        found = VisionTransformer.fields_in(images)
+        fields = {name: value for name, value in found.items() if name in _OF_IMAGES}
         projection = images.get("pre_logits/kernel")
         fields["embedding_size"] = None if projection is None else projection[1]
         count = images["Transformer/posembed_input/pos_embedding"][1] - ("cls" in images)

@@ -27,12 +27,18 @@ def activation(name: str) -> Callable[[jax.Array], jax.Array]:
     """The function of a name.
 
     "gelu" is exact, as in PyTorch, "gelu_tanh" its approximation, "quick_gelu" CLIP's, and
-    "relu" the Transformer's of old.
+    "relu" the Transformer's of old; "silu" gates SwiGLU.
 
     Raises:
         ValueError: for another name.
     """
-    known = {"gelu_tanh": gelu_tanh, "gelu": gelu, "quick_gelu": quick_gelu, "relu": jax.nn.relu}
+    known = {
+        "gelu_tanh": gelu_tanh,
+        "gelu": gelu,
+        "quick_gelu": quick_gelu,
+        "relu": jax.nn.relu,
+        "silu": jax.nn.silu,
+    }
     if name not in known:
         raise ValueError(f"activation={name!r} is not one of {', '.join(known)}")
     return known[name]

@@ -2,7 +2,16 @@
 
 from typing import Any
 
-from vit_jax.tasks import classify, flow, image_text, masked_words, restore, segment, translate
+from vit_jax.tasks import (
+    classify,
+    flow,
+    image_text,
+    masked_image,
+    masked_words,
+    restore,
+    segment,
+    translate,
+)
 from vit_jax.tasks.base import Task
 
 TASKS: dict[str, Task] = {}
@@ -43,6 +52,7 @@ for _task in (
     classify.TASK,
     flow.TASK,
     image_text.TASK,
+    masked_image.TASK,
     masked_words.TASK,
     restore.TASK,
     segment.TASK,

@@ -301,7 +301,7 @@ class Task:
             with.
         answer: makes what a trained model says to a batch, where that is not what it returns when
             it is applied, but decoded, say: a function of its variables and the batch, given the
-            model and the `settings` of its run by key, none if they are not known; or None.
+            model and the `settings_in` its run's config, none if they are not known; or None.
         probes: what is measured at each evaluation besides, on other data: by the figure's name,
             what makes of an `Experiment` a function from the model's variables to the figure, given
             the config; raises a ValueError for what does not fit.
@@ -342,5 +342,6 @@ class Task:
         return self.answer(model, settings) or functools.partial(self.apply, model, train=False)
 
     def settings_in(self, config: Any) -> dict[str, Any]:
-        """The task's settings in a config, by key."""
-        return {key: functools.reduce(getattr, key.split("."), config) for key in self.settings}
+        """The task's settings in a config, by key, and its `loss`, which says what outputs mean."""
+        keys = ("loss", *self.settings)
+        return {key: functools.reduce(getattr, key.split("."), config) for key in keys}

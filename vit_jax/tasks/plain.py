@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from checkpoints import files
+from input_pipeline import one_file
 from vit_jax import ahead, classification, in_memory, photos
 from vit_jax.tasks import base
 
@@ -135,7 +136,7 @@ class FilesPredictor:
 
     Args:
         pretrained: the model.
-        say: turns what it makes of one image into words.
+        say: turns what it makes of one image into words, unless `answer` is another.
     """
 
     header = ("answer",)
@@ -143,7 +144,7 @@ class FilesPredictor:
     find = staticmethod(find_images)
     take = staticmethod(take_images)
 
-    def __init__(self, pretrained: base.Pretrained, say: Callable[[Any], str]) -> None:
+    def __init__(self, pretrained: base.Pretrained, say: Callable[[Any], str] = str) -> None:
         from vit_jax.tasks import get_task
 
         task, model = get_task(pretrained.model), pretrained.model
@@ -155,8 +156,6 @@ class FilesPredictor:
 
     @functools.cached_property
     def _prepare(self) -> Callable[[bytes], np.ndarray]:
-        from input_pipeline import one_file  # TensorFlow takes seconds to import
-
         return one_file.make_preparer(self._spec)
 
     def outputs(self, item: base.Item) -> Sequence[PurePath]:
@@ -171,13 +170,17 @@ class FilesPredictor:
                 if isinstance(image, Exception):
                     raise image
                 outs = jax.device_get(self._apply({"image": image[None]}))
-                out = jax.tree.map(lambda leaf: leaf[0], outs)
-                said = self._say(out)
+                answer = self.answer(item, image, jax.tree.map(lambda leaf: leaf[0], outs))
             except Exception as error:  # whatever one file does, the others get an answer
                 problem = f"cannot answer for {path}: {photos.explain(error)}"
-                yield base.Answer(path, problems=(problem,))
-                continue
-            yield base.Answer(path, f"{path}: {said}", (said,), value=out)
+                answer = base.Answer(path, problems=(problem,))
+            yield answer
+
+    def answer(self, item: base.Item, image: np.ndarray, out: Any) -> base.Answer:
+        """Says what the model's output for an image, (h, w, c) float32 as it saw it, means."""
+        del image
+        said, path = self._say(out), item.paths[0]
+        return base.Answer(path, f"{path}: {said}", (said,), value=out)
 
 
 def report(data: Any, split: str, config: Any) -> FiguresReport:

@@ -1,7 +1,6 @@
 """Restoration: an image in, the image that it should have been out, maybe some times larger."""
 
 import dataclasses
-import io
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -322,12 +321,8 @@ def _compared(inside: PurePath) -> PurePath:
 def _draw_comparison(before: np.ndarray, after: np.ndarray) -> bytes:
     """A PNG of both images side by side, the first as large as the second."""
     height, width = after.shape[:2]
-    picture = Image.new("RGB", (2 * width, height))
-    picture.paste(_enlarged(before, (width, height)))
-    picture.paste(Image.fromarray(photos.show(after)), (width, 0))
-    data = io.BytesIO()
-    picture.save(data, "PNG")
-    return data.getvalue()
+    shown = Image.fromarray(photos.show(after))
+    return photos.side_by_side([_enlarged(before, (width, height)), shown])
 
 
 def _enlarged(pixels: np.ndarray, size: tuple[int, int]) -> Image.Image:

@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image
 
 from checkpoints import files as names
-from input_pipeline import files
+from input_pipeline import files, one_file
 from input_pipeline.arguments import unknown
 from input_pipeline.palettes import palette_for
-from vit_jax import photos, segmentation, sliding
+from vit_jax import ahead, photos, segmentation, sliding
 from vit_jax.segmentation_report import SegmentationReport, draw_overlay
 from vit_jax.tasks import plain
 from vit_jax.tasks.base import Answer, Item, Metric, Panel, Pretrained, Task, option
@@ -137,8 +137,6 @@ class SegmentingPredictor:
 
     @functools.cached_property
     def _prepare(self) -> Callable[[bytes], np.ndarray]:
-        from input_pipeline import one_file  # TensorFlow takes seconds to import
-
         return one_file.make_preparer(self._spec)
 
     @functools.cache  # noqa: B019  the predictor lives as long as its command
@@ -158,7 +156,9 @@ class SegmentingPredictor:
         Raises:
             ValueError: if the file is no image, or the model cannot be given it.
         """
-        image = self._prepare(data)
+        return self._classes(self._prepare(data), size)
+
+    def _classes(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         return self._segmenter(self._looks_at(image.shape[:2]))(image, size)
 
     def _looks_at(self, size: tuple[int, int]) -> sliding.Looks:
@@ -178,21 +178,30 @@ class SegmentingPredictor:
         return [indexed, _overlaid(item.inside)] if self._draws else [indexed]
 
     def answers(self, items: Sequence[Item]) -> Iterator[Answer]:
-        for item in items:
+        prepare = self._prepare
+
+        def read(item: Item) -> tuple[np.ndarray, np.ndarray]:
+            data = item.read()
+            # Upright, and on white where it is transparent.
+            return files.decode_in_python(data), prepare(data)
+
+        for item, images in ahead.prepared(items, read, ahead=1):
             (path,) = item.paths
             try:
-                answer = self._answer(item)
+                if isinstance(images, Exception):
+                    raise images
+                answer = self._answer(item, *images)
             except Exception as error:  # whatever one file does, the others are segmented
                 problem = f"cannot segment {path}: {photos.explain(error)}"
                 answer = Answer(path, problems=(problem,))
             yield answer
 
-    def _answer(self, item: Item) -> Answer:
+    def _answer(self, item: Item, pixels: np.ndarray, image: np.ndarray) -> Answer:
+        """The answer for a photo, from its pixels and from them as prepared for the model."""
         begin = time.monotonic()
-        (path,), inside, data = item.paths, item.inside, item.read()
-        pixels = files.decode_in_python(data)  # upright, and on white where it is transparent
+        (path,), inside = item.paths, item.inside
         height, width = pixels.shape[:2]
-        classes = self.segment(data, (height, width))
+        classes = self._classes(image, (height, width))
         shares = np.bincount(classes.ravel(), minlength=len(self.class_names)) / classes.size
         written: dict[PurePath, bytes] = {}
         problems: tuple[str, ...] = ()

@@ -343,7 +343,8 @@ def test_pictures_probes_and_fine_tuning(trained, photos, tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert "(loss " in result.stdout
-    assert Image.open(out / "blue" / "6.png").size == (3 * 32 + 8, 32)
+    with Image.open(out / "blue" / "6.png") as picture:
+        assert picture.size == (3 * 32 + 8, 32)
     assert vit_jax.load(workdir.path)(photos / "test" / "red" / "7.png").size == (32, 32)
 
     result = commands.run("probe", photos, f"--workdir={workdir.path}", "--shots=1")

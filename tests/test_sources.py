@@ -410,7 +410,7 @@ def test_every_kind_has_the_truths_that_the_table_says(image_folder, tmp_path):
             train_pp="value_range(-1, 1)", eval_pp="value_range(-1, 1)",
         )  # fmt: skip
         config.degradation.sigma = 1.0
-        if kind in ("classes", "multilabel", "captions"):
+        if kind in ("classes", "multilabel", "photos", "captions"):
             small(config)
         data = get_dataset(config, 1, 0)
         assert set(data.truths) - {"set"} == set(row.truths)

@@ -22,6 +22,7 @@ from tests.helpers import (
 )
 from vit_jax import attention_maps
 from vit_jax.models import get_model
+from vit_jax.options import ClassifyOptions
 from vit_jax.pretrained import Pretrained
 from vit_jax.tasks import classify
 
@@ -165,7 +166,7 @@ def test_predict_draws_where_it_looks(name, fields, tmp_path):
         "decode|resize(32)|value_range(-1, 1)", "softmax_xent",
     )  # fmt: skip
     photo = write_image(tmp_path / "photo.png", (200, 30, 30))
-    predictor = classify.Classifier(pretrained, classify.Options(attention=True))
+    predictor = classify.Classifier(pretrained, ClassifyOptions(attention=True))
     (answer,) = predictor.answers(predictor.find([photo]))
     assert not answer.problems
     ((path, data),) = answer.files.items()

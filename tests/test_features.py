@@ -20,6 +20,7 @@ from tests.helpers import (
 )
 from vit_jax import answering, embedder, features
 from vit_jax.models import get_model
+from vit_jax.options import ClassifyOptions
 from vit_jax.pretrained import Pretrained
 from vit_jax.tasks import classify
 
@@ -116,7 +117,7 @@ def photos(tmp_path):
 
 def test_weights_without_a_head_show_what_they_see(photos, tmp_path):
     pretrained = make_pretrained(num_classes=0, **TINY)
-    options = classify.Options(features=True)
+    options = ClassifyOptions(features=True)
     predictor = classify.Classifier(pretrained, options, tmp_path / "out")
     assert predictor.header == ()
     items = predictor.find([photos / "0.png", photos / "bad.png"])
@@ -145,7 +146,7 @@ def test_photos_of_a_command_have_their_colours_in_common(photos, tmp_path):
     pretrained = make_pretrained(num_classes=3, **TINY)
     drawn = []
     for start in (0, 1):
-        predictor = classify.Classifier(pretrained, classify.Options(features=True), tmp_path)
+        predictor = classify.Classifier(pretrained, ClassifyOptions(features=True), tmp_path)
         items = predictor.find([photos / "0.png", photos / "2.png"])
         *_, answer = predictor.answers(items[start:])
         assert answer.line.startswith(f"{photos}/2.png: class ")
@@ -160,7 +161,7 @@ def test_photos_of_a_command_have_their_colours_in_common(photos, tmp_path):
 def test_maps_are_shown_from_the_finest_on(photos, tmp_path):
     fields = dict(embed_dim=8, depths=(1, 1, 1), num_heads=(1, 1, 1), window_size=2)
     pretrained = make_pretrained("Swin-T", (16, 32), num_classes=0, **fields)
-    predictor = classify.Classifier(pretrained, classify.Options(features=True), tmp_path)
+    predictor = classify.Classifier(pretrained, ClassifyOptions(features=True), tmp_path)
     (answer,) = predictor.answers(predictor.find([photos / "0.png"]))
     shown = "4 x 8 x 8 features, 2 x 4 x 16 features, 1 x 2 x 32 features"
     assert answer.line == f"{photos}/0.png: {shown}"
@@ -178,7 +179,7 @@ def test_features_are_values_in_python(photos):
 def test_features_that_are_no_numbers_are_told(photos, tmp_path):
     pretrained = make_pretrained(num_classes=0, **TINY)
     jax.tree.map(lambda leaf: leaf.fill(np.nan), pretrained.variables)
-    predictor = classify.Classifier(pretrained, classify.Options(features=True), tmp_path)
+    predictor = classify.Classifier(pretrained, ClassifyOptions(features=True), tmp_path)
     (answer,) = predictor.answers(predictor.find([photos / "0.png"]))
     assert not answer.files
     assert not answer.line
@@ -201,7 +202,7 @@ def test_features_that_are_no_numbers_are_told(photos, tmp_path):
 )
 def test_what_cannot_be_shown(pretrained, options, message):
     with pytest.raises(ValueError, match=message):
-        classify.Classifier(make_pretrained(**pretrained), classify.Options(**options))
+        classify.Classifier(make_pretrained(**pretrained), ClassifyOptions(**options))
 
 
 @pytest.mark.slow

@@ -63,7 +63,7 @@ def test_models_stand_on_jax_and_each_other_alone():
 
 def test_tasks_know_nothing_of_runs_and_commands_nor_of_each_other():
     (base,) = files_of("vit_jax/tasks/base.py")
-    allowed = (*sys.stdlib_module_names, "jax", "flax", "numpy")
+    allowed = (*sys.stdlib_module_names, "jax", "flax", "numpy", "vit_jax.options")
     assert all(begins(name, allowed) for name in modules_of(base))
     runs = ("experiment", "train", "step", "evaluate", "pretrained", "weights", "validation",
             "predict", "convert", "export", "main", "page")  # fmt: skip

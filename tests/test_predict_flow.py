@@ -22,6 +22,7 @@ from vit_jax.flow_colours import flow_to_colours
 from vit_jax.flow_predictor import FlowEstimator, FlowPredictor, Settings
 from vit_jax.models import get_model
 from vit_jax.models.base import Model
+from vit_jax.options import FlowOptions
 from vit_jax.tasks import flow as flow_task
 from vit_jax.warm_start import forward_interpolate
 
@@ -172,10 +173,10 @@ def test_settings_out_of_range(settings, expected):
 
 def test_the_flags_are_the_settings():
     flags, settings = (
-        {field.name for field in dataclasses.fields(kind)} for kind in (flow_task.Options, Settings)
+        {field.name for field in dataclasses.fields(kind)} for kind in (FlowOptions, Settings)
     )
     assert flags == settings
-    predictor = flow_task.make_predictor(pretrained(), flow_task.Options(tile=0), None)
+    predictor = flow_task.make_predictor(pretrained(), FlowOptions(tile=0), None)
     assert predictor._settings == Settings(tile=0)
 
 

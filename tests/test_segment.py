@@ -27,6 +27,7 @@ from vit_jax import (
     sliding,
     weights,
 )
+from vit_jax.options import SegmentOptions
 from vit_jax.tasks import segment
 from vit_jax.tasks.base import Item
 
@@ -239,7 +240,7 @@ def test_what_predict_says_is_what_evaluation_says(trained, model):
     images = pixels[None].astype(np.float32) / 127.5 - 1
     out = answer(model.variables, {"image": images})
     np.testing.assert_array_equal(found, np.argmax(out[0], axis=-1))
-    plain = segment.SegmentingPredictor(model, segment.Options(window=0, flip="off"))
+    plain = segment.SegmentingPredictor(model, SegmentOptions(window=0, flip="off"))
     out = model.model.apply(model.variables, images)
     expected = segmentation.resized_logits(out, mask.shape)[0].argmax(axis=-1)
     np.testing.assert_array_equal(plain.segment(data.getvalue(), mask.shape), expected)
@@ -307,7 +308,7 @@ def test_results_do_not_get_the_same_name(model, tmp_path):
         results.check_outputs(predictor.find([tmp_path]), predictor, Path("o"))
     item = Item((tmp_path / "b.tif",), PurePath("c/b.tif"))
     assert predictor.outputs(item) == [PurePath("c/b.png"), PurePath("overlay/c/b.png")]
-    alone = segment.SegmentingPredictor(model, segment.Options(indices_only=True), Path("o"))
+    alone = segment.SegmentingPredictor(model, SegmentOptions(indices_only=True), Path("o"))
     assert alone.outputs(item) == [PurePath("c/b.png")]
     (answer,) = alone.answers([item])
     assert list(answer.files) == [PurePath("c/b.png")]
@@ -317,25 +318,25 @@ def test_options_go_before_the_runs_settings():
     run_settings = {
         "segment.window": 64, "segment.stride": 48, "segment.scales": (0.5, 1), "segment.flip": True
     }  # fmt: skip
-    looks = segment.looks_of(segment.Options(), run_settings)
+    looks = segment.looks_of(SegmentOptions(), run_settings)
     assert looks == sliding.Looks(64, 48, (0.5, 1), True)
-    options = segment.Options(window=32, scales="1,1.5", flip="off")
+    options = SegmentOptions(window=32, scales="1,1.5", flip="off")
     assert segment.looks_of(options, run_settings) == sliding.Looks(32, 0, (1, 1.5), False)
-    assert segment.looks_of(segment.Options(scales=""), {}) == sliding.Looks()
+    assert segment.looks_of(SegmentOptions(scales=""), {}) == sliding.Looks()
     with pytest.raises(ValueError, match="--scales=big must be numbers with commas between"):
-        segment.looks_of(segment.Options(scales="big"), {})
+        segment.looks_of(SegmentOptions(scales="big"), {})
     with pytest.raises(ValueError, match="the stride of windows must lie from 1"):
-        segment.looks_of(segment.Options(stride=3), {})
+        segment.looks_of(SegmentOptions(stride=3), {})
 
 
 def test_large_photos_are_looked_at_by_windows(model, monkeypatch, caplog):
     monkeypatch.setattr(segment, "_MOST_AT_ONCE", 30 * 40)
-    plain = segment.SegmentingPredictor(model, segment.Options(window=0, flip="off"))
+    plain = segment.SegmentingPredictor(model, SegmentOptions(window=0, flip="off"))
     assert plain._looks_at((30, 40)) == sliding.Looks()
     assert not caplog.records
     assert plain._looks_at((30, 41)).window == 1024
     assert "41 x 30 pixels is looked at by windows of 1024, since it is large" in caplog.text
-    scaled = segment.SegmentingPredictor(model, segment.Options(window=0, scales="1,2"))
+    scaled = segment.SegmentingPredictor(model, SegmentOptions(window=0, scales="1,2"))
     assert scaled._looks_at((20, 20)).window == 1024
 
 

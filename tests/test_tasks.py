@@ -404,3 +404,13 @@ def test_what_to_type_after_a_run_fits_the_task():
     assert "--labels" in TASKS["image_text"].usage
     assert TASKS["translate"].usage.startswith('"')
     assert "[MASK]" in TASKS["masked_words"].usage
+
+
+def test_options_are_known_before_the_tasks_are():
+    """As --help shows them; in a process that has not imported JAX."""
+    program = (
+        "from vit_jax.options import BY_TASK; early = dict(BY_TASK); "
+        "from vit_jax.tasks import TASKS; "
+        "assert early == {name: task.options for name, task in TASKS.items()}"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -9,8 +9,8 @@ from input_pipeline.sources import text_file
 from input_pipeline.tokenizers import make_tokenizer
 from tests.runs import assert_same_runs
 from vit_jax import experiment, pretrained, step, train
+from vit_jax.options import MaskedWordsOptions
 from vit_jax.tasks import TASKS
-from vit_jax.tasks.masked_words import Options
 
 WORDS = tuple("abcdefghijklmnopqrstuvwxyz")
 
@@ -256,7 +256,7 @@ def test_a_run_learns_the_alphabet_and_says_it(trained):
     assert figures["test"]["perplexity"] < 4
     loaded = pretrained.load(workdir)
     assert (workdir / "vocabulary" / "vocab.txt").exists()
-    teller = TASKS["masked_words"].predictor(loaded, Options(words=1), None)
+    teller = TASKS["masked_words"].predictor(loaded, MaskedWordsOptions(words=1), None)
     (answer,) = teller.answers(teller.find(["d e f [MASK] h i"]))
     assert answer.line.startswith("d e f [MASK] h i: g ")
 

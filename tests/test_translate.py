@@ -11,6 +11,7 @@ import pytest
 from configs import toy_translation
 from vit_jax import experiment, results, token_losses, train, translation
 from vit_jax.models import get_model
+from vit_jax.options import TranslateOptions
 from vit_jax.pretrained import Pretrained
 from vit_jax.tasks import translate
 
@@ -170,7 +171,7 @@ def pretrained():
 
 
 def answers_of(pretrained, output, texts, **options):
-    predictor = translate.make_predictor(pretrained, translate.Options(**options), output)
+    predictor = translate.make_predictor(pretrained, TranslateOptions(**options), output)
     items = predictor.find(texts)
     results.check_outputs(items, predictor, output)
     if output is not None:
@@ -195,7 +196,7 @@ def test_lines_of_a_file_are_translated_line_by_line(pretrained, tmp_path, caplo
     assert "too long" in caplog.text
     pictures = sorted(path.name for path in (tmp_path / "out" / "attention" / "numbers").iterdir())
     assert pictures == ["1.png", "3.png", "5.png"]
-    predictor = translate.make_predictor(pretrained, translate.Options(), tmp_path / "out")
+    predictor = translate.make_predictor(pretrained, TranslateOptions(), tmp_path / "out")
     items = predictor.find([texts])
     with pytest.raises(ValueError, match="there already"):
         results.check_outputs(items, predictor, tmp_path / "out")
@@ -211,7 +212,7 @@ def test_answers_are_those_of_the_search(pretrained):
             tokens,
             translation.Search(beams, 0.6, 3),
         )
-        predictor = translate.make_predictor(pretrained, translate.Options(beams=beams), None)
+        predictor = translate.make_predictor(pretrained, TranslateOptions(beams=beams), None)
         (item,) = predictor.find(["seven hundred"])
         (answer,) = predictor.answers([item])
         said = predictor._tokenizer.decode(found.tokens[0])
@@ -222,4 +223,4 @@ def test_answers_are_those_of_the_search(pretrained):
         ({"length_penalty": float("nan")}, "--length_penalty must be at least 0, not nan"),
     ):
         with pytest.raises(ValueError, match=message):
-            translate.make_predictor(pretrained, translate.Options(**options), None)
+            translate.make_predictor(pretrained, TranslateOptions(**options), None)

@@ -14,7 +14,7 @@ from tests.commands import run
 from tests.helpers import COLORS, noise, write_classes, write_image
 from vit_jax import class_names, convert, pretrained, prompts, zero_shot
 from vit_jax.embedder import Embedder
-from vit_jax.tasks import image_text
+from vit_jax.options import ImageTextOptions
 from vit_jax.zero_shot_predictor import ZeroShotPredictor
 
 NAMES = ("cat", "dog", "red_car")
@@ -161,7 +161,7 @@ def test_predict(kind, tmp_path):
 def test_options_that_do_not_fit(labels, options, message, tmp_path):
     model = dataclasses.replace(word_models.make(tmp_path), labels=labels)
     with pytest.raises(ValueError, match=re.escape(message)):
-        ZeroShotPredictor(model, image_text.Options(**options))
+        ZeroShotPredictor(model, ImageTextOptions(**options))
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,7 @@
 """A trained model that answers in Python: `vit_jax.load`, on which the commands stand as well."""
 
-import dataclasses
 import logging
 import os
-import types
-import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +9,8 @@ import jax
 import numpy as np
 
 from vit_jax import plugins as plugin_modules
-from vit_jax.tasks import TASKS, Task, get_task, plain
+from vit_jax.options import kinds_of
+from vit_jax.tasks import TASKS, get_task, plain
 from vit_jax.tasks.base import Answer, Pretrained
 
 _LOG = logging.getLogger(__name__)
@@ -166,18 +164,6 @@ def _value_of(answer: Answer) -> Any:
 # What the command and Python have in common.
 
 
-def kinds_of(task: Task) -> dict[str, tuple[type, Any]]:
-    """The options of a task by name: their type, less None, and their field."""
-    found: dict[str, tuple[type, Any]] = {}
-    hints = typing.get_type_hints(task.options)
-    for field in dataclasses.fields(task.options):
-        kind = hints[field.name]
-        if typing.get_origin(kind) in (types.UnionType, typing.Union):  # such as int | None
-            (kind,) = (part for part in typing.get_args(kind) if part is not types.NoneType)
-        found[field.name] = (kind, field)
-    return found
-
-
 def make_options(pretrained: Pretrained, given: Mapping[str, Any]) -> Any:
     """Makes the options of a model's task for use in Python, where nothing is written.
 
@@ -186,10 +172,10 @@ def make_options(pretrained: Pretrained, given: Mapping[str, Any]) -> Any:
             option of files.
     """
     task = get_task(pretrained.model)
-    kinds = kinds_of(task)
+    kinds = kinds_of(task.options)
     for name, value in given.items():
         if name not in kinds:
-            others = [other.name for other in TASKS.values() if name in kinds_of(other)]
+            others = [other.name for other in TASKS.values() if name in kinds_of(other.options)]
             hint = f" (it is one of {' and '.join(others)})" if others else ""
             raise ValueError(
                 f"{pretrained.name} has no option {name!r}{hint}; of the task {task.name} there "

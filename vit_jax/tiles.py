@@ -15,8 +15,8 @@ from input_pipeline.arguments import unknown
 from vit_jax import ops
 from vit_jax.machinery import sharding
 from vit_jax.models.base import Model
+from vit_jax.options import METHODS
 
-METHODS = ("auto", "whole", "bounded", "tiles")
 _PART_SIDE = 256
 _TILE = 512
 _SMALLEST_TILE = 64

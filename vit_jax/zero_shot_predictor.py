@@ -12,11 +12,11 @@ import numpy as np
 
 from vit_jax import prompts as prompt_sets
 from vit_jax.embedder import Embedded, Embedder
+from vit_jax.options import EMBEDDINGS, ImageTextOptions
 from vit_jax.tasks import plain
 from vit_jax.tasks.base import Answer, Item, Pretrained
-from vit_jax.tasks.image_text import EMBEDDINGS, Options
 
-_UNSET = Options()
+_UNSET = ImageTextOptions()
 _TOP = 5  # labels that are said of a photo
 
 
@@ -36,7 +36,7 @@ class ZeroShotPredictor:
     take = staticmethod(plain.take_images)
 
     def __init__(
-        self, pretrained: Pretrained, options: Options = _UNSET, output: Path | None = None
+        self, pretrained: Pretrained, options: ImageTextOptions = _UNSET, output: Path | None = None
     ) -> None:
         labels = pretrained.labels or ()
         if not labels and not options.embed:

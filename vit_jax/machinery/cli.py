@@ -42,9 +42,9 @@ def parse_early() -> None:
     For the top of a command's file, after its flags, before what takes seconds to import.
     """
     global _rest
-    huge_pages.ask_for()
     app.define_help_flags()
     _rest = _parse_flags(sys.argv)
+    huge_pages.ask_for()
 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> None:

@@ -6,11 +6,12 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from absl import logging as absl_logging
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
+
+if TYPE_CHECKING:  # what --help need not wait for
+    from tqdm import tqdm
 
 _LOGGERS = ("vit_jax", "input_pipeline", "checkpoints")
 _YELLOW = "\033[33m{}\033[0m"
@@ -57,8 +58,10 @@ def _stream() -> TextIO:
     return sys.stdout if _in_notebook() else sys.stderr  # a notebook paints stderr red
 
 
-def progress(iterable: Iterable[Any] | None = None, **options: Any) -> tqdm:
+def progress(iterable: Iterable[Any] | None = None, **options: Any) -> "tqdm":
     """A progress bar, on a terminal and in a notebook alone; the options are those of tqdm."""
+    from tqdm import tqdm
+
     is_watched = sys.stderr.isatty() or _in_notebook()
     disable = options.pop("disable", False) or not is_watched
     colour = "green" if _has_colours() else None
@@ -67,8 +70,10 @@ def progress(iterable: Iterable[Any] | None = None, **options: Any) -> tqdm:
     )
 
 
-def above(bar: tqdm) -> contextlib.AbstractContextManager[None]:
+def above(bar: "tqdm") -> contextlib.AbstractContextManager[None]:
     """Keeps lines of the log above a bar."""
     if bar.disable:
         return contextlib.nullcontext()
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
     return logging_redirect_tqdm([logging.getLogger(name) for name in _LOGGERS])

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from vit_jax.options import BY_TASK
 from vit_jax.tasks import (
     classify,
     flow,
@@ -28,6 +29,7 @@ def register(task: Task) -> None:
     if _origin(TASKS.get(task.name, task)) != _origin(task):  # the same module may be reloaded
         raise ValueError(f"there is a task called {task.name!r} already")
     TASKS[task.name] = task
+    BY_TASK[task.name] = task.options
 
 
 def _origin(task: Task) -> set[str]:

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
+from vit_jax.options import NoOptions
+
 Batch = Mapping[str, Any]
 Out = Any  # what a model returns: an array, or a tree of them
 Loss = Callable[[Out, Batch], jax.Array]
@@ -208,33 +210,6 @@ class Pretrained(Protocol):
     settings: Mapping[str, Any]
     vocabulary: str
     data_kind: str
-
-
-@dataclasses.dataclass(frozen=True)
-class NoOptions:
-    """A task whose predictor has no choices."""
-
-
-def option(
-    default: Any,
-    text: str,
-    choices: Sequence[str] = (),
-    writes: bool = False,
-    is_value: bool = False,
-) -> Any:
-    """A field of a task's options, which becomes a flag of `predict`.
-
-    Args:
-        default: of its value: False for a switch, else None.
-        text: its help.
-        choices: the values there are; () for any.
-        writes: whether it is about files, so that a folder for results must be given.
-        is_value: whether what it writes is the answers' `value`, too.
-    """
-    metadata = {
-        "help": text, "choices": tuple(choices), "writes": writes, "is_value": is_value
-    }  # fmt: skip
-    return dataclasses.field(default=default, metadata=metadata)
 
 
 def _no_fields(model: Any, data: Any) -> dict[str, Any]:

@@ -15,10 +15,12 @@ from input_pipeline.arguments import unknown
 from vit_jax import ahead, class_weights, classification, mixing, ops, photos, views
 from vit_jax.classification import probabilities
 from vit_jax.classification_report import make_report
+from vit_jax.options import ClassifyOptions
 from vit_jax.tasks import plain
-from vit_jax.tasks.base import Answer, Batch, Item, Metric, Out, Panel, Pretrained, Task, option
+from vit_jax.tasks.base import Answer, Batch, Item, Metric, Out, Panel, Pretrained, Task
 
 _TOP = 5  # classes that are said of a file
+_UNSET = ClassifyOptions()
 _REAL = "real_accuracy"
 _FLIP = "classify.flip"  # the setting
 _OF_ONE_LABEL = ("accuracy", "top5_accuracy", "balanced_accuracy", "expected_calibration_error")
@@ -116,26 +118,6 @@ def make_answer(model: Any, settings: Mapping[str, Any]) -> Callable[[Any, Batch
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """How a classifier answers."""
-
-    attention: bool = option(
-        False,
-        "Also write pictures of where the model looks, to attention/ in --output.",
-        writes=True,
-    )
-    features: bool = option(
-        False,
-        "Also write the features before the head, as pictures and numbers, to features/ in "
-        "--output.",
-        writes=True,
-        is_value=True,
-    )
-    flip: str | None = option(None, "Whether the mirrored photo is looked at, too.", ("on", "off"))
-    batch_size: int | None = plain.batch_size()
-
-
-@dataclasses.dataclass(frozen=True)
 class Prediction:
     """What came of a file.
 
@@ -172,7 +154,10 @@ class Classifier:
     take = staticmethod(plain.take_images)
 
     def __init__(
-        self, pretrained: Pretrained, options: Options = Options(), output: Path | None = None
+        self,
+        pretrained: Pretrained,
+        options: ClassifyOptions = _UNSET,
+        output: Path | None = None,
     ) -> None:
         self._has_head = _has_head(pretrained)
         _check_head(self._has_head, options)
@@ -306,7 +291,7 @@ def _has_head(pretrained: Pretrained) -> bool:
     return bool(pretrained.model.values_of(["num_classes"]).get("num_classes"))
 
 
-def _check_head(has_head: bool, options: Options) -> None:
+def _check_head(has_head: bool, options: ClassifyOptions) -> None:
     """Raises a ValueError if a model without a head has nothing to do, or is to classify."""
     if has_head:
         return
@@ -321,9 +306,9 @@ def _check_head(has_head: bool, options: Options) -> None:
 
 def make_panel(pretrained: Pretrained) -> Panel:
     """Classes as bars, and where the model looks, if it can be told."""
-    _check_head(_has_head(pretrained), Options())
+    _check_head(_has_head(pretrained), _UNSET)
     try:
-        classifier, looks = Classifier(pretrained, Options(attention=True)), True
+        classifier, looks = Classifier(pretrained, ClassifyOptions(attention=True)), True
     except ValueError:  # of a model without attention
         classifier, looks = Classifier(pretrained), False
 
@@ -359,7 +344,7 @@ TASK = Task(
     prepare=prepare,
     report=make_report,
     predictor=Classifier,
-    options=Options,
+    options=ClassifyOptions,
     pipeline_tag="image-classification",
     panel=make_panel,
 )

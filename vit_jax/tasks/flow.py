@@ -1,6 +1,5 @@
 """Optical flow: two frames in, by how many pixels each point of the first has moved out."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from vit_jax import flow_tiles, optical_flow
+from vit_jax.options import FlowOptions
 from vit_jax.tasks import plain
 from vit_jax.tasks.base import (
     Batch,
@@ -20,7 +20,6 @@ from vit_jax.tasks.base import (
     Pretrained,
     Report,
     Task,
-    option,
 )
 
 
@@ -60,39 +59,7 @@ def make_report(data: Any, split: str, config: Any) -> Report:
 # A person's frames.
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """How flow is estimated, and what is written of it."""
-
-    format: str | None = option(
-        None,
-        "Of what is written: .flo files, or KITTI's PNGs of 16 bits.",
-        ("flo", "kitti"),
-        writes=True,
-    )
-    max_flow: float | None = option(
-        None,
-        "Pixels that have full colours, for pictures that can be compared; unset: the longest of "
-        "each.",
-        writes=True,
-    )
-    compare: bool = option(
-        False,
-        "Also draw both frames, the flow, and the second frame moved back onto the first, to "
-        "compare/ in --output.",
-        writes=True,
-    )
-    warm_start: bool = option(
-        False, "Begin in each frame of a sequence with the flow of the two before."
-    )
-    tile: int | None = option(
-        None,
-        "Side in pixels of the tiles by which a frame is looked at; 0: the whole at once; unset: "
-        "as in the run, or else by tiles if it is large.",
-    )
-
-
-def make_predictor(pretrained: Pretrained, options: Options, output: Path | None) -> Predictor:
+def make_predictor(pretrained: Pretrained, options: FlowOptions, output: Path | None) -> Predictor:
     """Makes what estimates the flow of a person's frames and videos.
 
     Raises:
@@ -106,7 +73,7 @@ def make_predictor(pretrained: Pretrained, options: Options, output: Path | None
 
 def make_panel(pretrained: Pretrained) -> Panel:
     """Both frames with the flow in colours, and the flow as a file."""
-    predictor = make_predictor(pretrained, Options(compare=True), Path())
+    predictor = make_predictor(pretrained, FlowOptions(compare=True), Path())
 
     def answer(first: str, second: str) -> Sequence[Any]:
         found = plain.ask(predictor, (first, second))
@@ -134,7 +101,7 @@ TASK = Task(
     answer=flow_tiles.make_answer,
     report=make_report,
     predictor=make_predictor,
-    options=Options,
+    options=FlowOptions,
     usage="--output=OUT FRAME1 FRAME2",
     panel=make_panel,
 )

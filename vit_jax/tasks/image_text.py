@@ -1,10 +1,9 @@
 """Images and texts that belong together: two towers learn to find the one by the other."""
 
-import dataclasses
 import functools
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vit_jax import contrastive, prompts
+from vit_jax.options import ImageTextOptions
 from vit_jax.tasks import plain
 from vit_jax.tasks.base import (
     Batch,
@@ -24,11 +24,9 @@ from vit_jax.tasks.base import (
     Probe,
     Report,
     Task,
-    option,
 )
 
 ACCURACY = "zero_shot/accuracy"
-EMBEDDINGS = PurePath("embeddings.npz")  # that `predict --embed` writes
 
 DIRECTIONS = ("image_to_text", "text_to_image")
 
@@ -152,30 +150,9 @@ def make_report(data: Any, split: str, config: Any) -> Report:
 # A person's photos.
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """How a model of images and texts answers."""
-
-    prompts: str | None = option(
-        None,
-        "Sentences into which each of --labels is put: imagenet80, imagenet7, or one's own with {} "
-        f"for the label and | between them; unset: {prompts.DEFAULT!r}.",
-    )
-    embed: bool = option(
-        False,
-        f"Write the photos' vectors to {EMBEDDINGS} in --output.",
-        writes=True,
-        is_value=True,
-    )
-    texts: str | None = option(
-        None,
-        "With --embed: a file with a text per line, whose vectors are written as well.",
-        writes=True,
-    )
-    batch_size: int | None = plain.batch_size()
-
-
-def make_predictor(pretrained: Pretrained, options: Options, output: Path | None) -> Predictor:
+def make_predictor(
+    pretrained: Pretrained, options: ImageTextOptions, output: Path | None
+) -> Predictor:
     """Makes what compares a person's photos with words, or writes vectors of both.
 
     Raises:
@@ -190,7 +167,7 @@ def make_panel(pretrained: Pretrained) -> Panel:
     """How well each of the words that a visitor types fits a photo."""
     from vit_jax.zero_shot_predictor import ZeroShotPredictor
 
-    predictor = ZeroShotPredictor(pretrained, Options(embed=not pretrained.labels))
+    predictor = ZeroShotPredictor(pretrained, ImageTextOptions(embed=not pretrained.labels))
     return Panel(
         "drop a photo, and type what it may show",
         {"Photo": "image", "What it may show, with commas between": "labels"},
@@ -215,7 +192,7 @@ TASK = Task(
     probes=probes,
     report=make_report,
     predictor=make_predictor,
-    options=Options,
+    options=ImageTextOptions,
     usage='--labels="cat,dog" FILE_OR_FOLDER...',
     pipeline_tag="zero-shot-image-classification",
     panel=make_panel,

@@ -10,7 +10,7 @@ from PIL import Image
 
 from vit_jax import masked_images, photos
 from vit_jax.tasks import plain
-from vit_jax.tasks.base import Answer, Item, Metric, NoOptions, Output, Pretrained, Task
+from vit_jax.tasks.base import Answer, Item, Metric, Output, Pretrained, Task
 
 _GAP = 4  # pixels between pictures
 
@@ -80,6 +80,5 @@ TASK = Task(
     output=lambda model, loss: Output("pixels"),
     report=plain.report,
     predictor=Reconstructor,
-    options=NoOptions,
     usage="--output=OUT FILE_OR_FOLDER...",
 )

@@ -1,6 +1,5 @@
 """BERT's pretraining, and what its models are used for: to tell words, and to embed texts."""
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,9 @@ import jax
 
 from input_pipeline.arguments import unknown
 from vit_jax import masked_words
+from vit_jax.options import MaskedWordsOptions
 from vit_jax.tasks import plain
-from vit_jax.tasks.base import Batch, Metric, Output, Predictor, Pretrained, Task, option
+from vit_jax.tasks.base import Batch, Metric, Output, Predictor, Pretrained, Task
 
 
 def get_metric(name: str, loss: str) -> Metric:
@@ -38,26 +38,9 @@ def prepare(config: Any, model: Any) -> Callable[[jax.Array, Batch], Batch]:
     return masked_words.add_weight
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What is asked of texts."""
-
-    words: int | None = option(None, "How many words are said for each [MASK]; unset: 5.")
-    embed: bool = option(
-        False,
-        "Write embeddings of the texts to --output, and tell no words.",
-        writes=True,
-        is_value=True,
-    )
-    pool: str | None = option(
-        None,
-        "Which embedding: the mean of all tokens' states, which is the default, the state of the "
-        "first, or the pooler's output.",
-        ("mean", "first", "pooler"),
-    )
-
-
-def make_predictor(pretrained: Pretrained, options: Options, output: Path | None) -> Predictor:
+def make_predictor(
+    pretrained: Pretrained, options: MaskedWordsOptions, output: Path | None
+) -> Predictor:
     """Makes what fills in [MASK] in a person's texts, or embeds them.
 
     Raises:
@@ -90,7 +73,7 @@ TASK = Task(
     output=lambda model, loss: Output("states"),
     report=plain.report,
     predictor=make_predictor,
-    options=Options,
+    options=MaskedWordsOptions,
     usage='"A text with a [MASK]."',
     pipeline_tag="fill-mask",
 )

@@ -63,11 +63,6 @@ def find_images(arguments: Sequence[str | os.PathLike[str]]) -> list[base.Item]:
     return [base.Item((path,), place) for path, place in inside.items()]
 
 
-def batch_size() -> Any:
-    """The option of how many images a model looks at together, see `ahead.Batches`."""
-    return base.option(None, "Images that are looked at together; unset: what suits the devices.")
-
-
 def picture_of(inside: PurePath) -> PurePath:
     """Where a PNG drawn of an image goes, from where that lies: a.png, or a.jpg.png."""
     is_png = inside.suffix.lower() == ".png"

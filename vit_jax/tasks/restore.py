@@ -1,6 +1,5 @@
 """Restoration: an image in, the image that it should have been out, maybe some times larger."""
 
-import dataclasses
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from PIL import Image
 from input_pipeline.arguments import unknown
 from vit_jax import ahead, image_quality, ops, photos, tiles
 from vit_jax.machinery import processes
+from vit_jax.options import RestoreOptions
 from vit_jax.tasks import plain
 from vit_jax.tasks.base import (
     INPUT,
@@ -26,7 +26,6 @@ from vit_jax.tasks.base import (
     Panel,
     Pretrained,
     Task,
-    option,
 )
 
 if TYPE_CHECKING:  # it takes a while to import
@@ -191,25 +190,6 @@ class RestorationReport:
 # A person's files.
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """How a model restores."""
-
-    method: str | None = option(
-        None,
-        "The whole image at once; the same result in bounded memory, which DehazeFormer alone can; "
-        "or tiles, whose result differs: much where a model uses statistics of the whole image, as "
-        "DehazeFormer does, else by little. auto is the first of them that fits.",
-        tiles.METHODS,
-    )
-    tile: int | None = option(None, "Side of the tiles in pixels; implies tiles.")
-    memory: float | None = option(None, "GiB that auto may use; unset: what is available.")
-    ensemble: bool = option(False, "Average over eight rotations and reflections of the image.")
-    compare: bool = option(
-        False, "Also write before and after side by side, to compare/ in --output.", writes=True
-    )
-
-
 def make_restorer(pretrained: Pretrained, **options: Any) -> tiles.Restorer:
     """Makes a restorer of a model, see `pretrained.load`; the options are its attributes.
 
@@ -287,7 +267,7 @@ class RestoringPredictor:
 
 
 def make_predictor(
-    pretrained: Pretrained, options: Options, output: Path | None
+    pretrained: Pretrained, options: RestoreOptions, output: Path | None
 ) -> RestoringPredictor:
     """Makes what restores files with a model.
 
@@ -332,7 +312,7 @@ def _enlarged(pixels: np.ndarray, size: tuple[int, int]) -> Image.Image:
 
 def make_panel(pretrained: Pretrained) -> Panel:
     """Before and after with a slider between them, and the file that `predict` would write."""
-    predictor = make_predictor(pretrained, Options(), Path())
+    predictor = make_predictor(pretrained, RestoreOptions(), Path())
 
     def answer(path: str) -> Sequence[Any]:
         found = plain.ask(predictor, path)
@@ -359,7 +339,7 @@ TASK = Task(
         data.splits[split].names, config.best_metric
     ),
     predictor=make_predictor,
-    options=Options,
+    options=RestoreOptions,
     usage="--output=OUT FILE_OR_FOLDER...",
     pipeline_tag="image-to-image",
     panel=make_panel,

@@ -17,10 +17,12 @@ from input_pipeline import files, one_file
 from input_pipeline.arguments import unknown
 from input_pipeline.palettes import palette_for
 from vit_jax import ahead, photos, segmentation, sliding
+from vit_jax.options import SegmentOptions
 from vit_jax.segmentation_report import SegmentationReport, draw_overlay
 from vit_jax.tasks import plain
-from vit_jax.tasks.base import Answer, Item, Metric, Panel, Pretrained, Task, option
+from vit_jax.tasks.base import Answer, Item, Metric, Panel, Pretrained, Task
 
+_UNSET = SegmentOptions()
 _LOG = logging.getLogger(__name__)
 
 _TOP = 5  # classes that are said of a file
@@ -55,28 +57,7 @@ def fit(model: Any, data: Any) -> dict[str, Any]:
 # A person's files.
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """How a model segments; what is not said is as in the run, or off."""
-
-    window: int | None = option(
-        None, "Side in pixels of the windows by which a photo is looked at; 0: the whole at once."
-    )
-    stride: int | None = option(
-        None, "Pixels from a window to the next; 0: two thirds of the window."
-    )
-    scales: str | None = option(
-        None, "Sizes at which a photo is looked at, times its own, such as 0.5,1,1.5."
-    )
-    flip: str | None = option(None, "Whether the mirrored photo is looked at, too.", ("on", "off"))
-    indices_only: bool = option(
-        False,
-        "Write the PNGs of class numbers alone, and no pictures of the classes over a photo.",
-        writes=True,
-    )
-
-
-def looks_of(options: Options, settings: Mapping[str, Any]) -> sliding.Looks:
+def looks_of(options: SegmentOptions, settings: Mapping[str, Any]) -> sliding.Looks:
     """How photos are looked at: as the options say, and else as the run's settings do.
 
     Raises:
@@ -116,7 +97,10 @@ class SegmentingPredictor:
     take = staticmethod(plain.take_images)
 
     def __init__(
-        self, pretrained: Pretrained, options: Options = Options(), output: Path | None = None
+        self,
+        pretrained: Pretrained,
+        options: SegmentOptions = _UNSET,
+        output: Path | None = None,
     ) -> None:
         self.class_names = plain.class_names(pretrained)
         if not self.class_names:
@@ -285,7 +269,7 @@ TASK = Task(
         data.splits[split].names, data.class_names, config.best_metric
     ),
     predictor=SegmentingPredictor,
-    options=Options,
+    options=SegmentOptions,
     usage="--output=OUT FILE_OR_FOLDER...",
     pipeline_tag="image-segmentation",
     panel=make_panel,

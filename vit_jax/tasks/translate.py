@@ -1,6 +1,5 @@
 """Translation: a text in, another out, such as the same sentence in another language."""
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from vit_jax import translation
+from vit_jax.options import TranslateOptions
 from vit_jax.tasks import plain
 from vit_jax.tasks.base import (
     Batch,
@@ -19,7 +19,6 @@ from vit_jax.tasks.base import (
     Predictor,
     Pretrained,
     Task,
-    option,
 )
 from vit_jax.translation import Search
 
@@ -117,25 +116,9 @@ def make_report(data: Any, split: str, config: Any) -> Any:
     return translation_report.TranslationReport(data, split, config.metrics)
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """How a person's texts are translated."""
-
-    beams: int | None = option(
-        None, "How many beginnings the search follows at once; unset: as the run evaluates, or 4."
-    )
-    length_penalty: float | None = option(
-        None, "Alpha by which it favours long answers; unset: as the run evaluates, or 0.6."
-    )
-    attention: bool = option(
-        False,
-        "Also draw which words of a text those of its translation attend to, to attention/ in "
-        "--output.",
-        writes=True,
-    )
-
-
-def make_predictor(pretrained: Pretrained, options: Options, output: Path | None) -> Predictor:
+def make_predictor(
+    pretrained: Pretrained, options: TranslateOptions, output: Path | None
+) -> Predictor:
     """Makes what translates a person's texts.
 
     Raises:
@@ -152,7 +135,7 @@ def make_predictor(pretrained: Pretrained, options: Options, output: Path | None
 
 def make_panel(pretrained: Pretrained) -> Panel:
     """A text's translation, and which words it looked at as it wrote each of its own."""
-    predictor = make_predictor(pretrained, Options(attention=True), None)
+    predictor = make_predictor(pretrained, TranslateOptions(attention=True), None)
 
     def answer(text: str) -> Sequence[Any]:
         found = plain.ask(predictor, text)
@@ -178,7 +161,7 @@ TASK = Task(
     answer=answer,
     report=make_report,
     predictor=make_predictor,
-    options=Options,
+    options=TranslateOptions,
     usage='"A text."',
     pipeline_tag="translation",
     panel=make_panel,

@@ -206,17 +206,23 @@ SLOW_TOO = [pytest.param(which, marks=pytest.mark.slow) for which in ("variable"
 
 @pytest.mark.parametrize("which", ["flag", *SLOW_TOO])
 def test_compiled_programs_are_kept(tmp_path, monkeypatch, which):
-    """For the next start; --compilation_cache= switches that off."""
+    """For the next start; --compilation_cache= switches that off.
+
+    Also beside one that a process left as it was killed, before it could note the time.
+    """
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     if which == "variable":
         monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "kept"))
     kept = {"flag": tmp_path / "kept", "variable": tmp_path / "other", "none": ""}[which]
+    if which == "flag":
+        kept.mkdir()
+        (kept / "jit_killed-cache").write_bytes(b"")
     result = run_afresh(
         "benchmark", "inference", "--model=ViT-Ti_16", "--batch_size=1", "--image_size=32",
         "--seconds=0", "--alone", f"--compilation_cache={kept}",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert not (tmp_path / "other").exists()
-    programs = list((tmp_path / "kept").glob("jit_*"))
-    assert len(programs) > 0 if which != "none" else not (tmp_path / "kept").exists()
+    programs = list((tmp_path / "kept").glob("jit_*-cache"))
+    assert len(programs) > 1 if which != "none" else not (tmp_path / "kept").exists()

@@ -1,5 +1,6 @@
 """What the commands share: quiet start-up, and one clear line in place of a traceback."""
 
+import contextlib
 import io
 import logging
 import os
@@ -94,10 +95,24 @@ def _keep_compiled(folder: str) -> None:
     """
     import jax  # takes a second, which no mistake in the flags should have to wait for
 
-    jax.config.update("jax_compilation_cache_dir", str(Path(folder).expanduser()))
+    path = Path(folder).expanduser()
+    _mend_cache(path)
+    jax.config.update("jax_compilation_cache_dir", str(path))
     jax.config.update("jax_compilation_cache_max_size", _CACHE_BYTES)
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:  # JAX itself says a second
         jax.config.update("jax_persistent_cache_min_compile_time_secs", _LEAST_SECONDS)
+
+
+def _mend_cache(folder: Path) -> None:
+    """Says of programs that a killed process left without it when they were used: long ago.
+
+    With one that lacks it, JAX would keep no others.
+    """
+    with contextlib.suppress(OSError):  # of a folder that is not ours
+        for program in folder.glob("*-cache"):
+            used = program.with_name(f"{program.name.removesuffix('-cache')}-atime")
+            if not used.exists():
+                used.touch()
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:

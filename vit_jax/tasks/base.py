@@ -253,7 +253,7 @@ class Task:
         predictor: makes what `predict` does with files, of a model, the options and the folder for
             results; of None, answers need no files. It raises a ValueError for a model or options
             that do not fit.
-        options: a dataclass of `option` fields.
+        options: a dataclass of fields by `vit_jax.options.option`, each a flag of `predict`.
         usage: what a person types after `predict --workdir=DIR`, at least.
         kind: `data.kind` of a folder from which it is usually learned.
         inputs: keys of a batch that the model gets, in the order of its arguments.

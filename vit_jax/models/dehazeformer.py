@@ -152,11 +152,10 @@ class Attention(nn.Module):
 
     Padding reflects the projected queries, keys and values; shifted windows begin half a window
     outside the image, so that nothing has to be rolled or masked. Attention's weights are computed
-    besides for whoever captures "intermediates".
+    besides for whoever captures "intermediates". Without heads there is the convolution alone.
     """
 
     num_heads: int
-    attends: bool
     shifted: bool
     conv: str
     gain: float
@@ -173,14 +172,14 @@ class Attention(nn.Module):
                 dtype=self.dtype, name=name,
             )  # fmt: skip
 
-        if self.conv == "full" and not self.attends:
+        if self.conv == "full" and not self.num_heads:
             return conv("conv_2", 3)(nn.relu(conv("conv_0", 3)(x)))
         values = conv("V")(x)
         if self.conv == "full":
             out = conv("conv_2", 3)(nn.relu(conv("conv_0", 3)(values)))
         else:
             out = conv("conv", 5, depthwise=True)(values)
-        if self.attends:
+        if self.num_heads:
             queries_keys = Conv(
                 2 * features, inits=_xavier_normal(1.0), dtype=self.dtype, name="QK"
             )(x)
@@ -207,9 +206,8 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """x + attention or convolution, then x + MLP; only attention is normalised."""
 
-    num_heads: int
+    num_heads: int  # 0: it does not attend
     mlp_ratio: float
-    attends: bool
     shifted: bool
     conv: str
     gain: float
@@ -219,8 +217,7 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array, statistics: _Statistics | None) -> jax.Array:
         """(b, h, w, c), maybe a part, and what `image_statistics` says of the whole, if needed."""
         mix = Attention(
-            self.num_heads, self.attends, self.shifted, self.conv, self.gain, self.dtype,
-            name="attn",
+            self.num_heads, self.shifted, self.conv, self.gain, self.dtype, name="attn"
         )  # fmt: skip
         x = ops.row_major(x)
         if statistics is not None:
@@ -322,11 +319,11 @@ class DehazeFormer(Model):
         self.patch_unembed = conv(4, 3)
         for stage, depth in enumerate(self.depths):
             for i in range(depth):
-                block = Block(
-                    num_heads=self.num_heads[stage],
+                attends = self._attends(stage, i)
+                block = Block(  # those that do not attend are all alike, and traced once
+                    num_heads=self.num_heads[stage] if attends else 0,
                     mlp_ratio=self.mlp_ratios[stage],
-                    attends=self._attends(stage, i),
-                    shifted=i % 2 == 1,
+                    shifted=attends and i % 2 == 1,
                     conv=self.conv,
                     gain=(8 * sum(self.depths)) ** -0.25,
                     dtype=self.dtype,

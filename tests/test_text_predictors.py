@@ -14,7 +14,8 @@ from vit_jax import pretrained, text_predictors
 from vit_jax.models import get_model
 from vit_jax.results import answer_items, check_outputs
 from vit_jax.tasks import TASKS
-from vit_jax.tasks.masked_words import Options, make_predictor
+from vit_jax.options import MaskedWordsOptions
+from vit_jax.tasks.masked_words import make_predictor
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghij", "##b"]
 TINY = dict(
@@ -43,7 +44,7 @@ def loaded(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def teller(loaded):
-    return make_predictor(loaded, Options(words=3), None)
+    return make_predictor(loaded, MaskedWordsOptions(words=3), None)
 
 
 @functools.cache
@@ -122,7 +123,7 @@ def test_many_texts_are_answered_alike_alone_and_together(teller):
 
 @pytest.mark.parametrize("pool", text_predictors.POOLS)
 def test_embeddings(loaded, pool, tmp_path):
-    predictor = make_predictor(loaded, Options(embed=True, pool=pool), tmp_path)
+    predictor = make_predictor(loaded, MaskedWordsOptions(embed=True, pool=pool), tmp_path)
     (tmp_path / "t.txt").write_text("a b\nc\n")
     items = predictor.find([str(tmp_path / "t.txt"), "a ab j"])
     assert predictor.outputs(items[0]) == (PurePath("embeddings.npz"), PurePath("embeddings.csv"))
@@ -150,7 +151,7 @@ def test_embeddings(loaded, pool, tmp_path):
 def test_what_is_refused(loaded, teller, tmp_path):
     def refused(match, **options):
         with pytest.raises(ValueError, match=match):
-            make_predictor(loaded, Options(**options), None)
+            make_predictor(loaded, MaskedWordsOptions(**options), None)
 
     refused("--words is for", embed=True, words=2)
     refused("--pool says which embedding --embed writes: add --embed", pool="mean")
@@ -159,12 +160,12 @@ def test_what_is_refused(loaded, teller, tmp_path):
         loaded, model=loaded.model.clone(heads=False, pooler=False)
     )
     with pytest.raises(ValueError, match="has no head that tells words, and embeds texts alone"):
-        make_predictor(without, Options(), None)
+        make_predictor(without, MaskedWordsOptions(), None)
     with pytest.raises(ValueError, match="has no pooler: take --pool=mean or first"):
-        make_predictor(without, Options(embed=True, pool="pooler"), None)
+        make_predictor(without, MaskedWordsOptions(embed=True, pool="pooler"), None)
     other = pretrained.dataclasses.replace(loaded, model=loaded.model.clone(vocabulary_size=17))
     with pytest.raises(ValueError, match=r"BERT-base has 17 words, and the vocabulary .* 16: say"):
-        make_predictor(other, Options(), None)
+        make_predictor(other, MaskedWordsOptions(), None)
     for arguments, match in (
         ([str(tmp_path / "no.txt")], "there is no file"),
         ([" ", ""], "there are no texts: give some"),

@@ -20,7 +20,6 @@ import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import ml_dtypes  # noqa: F401: tells numpy of bfloat16
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -139,7 +138,7 @@ def _read_safetensors(path: epath.Path) -> dict[str, Any]:
             local = os.path.join(folder, path.name)
             path.copy(local)
         try:
-            return safetensors.numpy.load_file(local)  # also of bfloat16, with ml_dtypes
+            return safetensors.numpy.load_file(local)  # of bfloat16 too, by ml_dtypes
         except safetensors.SafetensorError as error:
             raise ValueError(f"{path} is no .safetensors file: {error}") from None
         except (AttributeError, KeyError, TypeError) as error:

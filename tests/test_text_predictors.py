@@ -12,9 +12,9 @@ import pytest
 from tests.helpers import random_variables
 from vit_jax import pretrained, text_predictors
 from vit_jax.models import get_model
+from vit_jax.options import MaskedWordsOptions
 from vit_jax.results import answer_items, check_outputs
 from vit_jax.tasks import TASKS
-from vit_jax.options import MaskedWordsOptions
 from vit_jax.tasks.masked_words import make_predictor
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghij", "##b"]

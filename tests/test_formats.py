@@ -10,7 +10,7 @@ import pytest
 import safetensors.numpy
 from etils import epath
 
-from checkpoints import formats, npz, torch
+from checkpoints import formats, npz, torch, torch_files
 from tests.helpers import TINY, TINY_MIXER, noise, random_params
 from vit_jax import convert, identify, pretrained
 from vit_jax import weights as weight_files
@@ -380,3 +380,13 @@ def test_metadata_is_json():
     assert formats.unpack(formats.pack(made_for)) == made_for
     heads = formats.MadeFor("Swin-T", {"num_heads": (3, 6, 12, 24)})
     assert formats.unpack(formats.pack(heads)) == heads
+
+
+def test_safetensors_of_other_types(tmp_path):
+    """bfloat16 is none of numpy's own."""
+    for dtype in ("bfloat16", "float16", "float64", "int64"):
+        array = np.arange(3).astype(dtype)
+        (tmp_path / "a.safetensors").write_bytes(safetensors.numpy.save({"a": array}))
+        read = torch_files.read(tmp_path / "a.safetensors")["a"]
+        assert read.dtype == array.dtype
+        np.testing.assert_array_equal(read, array)

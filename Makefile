@@ -26,7 +26,7 @@ help:
 	@echo "make demo-enlarge   enlarge a photo four times with Real-ESRGAN's weights; results in $(ENLARGE_DIR)"
 	@echo "make page   open a page in the browser that takes haze out of photos; MODELS='...' for others"
 	@echo "make test   run the tests"
-	@echo "make test-slow   run the tests that take long;  make test-all  both"
+	@echo "make test-slow   run tests that take long;  make test-all   run all, 20 kills of a run among them"
 	@echo "make test-minimal   test models, training step and benchmark without TensorFlow, on Python 3.12"
 	@echo "make test-gpu   test what a GPU computes, with the python3 at hand"
 	@echo "make soak   kill and restart a run at random moments, for half an hour"
@@ -78,10 +78,10 @@ test: $(VENV)/.installed-dev
 	@echo "Running the tests ..."
 	$(BIN)/python -m pytest
 
-# What it leaves out of `make test` takes long and seldom breaks.
+# Without those that take minutes and seldom break, which make test-all runs.
 test-slow: $(VENV)/.installed-dev
 	@echo "Running the slow tests ..."
-	$(BIN)/python -m pytest -m 'slow and not gpu and not parity'
+	$(BIN)/python -m pytest -m 'slow and not rare and not gpu and not parity'
 
 test-all: $(VENV)/.installed-dev
 	@echo "Running the tests, the slow ones as well ..."

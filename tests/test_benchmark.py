@@ -338,6 +338,7 @@ def test_figures_of_two_machines_or_settings_are_not_mixed(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.rare  # but make test-minimal runs it
 def test_the_accelerators_suite_on_tiny_models(tmp_path):
     """Killed in the middle, and started again."""
     path = tmp_path / "a.json"

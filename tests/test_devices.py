@@ -48,7 +48,10 @@ def on_eight(tmp_path_factory):
     return workdir, train(workdir, devices=8, fsdp=8)
 
 
-@pytest.mark.parametrize(("devices", "fsdp"), [(2, 1), (2, 2), (4, 1), (4, 4), (8, 1), (8, 4)])
+_RARE = [pytest.param(*pair, marks=pytest.mark.rare) for pair in ((2, 2), (4, 1), (8, 4))]
+
+
+@pytest.mark.parametrize(("devices", "fsdp"), [(2, 1), (4, 4), (8, 1), *_RARE])
 def test_losses_do_not_depend_on_the_devices(on_one, tmp_path, devices, fsdp):
     np.testing.assert_allclose(train(tmp_path, devices, fsdp), on_one[1], rtol=1e-5)
 

@@ -123,9 +123,12 @@ LONG |= {
         "mixer",
     )
 }
-MARKS = {"a.onnx": pytest.mark.parity, **dict.fromkeys(LONG, pytest.mark.slow)}
+RARE = (("a", "flowformer"), ("a", "upernet"))  # which take minutes
+MARKS = (
+    (("a.onnx",), pytest.mark.parity), (LONG, pytest.mark.slow), (RARE, pytest.mark.rare)
+)  # fmt: skip
 CASES = [
-    pytest.param(name, file, marks=[MARKS[key] for key in (file, (file, name)) if key in MARKS])
+    pytest.param(name, file, marks=[mark for keys, mark in MARKS if {file, (file, name)} & {*keys}])
     for name in MODELS
     for file in FORMATS
 ]

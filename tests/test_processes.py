@@ -81,7 +81,14 @@ def alone(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("count", "fsdp"), [(2, 1), (2, 2), (3, 1)])
+@pytest.mark.parametrize(
+    ("count", "fsdp"),
+    [
+        (2, 1),
+        pytest.param(2, 2, marks=pytest.mark.rare),
+        pytest.param(3, 1, marks=pytest.mark.rare),
+    ],
+)
 def test_processes_are_one_run(alone, tmp_path, count, fsdp):
     """Of 2 processes with a device each, or 3 with 2 of which the batch of 66 is divisible."""
     args = [*DIGITS, f"--config.fsdp={fsdp}"]
@@ -140,6 +147,7 @@ def test_checkpoints_go_from_two_processes_to_one_and_back(alone, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 def test_whole_images_over_two_processes(tmp_path):
     """Of several sizes, so that some batches have an image for one of the processes alone."""
     write_pairs(tmp_path / "pairs" / "train", [(40, 36)] * 6)

@@ -168,6 +168,7 @@ def test_signals_to_the_command(number, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 def test_twenty_kills_lose_nothing_but_time(tmp_path):
     """Every second one falls into a save; the seed says when the others come."""
     moments = random.Random(0)

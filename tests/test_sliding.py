@@ -230,6 +230,7 @@ def largest(function, bounds):
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 def test_a_tall_photo_of_6_megapixels_takes_some_bands(monkeypatch):
     sizes = []
     for name in ("_softmax", "_divided", "_add_window", "_resized_band"):

@@ -130,13 +130,14 @@ def test_a_run_reports_its_translations(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("toy", ["reversal", "number_words"])
+@pytest.mark.parametrize("toy", ["reversal", pytest.param("number_words", marks=pytest.mark.rare)])
 def test_toys_are_learned(toy, tmp_path):
     figures = train.train_and_evaluate(toy_config(toy), tmp_path)
     assert figures["test"]["exact_match"] >= 0.99
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 def test_without_the_causal_mask_the_loss_says_nothing(tmp_path):
     """The model copies what it is to tell: no loss is lower, and no answer is right."""
     config = toy_config("reversal", causal=False)
@@ -149,6 +150,7 @@ def test_without_the_causal_mask_the_loss_says_nothing(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 def test_without_positions_nothing_is_reversed(tmp_path):
     config = toy_config("reversal", positions=False)
     config.total_steps, config.eval_every = 600, 600

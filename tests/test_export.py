@@ -123,7 +123,7 @@ LONG |= {
         "mixer",
     )
 }
-RARE = (("a", "flowformer"), ("a", "upernet"))  # which take minutes
+RARE = (("a", "flowformer"), ("a", "upernet"), ("a.stablehlo", "upernet"))  # up to two minutes
 MARKS = (
     (("a.onnx",), pytest.mark.parity), (LONG, pytest.mark.slow), (RARE, pytest.mark.rare)
 )  # fmt: skip

@@ -111,6 +111,7 @@ def test_processes_are_one_run(alone, tmp_path, count, fsdp):
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 def test_one_is_asked_to_stop_and_all_do(tmp_path):
     """SLURM's announcement is enough for the processes to find each other."""
     args = [*DIGITS, "--config.total_steps=60", "--config.eval_every=20", "--config.ema_decay=0.9"]
@@ -174,6 +175,7 @@ def test_whole_images_over_two_processes(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 def test_an_error_in_one_process_ends_all(image_folder, tmp_path):
     """Both name what one of them could not read, or end since the other has."""
     bad = write_image(image_folder / "train" / "red" / "broken.png", (0, 0, 0))

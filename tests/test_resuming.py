@@ -112,7 +112,9 @@ def test_a_save_that_fails_stops_the_run(digits_config, tmp_path):
     train.train_and_evaluate(digits_config, tmp_path)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.rare)]
+)
 def test_a_second_signal_ends_the_process(number):
     code = f"""
 import os
@@ -147,7 +149,9 @@ def start(workdir, *args):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.rare)]
+)
 def test_signals_to_the_command(number, tmp_path):
     forever = "--config.total_steps=1000000"  # so that it cannot end before the signal comes
     process = start(tmp_path, forever)
